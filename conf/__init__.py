@@ -1,0 +1,1 @@
+"""Settings: YAML groups that hold the values, typed dataclasses that say what is possible, one ``compose``."""

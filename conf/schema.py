@@ -1,0 +1,202 @@
+"""What can be set: one frozen dataclass for each option of each group.
+
+The YAML files beside this module hold the *values*; the dataclasses here hold the *types and limits*. The
+registry :data:`GROUPS` is closed: a group or an option that is not in it does not exist, whatever lies on disk.
+This module imports neither Hydra nor anything else of Quire's, so that a silo can read it at no cost.
+"""
+
+# No `from __future__ import annotations` here: the types are read at run time, and must not need an eval.
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+def setting(help_text: str, **limits: Any) -> Any:
+    """Declare a field with its one-line help and its limits.
+
+    Limits are ``ge``, ``gt``, ``le``, ``lt`` and ``choices``, for a list of each of its entries; ``max_items``
+    of a list; ``word=True`` for a text that names something and may become part of a name.
+    """
+    return dataclasses.field(metadata={"help": help_text, **limits})
+
+
+# ---------------------------------------------------------------------------------------------------- task
+@dataclass(frozen=True)
+class TaskSettings:
+    """What is learned: the rows' schema, the model, the loss, the metrics."""
+
+    name: str
+    model: str = setting("the model that is trained", choices=("logistic", "mlp"))
+    hidden: tuple[int, ...] = setting("widths of the hidden layers (mlp only)", ge=1, le=65_536, max_items=16)
+    silo_label: str = setting("what a silo is called in reports, such as hospital or bank", word=True)
+
+
+# ---------------------------------------------------------------------------------------------------- data
+@dataclass(frozen=True)
+class SklearnData:
+    """A data set that ships inside scikit-learn, shared out over simulated silos."""
+
+    name: str
+    dataset: str = setting("which data set", choices=("breast_cancer",))
+    preprocessing: str = setting("how features are scaled: by public bounds", choices=("public",))
+    test_fraction: float = setting("share of each silo's rows kept for testing", gt=0.0, lt=1.0)
+
+
+@dataclass(frozen=True)
+class SyntheticData:
+    """Gaussian blobs of any size, for benchmarks and smoke tests."""
+
+    name: str
+    rows: int = setting("rows in all, over all silos", ge=2, le=100_000_000)
+    features: int = setting("features of a row", ge=1, le=1_000_000)
+    classes: int = setting("classes", ge=2, le=100_000)
+    test_fraction: float = setting("share of each silo's rows kept for testing", gt=0.0, lt=1.0)
+
+
+# ----------------------------------------------------------------------------------------------- partition
+@dataclass(frozen=True)
+class IidPartition:
+    """Rows dealt out at random: every silo sees the same population."""
+
+    name: str
+    silos: int = setting("number of silos", ge=1, le=100_000)
+
+
+@dataclass(frozen=True)
+class DirichletPartition:
+    """Label shares drawn from a Dirichlet distribution (Hsu et al. 2019, arXiv 1909.06335, section 3)."""
+
+    name: str
+    silos: int = setting("number of silos", ge=1, le=100_000)
+    alpha: float = setting("concentration: small means silos that differ, large means alike", gt=0.0, le=1e6)
+    min_rows: int = setting("fewest rows a silo may get", ge=2, le=100_000_000)
+
+
+# ------------------------------------------------------------------------------------------------ strategy
+@dataclass(frozen=True)
+class FedAvgStrategy:
+    """Federated averaging (McMahan et al. 2017, arXiv 1602.05629, algorithm 1)."""
+
+    name: str
+    rounds: int = setting("rounds of training", ge=1, le=1_000_000)
+    fraction: float = setting("share of the silos asked to train in a round", gt=0.0, le=1.0)
+    fraction_evaluate: float = setting("share of the silos asked to evaluate (0: none)", ge=0.0, le=1.0)
+    evaluate_every: int = setting("evaluate after every so many rounds, and after the last", ge=1, le=1_000_000)
+    min_silos: int = setting("a round with fewer good replies than this fails", ge=1, le=100_000)
+    deadline: float = setting("seconds that the server waits for the replies of one exchange", gt=0.0, le=1e7)
+    server_lr: float = setting("step that the server takes along the mean update", gt=0.0)
+
+
+@dataclass(frozen=True)
+class FedProxStrategy(FedAvgStrategy):
+    """FedAvg with a proximal term in every silo (Li et al. 2020, arXiv 1812.06127, algorithm 2)."""
+
+    mu: float = setting("weight of the proximal term mu/2 * |w - w_global|^2", ge=0.0)
+
+
+# ------------------------------------------------------------------------------------------------ training
+@dataclass(frozen=True)
+class SgdTraining:
+    """Mini-batch stochastic gradient descent inside a silo."""
+
+    name: str
+    epochs: int = setting("passes over the silo's training rows in one round", ge=1, le=1_000_000)
+    batch_size: int = setting("rows in a batch", ge=1, le=100_000_000)
+    lr: float = setting("learning rate", gt=0.0)
+    momentum: float = setting("momentum (reset at the start of each round)", ge=0.0, lt=1.0)
+    weight_decay: float = setting("L2 penalty", ge=0.0)
+
+
+# ------------------------------------------------------------------------------------------------- runtime
+@dataclass(frozen=True)
+class InlineRuntime:
+    """All silos in this process: no Ray, no daemon, faults on demand."""
+
+    name: str
+    threads: int = setting("torch threads inside a silo", ge=1, le=1024)
+    join_timeout: float = setting("seconds to wait until every silo has joined", gt=0.0, le=1e7)
+    faults: tuple[str, ...] = setting("faults to inject, each kind:stage:round:silo[:seconds]")
+
+
+@dataclass(frozen=True)
+class FlowerRuntime:
+    """Flower's own Simulation Runtime (Ray), driven through ``flwr run``."""
+
+    name: str
+    threads: int = setting("torch threads inside a silo", ge=1, le=1024)
+    join_timeout: float = setting("seconds to wait until every silo has joined", gt=0.0, le=1e7)
+    cpus_per_silo: int = setting("cores that Ray reserves for a silo at work", ge=1, le=1024)
+
+
+# -------------------------------------------------------------------------------- privacy and aggregation
+@dataclass(frozen=True)
+class NoPrivacy:
+    """Updates leave the silo as they are: the server sees each of them."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class PlainAggregation:
+    """The server averages the updates that it sees, in float64 and in roster order."""
+
+    name: str
+
+
+# -------------------------------------------------------------------------------------------------- output
+@dataclass(frozen=True)
+class OutputSettings:
+    """What a run leaves behind and shows while it runs. Stays with the launcher."""
+
+    name: str
+    baselines: bool = setting("train the pooled and the local-only models for comparison")
+    report: bool = setting("write report.html")
+    progress: str = setting("how progress is shown", choices=("auto", "rich", "plain", "none"))
+
+
+GROUPS: dict[str, dict[str, type]] = {
+    "task": {"breast_cancer": TaskSettings, "synthetic": TaskSettings},
+    "data": {"sklearn": SklearnData, "synthetic": SyntheticData},
+    "partition": {"iid": IidPartition, "dirichlet": DirichletPartition},
+    "strategy": {"fedavg": FedAvgStrategy, "fedprox": FedProxStrategy},
+    "training": {"sgd": SgdTraining},
+    "runtime": {"inline": InlineRuntime, "flower": FlowerRuntime},
+    "privacy": {"none": NoPrivacy},
+    "aggregation": {"plain": PlainAggregation},
+    "output": {"default": OutputSettings},
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that one run is told, composed from the groups.
+
+    Equal settings compare equal and hash equal. ``overrides`` is the canonical string that composes to this
+    object, the only thing that travels to the silos.
+    """
+
+    task: TaskSettings
+    data: SklearnData | SyntheticData
+    partition: IidPartition | DirichletPartition
+    strategy: FedAvgStrategy
+    training: SgdTraining
+    runtime: InlineRuntime | FlowerRuntime
+    privacy: NoPrivacy
+    aggregation: PlainAggregation
+    output: OutputSettings
+    seed: int = setting("seed of the simulation", ge=0, lt=2**63)
+    overrides: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return nested plain dicts, lists and scalars, ready for YAML or JSON; without ``overrides``."""
+        tree: dict[str, Any] = _plain(dataclasses.asdict(self))
+        del tree["overrides"]
+        return tree
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

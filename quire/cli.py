@@ -1,0 +1,86 @@
+"""The command line. Each command imports what it needs when it is called, so that help is instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import quire
+from quire.errors import Interrupted, QuireError
+
+app = typer.Typer(
+    name="quire",
+    help="Federated learning for consortia: the server learns the noisy sum and nothing else.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Settings: docs/settings.md. Hydra's flags work too: -m, --cfg job, hydra.run.dir=FOLDER.",
+)
+def run(
+    ctx: typer.Context,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings as key=value or group=option.")] = None,
+) -> None:
+    """Run a federation on this machine, or sweep over settings with -m.
+
+    \b
+    quire run                                             five hospitals, breast_cancer
+    quire run strategy=fedprox strategy.mu=0.1            another strategy
+    quire run -m training.lr=0.1,1 seed=1,2,3             six runs
+    quire run runtime=flower                              under Flower's own Simulation Runtime
+    quire run hydra.run.dir=runs/mine                     choose the run folder
+    """
+    from quire.simulation.command import run_command
+
+    raise typer.Exit(run_command([*(overrides or []), *ctx.args]))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
+    """Write report.html of a run again, for example after `flwr run`, training the baselines if they are missing."""
+    from quire.conf.compose import compose
+    from quire.simulation.baselines import compare
+    from quire.simulation.report import read_overrides, write_report
+    from quire.strategies.folder import read_about
+
+    about = read_about(folder)
+    if about["runtime"] != "deployment" and about["status"] == "completed" and not (folder / "comparison.json").exists():
+        settings = compose(read_overrides(folder))
+        if settings.output.baselines:
+            compare(settings, folder)
+    typer.echo(f"Report: {write_report(folder)}")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"quire {quire.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. A user's mistake ends in one sentence and the error's exit status."""
+    try:
+        app()
+    except QuireError as error:
+        print(f"quire: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("quire: interrupted.", file=sys.stderr)
+        raise SystemExit(Interrupted.exit_code) from None
