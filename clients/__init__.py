@@ -1,0 +1,1 @@
+"""The silo: what it answers, its tasks, its data, its training, its app."""

@@ -1,0 +1,74 @@
+"""Share one data set out over simulated silos, with the partitioners of ``flwr-datasets``."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from quire.conf.schema import DirichletPartition, IidPartition
+from quire.errors import DataError
+from quire.privacy.randomness import derive_seed
+
+
+def partition(labels: np.ndarray, settings: IidPartition | DirichletPartition, seed: int) -> list[np.ndarray]:
+    """Decide which rows each silo holds.
+
+    Parameters
+    ----------
+    labels : numpy.ndarray of int64, shape (n,)
+    settings : IidPartition or DirichletPartition
+    seed : int
+        The run's seed: the same seed gives the same partition.
+
+    Returns
+    -------
+    list of numpy.ndarray of int64
+        For each silo the places of its rows. Every row belongs to exactly one silo.
+
+    Raises
+    ------
+    DataError
+        If there are too few rows, or no draw gives every silo its fewest rows.
+    """
+    if len(labels) < 2 * settings.silos:
+        raise DataError(
+            f"{len(labels)} rows cannot be shared out over {settings.silos} silos with two rows each: "
+            "lower partition.silos."
+        )
+    places = _with_flwr_datasets(labels, settings, derive_seed(seed, "partition") % 2**32)
+    return [np.sort(np.asarray(part, dtype=np.int64)) for part in places]
+
+
+def _with_flwr_datasets(
+    labels: np.ndarray, settings: IidPartition | DirichletPartition, seed: int
+) -> list[list[int]]:
+    # Imported here: it brings the whole `datasets` library, seconds that a help text should not cost.
+    from datasets import Dataset, disable_progress_bars
+    from flwr_datasets.partitioner import DirichletPartitioner
+    from flwr_datasets.partitioner import IidPartitioner
+
+    disable_progress_bars()
+    rows = Dataset.from_dict({"label": labels.tolist(), "place": list(range(len(labels)))})
+    if isinstance(settings, IidPartition):
+        # Its partitions are contiguous: what makes them independent of the file's order is the shuffle before.
+        partitioner = IidPartitioner(num_partitions=settings.silos)
+        partitioner.dataset = rows.shuffle(seed=seed)
+    else:
+        partitioner = DirichletPartitioner(
+            num_partitions=settings.silos,
+            partition_by="label",
+            alpha=settings.alpha,
+            min_partition_size=settings.min_rows,
+            seed=seed,
+        )
+        partitioner.dataset = rows
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns at each draw that it repeats
+            return [list(partitioner.load_partition(silo)["place"]) for silo in range(settings.silos)]
+    except ValueError as error:
+        raise DataError(
+            f"No Dirichlet draw gave each of {settings.silos} silos {getattr(settings, 'min_rows', 2)} rows: raise "
+            "partition.alpha, or lower partition.min_rows or partition.silos."
+        ) from error

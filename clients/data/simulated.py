@@ -1,0 +1,35 @@
+"""All silos of a simulation, made from settings alone."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from quire.clients.data import sklearn_sets, synthetic
+from quire.clients.data.partition import partition
+from quire.clients.data.silo import SiloData, split
+from quire.conf.schema import DirichletPartition, IidPartition, Settings, SklearnData, SyntheticData
+from quire.privacy.randomness import stream
+
+
+def federation(settings: Settings) -> tuple[SiloData, ...]:
+    """Return the data of every simulated silo, in the order of their partition ids.
+
+    The same settings and seed give the same rows in every process. Loaded once in a process.
+
+    Raises
+    ------
+    DataError
+        If the rows cannot be shared out as asked.
+    """
+    return _federation(settings.data, settings.partition, settings.seed)
+
+
+@lru_cache(maxsize=4)
+def _federation(
+    data: SklearnData | SyntheticData, how: IidPartition | DirichletPartition, seed: int
+) -> tuple[SiloData, ...]:
+    rows = sklearn_sets.load(data) if isinstance(data, SklearnData) else synthetic.load(data, seed)
+    parts = partition(rows.y, how, seed)
+    return tuple(
+        split(rows.take(places), data.test_fraction, stream(seed, "split", silo)) for silo, places in enumerate(parts)
+    )

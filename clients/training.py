@@ -1,0 +1,141 @@
+"""What a silo does with its rows: local training, and scoring a model.
+
+One :class:`Workbench` for each task is kept for the life of a process. Its model is built once; the parameters of
+a message are copied into it. Nothing else survives from one message to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from quire.clients.arrays import Arrays
+from quire.clients.data.silo import Rows
+from quire.clients.tasks import Classification
+from quire.conf.schema import SgdTraining
+
+
+class WrongModel(ValueError):
+    """Arrays that do not fit the task's model."""
+
+
+class Workbench:
+    """A model of one task, ready to take parameters in.
+
+    Parameters
+    ----------
+    task : Classification
+        Says which model.
+    """
+
+    def __init__(self, task: Classification) -> None:
+        self.task = task
+        self._model = task.build_model()
+        self._parameters = list(self._model.parameters())
+        # NumPy views of the model's own memory: writing to one writes to the model.
+        self._views = {name: tensor.detach().numpy() for name, tensor in self._model.state_dict().items()}
+
+    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Copy parameters into the model.
+
+        Raises
+        ------
+        WrongModel
+            If names, shapes or dtypes are not those of the model.
+        """
+        if set(arrays) != set(self._views):
+            raise WrongModel("the arrays have other names than the model's parameters")
+        for name, view in self._views.items():
+            if arrays[name].shape != view.shape or arrays[name].dtype != view.dtype:
+                raise WrongModel(f"'{name}' has another shape or dtype than the model's")
+            np.copyto(view, arrays[name])
+
+    def difference(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
+        """Return model minus ``arrays``, in the model's dtype: a silo's update."""
+        return {name: view - arrays[name] for name, view in self._views.items()}
+
+    def arrays(self) -> Arrays:
+        """Return a copy of the model's parameters."""
+        return {name: view.copy() for name, view in self._views.items()}
+
+    def train(self, rows: Rows, plan: SgdTraining, rng: np.random.Generator, mu: float = 0.0) -> float:
+        """Train the model on some rows by mini-batch SGD.
+
+        Parameters
+        ----------
+        rows : Rows
+            At least one row. The last batch of an epoch may be smaller than the others.
+        plan : SgdTraining
+            Epochs, batch size, learning rate, momentum, weight decay.
+        rng : numpy.random.Generator
+            Shuffles the rows anew in each epoch.
+        mu : float
+            Weight of FedProx's proximal term mu/2 * |w - w_0|^2, where w_0 is the model as it stands now
+            (Li et al. 2020, arXiv 1812.06127, equation 2). 0 is plain SGD.
+
+        Returns
+        -------
+        float
+            Mean training loss over all rows of all epochs, without the proximal term.
+        """
+        x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y)
+        anchors = [parameter.detach().clone() for parameter in self._parameters] if mu else []
+        velocity: list[torch.Tensor] = []
+        total = torch.zeros(())
+        for _ in range(plan.epochs):
+            order = torch.from_numpy(rng.permutation(len(rows)))
+            shuffled_x, shuffled_y = x[order], y[order]
+            for start in range(0, len(rows), plan.batch_size):
+                batch_y = shuffled_y[start : start + plan.batch_size]
+                loss = self.task.loss(self._model(shuffled_x[start : start + plan.batch_size]), batch_y)
+                gradients = torch.autograd.grad(loss, self._parameters)
+                velocity = self._step(gradients, plan, velocity, anchors, mu)
+                total += loss.detach() * len(batch_y)
+        return float(total) / (plan.epochs * len(rows))
+
+    @torch.no_grad()
+    def _step(
+        self,
+        gradients: tuple[torch.Tensor, ...],
+        plan: SgdTraining,
+        velocity: list[torch.Tensor],
+        anchors: list[torch.Tensor],
+        mu: float,
+    ) -> list[torch.Tensor]:
+        """Take one step, in the order of torch.optim.SGD: weight decay, then momentum, then the step."""
+        directions = list(gradients)
+        for place, parameter in enumerate(self._parameters):
+            if mu:
+                directions[place] = directions[place] + mu * (parameter - anchors[place])
+            if plan.weight_decay:
+                directions[place] = directions[place] + plan.weight_decay * parameter
+        if plan.momentum:
+            velocity = (
+                [plan.momentum * old + new for old, new in zip(velocity, directions, strict=True)]
+                if velocity
+                else directions
+            )
+            directions = velocity
+        for parameter, direction in zip(self._parameters, directions, strict=True):
+            parameter.sub_(direction, alpha=plan.lr)
+        return velocity
+
+    def score(self, rows: Rows) -> dict[str, float]:
+        """Score the model on some rows; see :meth:`Classification.metrics`."""
+        with torch.inference_mode():
+            logits = self._model(torch.from_numpy(rows.x)).numpy()
+        return self.task.metrics(logits, rows.y)
+
+    def logits(self, rows: Rows) -> np.ndarray:
+        """Return the model's logits on some rows, float32 of shape (n, outputs)."""
+        with torch.inference_mode():
+            return np.asarray(self._model(torch.from_numpy(rows.x)).numpy())
+
+
+@lru_cache(maxsize=8)
+def workbench(task: Classification) -> Workbench:
+    """Return this process's workbench for a task."""
+    return Workbench(task)

@@ -1,0 +1,141 @@
+"""Local training against torch's own optimiser and against the proximal term written out."""
+
+import numpy as np
+import pytest
+import torch
+
+from quire.clients.data.silo import Rows
+from quire.clients.tasks import Classification
+from quire.clients.training import Workbench, WrongModel
+from quire.conf.schema import SgdTraining
+from quire.privacy.randomness import stream
+
+TASKS = [
+    Classification("binary", features=5, classes=2, model="logistic", hidden=()),
+    Classification("deep", features=5, classes=3, model="mlp", hidden=(7, 4)),
+]
+
+
+def plan(**changes):
+    return SgdTraining(**{"name": "sgd", "epochs": 2, "batch_size": 4, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, **changes})
+
+
+def rows_of(task, n=18):
+    rng = stream(3, "rows", task.name)
+    return Rows(rng.standard_normal((n, task.features), dtype=np.float32), rng.integers(0, task.classes, n))
+
+
+def reference(task, first, rows, how, mu):
+    """The same training by torch.optim.SGD and autograd, with the proximal term inside the loss."""
+    model = task.build_model()
+    model.load_state_dict({name: torch.tensor(array) for name, array in first.items()})
+    anchors = [parameter.detach().clone() for parameter in model.parameters()]
+    optimiser = torch.optim.SGD(model.parameters(), lr=how.lr, momentum=how.momentum, weight_decay=how.weight_decay)
+    rng = stream(1, "batches")
+    for _ in range(how.epochs):
+        order = rng.permutation(len(rows))
+        for start in range(0, len(rows), how.batch_size):
+            batch = order[start : start + how.batch_size]
+            loss = task.loss(model(torch.tensor(rows.x[batch])), torch.tensor(rows.y[batch]))
+            for parameter, anchor in zip(model.parameters(), anchors, strict=True):
+                loss = loss + mu / 2 * ((parameter - anchor) ** 2).sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    return {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+@pytest.mark.parametrize("mu", [0.0, 1.5])
+def test_training_is_what_torch_does(task, momentum, weight_decay, mu):
+    how = plan(momentum=momentum, weight_decay=weight_decay)
+    rows, bench, first = rows_of(task), Workbench(task), task.initial_arrays(stream(1, "model"))
+    bench.load(first)
+    bench.train(rows, how, stream(1, "batches"), mu)
+    for name, expected in reference(task, first, rows, how, mu).items():
+        np.testing.assert_allclose(bench.arrays()[name], expected, rtol=2e-5, atol=2e-6)
+
+
+def test_the_proximal_term_holds_the_model_back():
+    task, first = TASKS[1], TASKS[1].initial_arrays(stream(1, "model"))
+    distances = []
+    for mu in (0.0, 1.0, 5.0):
+        bench = Workbench(task)
+        bench.load(first)
+        bench.train(rows_of(task), plan(epochs=20), stream(1, "batches"), mu)
+        distances.append(sum(float((part**2).sum()) for part in bench.difference(first).values()))
+    assert distances[0] > 1.5 * distances[1] > 1.5 * distances[2] > 0
+
+
+def test_nothing_of_one_training_is_left_for_the_next():
+    task, how = TASKS[1], plan(momentum=0.9)
+    rows, first = rows_of(task), task.initial_arrays(stream(1, "model"))
+    fresh, used = Workbench(task), Workbench(task)
+    used.load({name: array + 1 for name, array in first.items()})
+    used.train(rows, how, stream(2, "other"), mu=2.0)
+    for bench in (fresh, used):
+        bench.load(first)
+        bench.train(rows, how, stream(1, "batches"))
+    assert all((fresh.arrays()[name] == used.arrays()[name]).all() for name in first)
+
+
+def test_the_loss_falls_and_is_the_mean_over_rows():
+    task, rows = TASKS[0], rows_of(TASKS[0])
+    bench = Workbench(task)
+    bench.load(task.initial_arrays(stream(1, "model")))
+    standing_still = bench.train(rows, plan(lr=1e-12, epochs=3), stream(1, "batches"))
+    assert standing_still == pytest.approx(bench.score(rows)["loss"], rel=1e-5)
+    assert bench.train(rows, plan(epochs=30), stream(1, "batches")) < standing_still
+
+
+def test_a_model_of_another_form_is_refused():
+    bench, first = Workbench(TASKS[1]), TASKS[1].initial_arrays(stream(1, "model"))
+    name = next(iter(first))
+    for wrong in (
+        {**first, name: first[name][:-1]},
+        {**first, name: first[name].astype(np.float64)},
+        {key: array for key, array in first.items() if key != name},
+        {**first, "extra": first[name]},
+    ):
+        with pytest.raises(WrongModel):
+            bench.load(wrong)
+
+
+def test_metrics_on_rows_worked_out_by_hand():
+    task = TASKS[0]
+    logits, y = np.array([[2.0], [-1.0], [0.5], [-3.0]], np.float32), np.array([1, 1, 0, 0])
+    scores = task.metrics(logits, y)
+    assert scores["accuracy"] == 0.5
+    assert scores["balanced_accuracy"] == 0.5
+    assert scores["auc"] == 0.75
+    losses = [np.log1p(np.exp(-2.0)), np.log1p(np.exp(1.0)), np.log1p(np.exp(0.5)), np.log1p(np.exp(-3.0))]
+    assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    assert "auc" not in task.metrics(logits, np.ones(4, np.int64))
+
+
+def test_balanced_accuracy_is_scikit_learns():
+    from sklearn.metrics import balanced_accuracy_score
+
+    from quire.clients.tasks.classification import label_metrics
+
+    rng = stream(1, "labels")
+    predicted, y = rng.integers(0, 4, 300), rng.integers(0, 3, 300)
+    assert label_metrics(predicted, y)["balanced_accuracy"] == pytest.approx(
+        np.mean([(predicted[y == label] == label).mean() for label in range(3)])
+    )
+    predicted = rng.integers(0, 3, 300)
+    assert label_metrics(predicted, y)["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(y, predicted))
+
+
+def test_the_first_model_ignores_torchs_global_generator():
+    task = TASKS[1]
+    torch.manual_seed(1)
+    first = task.initial_arrays(stream(5, "model"))
+    torch.manual_seed(2)
+    torch.rand(7)
+    again = task.initial_arrays(stream(5, "model"))
+    assert all((first[name] == again[name]).all() for name in first)
+    assert all(np.abs(first[name]).max() > 0 for name in first)
+    assert list(first) == list(task.build_model().state_dict())
