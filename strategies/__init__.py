@@ -1,0 +1,1 @@
+"""The server: what is done with what silos send."""

@@ -1,0 +1,144 @@
+"""Who takes part: the roster of the run's silos, and the cohort drawn from it for each round."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from quire.clients import contract
+from quire.errors import RunFailed
+from quire.privacy.randomness import stream
+from quire.strategies.exchange import exchange
+from quire.strategies.replies import Failure, Silos, read_identities
+
+_SETTLED_AFTER = 5.0
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The silos of a run in a fixed order: natural order of their names, whatever ids Flower gave their nodes.
+
+    Attributes
+    ----------
+    silos : dict of int to str
+        Name of the silo at each node id, in roster order.
+    code_hash : str or None
+        The code that every reply must have come from; None where silos do not say (a foreign app).
+    """
+
+    silos: Silos
+    code_hash: str | None = None
+
+    @classmethod
+    def of_nodes(cls, node_ids: Iterable[int]) -> Roster:
+        """Make a roster of nodes that are known by their id only."""
+        return cls({node: f"node-{node}" for node in sorted(node_ids)})
+
+    @property
+    def names(self) -> list[str]:
+        """Names in roster order."""
+        return list(self.silos.values())
+
+    def sample(self, fraction: float, minimum: int, seed: int | None, purpose: str, round_number: int) -> Silos:
+        """Draw a cohort without replacement.
+
+        Parameters
+        ----------
+        fraction : float
+            Share of the roster, rounded down.
+        minimum : int
+            Fewest silos to draw, if there are so many.
+        seed : int or None
+            The run's seed; None draws from the operating system.
+        purpose : str
+            Keeps draws for training and for evaluation apart.
+        round_number : int
+
+        Returns
+        -------
+        dict of int to str
+            The cohort, in roster order.
+        """
+        nodes = list(self.silos)
+        size = min(len(nodes), max(minimum, int(fraction * len(nodes) + 1e-9)))
+        if size == len(nodes):
+            return dict(self.silos)
+        rng = stream(seed if seed is not None else secrets.randbits(63), "cohort", purpose, round_number)
+        places = sorted(rng.choice(len(nodes), size=size, replace=False).tolist())
+        return {nodes[place]: self.silos[nodes[place]] for place in places}
+
+
+def enrol(
+    grid: Grid, expected: int, minimum: int, code_hash: str, join_timeout: float, simulated: bool
+) -> tuple[Roster, list[Failure]]:
+    """Wait until every silo has joined, ask each who it is, and make the roster.
+
+    Parameters
+    ----------
+    grid : flwr.serverapp.Grid
+    expected : int
+        Silos that the settings speak of. More or fewer than that is an error.
+    minimum : int
+        Fewest silos that must answer.
+    code_hash : str
+        Hash of the server's own code. A silo with another one is left out.
+    join_timeout : float
+        Seconds to wait for nodes, and again for their answers.
+    simulated : bool
+        True where all nodes are made at once: then a number that no longer grows is final, and not waited out.
+
+    Returns
+    -------
+    roster : Roster
+    failed : list of Failure
+        Nodes that could not be enrolled, and why.
+
+    Raises
+    ------
+    RunFailed
+        If the number of nodes is not the expected one, or fewer than ``minimum`` could be enrolled.
+    """
+    nodes = _wait_for_nodes(grid, expected, join_timeout, simulated)
+    messages = [
+        Message(RecordDict(), node, contract.QUERY, ttl=join_timeout, group_id="0") for node in nodes
+    ]
+    replies = exchange(grid, messages, join_timeout)
+    silos, failed = read_identities(messages, replies, code_hash)
+    if len(silos) < minimum:
+        raise RunFailed(
+            f"{len(silos)} of {expected} silos could be enrolled, {minimum} are needed: "
+            + "; ".join(f"{failure.silo}: {failure.words}" for failure in failed[:5])
+            + "."
+        )
+    ordered = dict(sorted(silos.items(), key=lambda item: _natural(item[1])))
+    return Roster(ordered, code_hash), failed
+
+
+def _wait_for_nodes(grid: Grid, expected: int, join_timeout: float, simulated: bool) -> Sequence[int]:
+    started = changed = time.monotonic()
+    count = -1
+    while True:
+        nodes = sorted(grid.get_node_ids())
+        now = time.monotonic()
+        if len(nodes) != count:
+            count, changed = len(nodes), now
+        if count == expected:
+            return nodes
+        settled = simulated and count > 0 and now - changed > _SETTLED_AFTER
+        if count > expected or settled or now - started > join_timeout:
+            raise RunFailed(
+                f"{count} nodes joined, but the settings have {expected} silos: start {expected} SuperNodes "
+                f"(flwr run . --federation-config 'num-supernodes={expected}') or set partition.silos={max(count, 2)}."
+            )
+        time.sleep(0.05)
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts hospital-2 before hospital-10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]

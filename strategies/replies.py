@@ -1,0 +1,247 @@
+"""Replies are not believed: each is checked, and one that does not hold counts as a dropout of that silo, by name.
+
+Who failed is found from what was sent, never from what an error reply claims: Flower's runtime answers for nodes
+that are gone, and puts its own id there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+
+from quire.clients import contract
+from quire.clients.arrays import Arrays, MalformedArray, byte_size, decode
+from quire.strategies.rounds import Update
+
+Silos = dict[int, str]
+
+# Beyond this a weight is a mistake or an attack: no silo has a thousand billion rows.
+_MAX_WEIGHT = 1e12
+
+# Flower's own error codes, for a node or a process that is gone.
+_FLOWER_CODES: dict[int, tuple[str, str]] = {
+    1: ("app_not_loaded", "its node could not load the app"),
+    2: ("app_raised", "its app raised an error"),
+    3: ("message_lost", "the server's message was lost"),
+    4: ("late", "it did not answer before the deadline"),
+    5: ("node_gone", "its node is gone"),
+    6: ("mod_failed", "a Flower mod failed at the silo"),
+    7: ("bundle_refused", "its node refused the app bundle"),
+    8: ("app_crashed", "its app crashed"),
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A silo that was asked and did not give a usable answer."""
+
+    silo: str
+    stage: str
+    code: str
+    words: str
+
+
+@dataclass(frozen=True, eq=False)
+class TrainReply:
+    """A usable answer to ``train``."""
+
+    update: Update
+    metrics: dict[str, float]
+    received: int
+
+
+@dataclass(frozen=True)
+class EvaluateReply:
+    """A usable answer to ``evaluate``."""
+
+    silo: str
+    weight: float
+    metrics: dict[str, float]
+
+
+class Unusable(Exception):  # noqa: N818 - caught here and turned into a Failure
+    """Why a reply cannot be used."""
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code, self.words = code, words
+
+
+def read_identities(
+    sent: Iterable[Message], replies: Iterable[Message], code_hash: str
+) -> tuple[Silos, list[Failure]]:
+    """Read who answered ``query``.
+
+    Returns
+    -------
+    silos : dict of int to str
+        Node id to silo name, of those that run the server's own code.
+    failed : list of Failure
+        The others.
+    """
+    silos: Silos = {}
+    failed: list[Failure] = []
+    for node, reply in _by_node(sent, replies).items():
+        try:
+            name = _identity(_content(reply), code_hash)
+            if name in silos.values():
+                raise Unusable("name_taken", f"another node already answered as {name}")
+            silos[node] = name
+        except Unusable as why:
+            failed.append(Failure(f"node {node}", contract.QUERY, why.code, why.words))
+    return silos, failed
+
+
+def read_train_replies(
+    sent: Iterable[Message], replies: Iterable[Message], silos: Silos, model: Arrays, code_hash: str | None
+) -> tuple[list[TrainReply], list[Failure]]:
+    """Check the answers to ``train``.
+
+    Parameters
+    ----------
+    sent : iterable of flwr.app.Message
+        What was sent: who must answer.
+    replies : iterable of flwr.app.Message
+    silos : dict of int to str
+        Names by node id, in roster order: the order of the result.
+    model : dict of str to numpy.ndarray
+        The global model that was sent; updates must match its names, shapes and dtypes.
+    code_hash : str or None
+        The code that replies must come from; None takes any (a foreign app, replying with whole models).
+
+    Returns
+    -------
+    good : list of TrainReply
+        In roster order.
+    failed : list of Failure
+        In roster order.
+    """
+    good: list[TrainReply] = []
+    failed: list[Failure] = []
+    for node, reply in _by_node(sent, replies, silos).items():
+        try:
+            content = _content(reply)
+            _check_identity(content, silos[node], code_hash)
+            arrays, received = _update(content.array_records, model, strict=code_hash is not None)
+            weight, metrics = _metrics(content.metric_records)
+            good.append(TrainReply(Update(silos[node], arrays, weight), metrics, received))
+        except Unusable as why:
+            failed.append(Failure(silos[node], contract.TRAIN, why.code, why.words))
+    return good, failed
+
+
+def read_evaluate_replies(
+    sent: Iterable[Message], replies: Iterable[Message], silos: Silos, code_hash: str | None
+) -> tuple[list[EvaluateReply], list[Failure]]:
+    """Check the answers to ``evaluate``; see :func:`read_train_replies`."""
+    good: list[EvaluateReply] = []
+    failed: list[Failure] = []
+    for node, reply in _by_node(sent, replies, silos).items():
+        try:
+            content = _content(reply)
+            _check_identity(content, silos[node], code_hash)
+            weight, metrics = _metrics(content.metric_records)
+            good.append(EvaluateReply(silos[node], weight, metrics))
+        except Unusable as why:
+            failed.append(Failure(silos[node], contract.EVALUATE, why.code, why.words))
+    return good, failed
+
+
+def weighted_mean(parts: Iterable[tuple[float, Mapping[str, float]]]) -> dict[str, float]:
+    """Average metrics by weight, each over those silos that report it."""
+    totals: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    for weight, metrics in parts:
+        for name, value in metrics.items():
+            totals[name] = totals.get(name, 0.0) + weight * value
+            weights[name] = weights.get(name, 0.0) + weight
+    return {name: totals[name] / weights[name] for name in totals}
+
+
+def _by_node(
+    sent: Iterable[Message], replies: Iterable[Message], order: Silos | None = None
+) -> dict[int, Message | None]:
+    """Match replies to the nodes that were asked, in the order given; None where no reply came."""
+    asked = {message.metadata.message_id: message.metadata.dst_node_id for message in sent}
+    answers: dict[int, Message | None] = dict.fromkeys(asked.values())
+    for reply in replies:
+        node = asked.get(reply.metadata.reply_to_message_id)
+        if node is not None and answers[node] is None:
+            answers[node] = reply
+    nodes = [node for node in order if node in answers] if order is not None else list(answers)
+    return {node: answers[node] for node in nodes}
+
+
+def _content(reply: Message | None) -> RecordDict:
+    if reply is None:
+        raise Unusable("no_reply", "it did not answer before the deadline")
+    if reply.has_content():
+        return reply.content
+    code = reply.error.code
+    if code in contract.Code._value2member_map_:
+        known = contract.Code(code)
+        raise Unusable(known.name.lower(), contract.WORDS[known])
+    raise Unusable(*_FLOWER_CODES.get(code, ("unknown_error", f"its node answered with error code {code}")))
+
+
+def _identity(content: RecordDict, code_hash: str) -> str:
+    identity = content.config_records.get(contract.IDENTITY, {})
+    name = identity.get(contract.SILO)
+    if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable():
+        raise Unusable("no_identity", "its reply does not say which silo it is from")
+    if identity.get(contract.CONTRACT) != contract.VERSION:
+        raise Unusable("other_contract", "it speaks another version of the contract")
+    if identity.get(contract.CODE_HASH) != code_hash:
+        raise Unusable("other_code", "it runs other code than the server")
+    return name
+
+
+def _check_identity(content: RecordDict, silo: str, code_hash: str | None) -> None:
+    if code_hash is not None and _identity(content, code_hash) != silo:
+        raise Unusable("other_silo", "its node answers under another silo's name")
+
+
+def _update(
+    records: Mapping[str, ArrayRecord], model: Arrays, strict: bool
+) -> tuple[Arrays, int]:
+    """Return the update and its size in bytes; a foreign app may reply with its whole model instead."""
+    name = contract.UPDATE if contract.UPDATE in records or strict else next(iter(records), "")
+    if name not in records or len(records) != 1:
+        raise Unusable("wrong_records", "its reply does not hold exactly one set of arrays")
+    record = records[name]
+    try:
+        arrays = decode(record)
+    except MalformedArray as error:
+        raise Unusable("malformed", "its arrays cannot be read") from error
+    if set(arrays) != set(model):
+        raise Unusable("wrong_names", "its arrays have other names than the model's")
+    for key, array in model.items():
+        if arrays[key].shape != array.shape:
+            raise Unusable("wrong_shape", f"its array '{key}' has the shape {arrays[key].shape}, not {array.shape}")
+        if arrays[key].dtype != array.dtype:
+            raise Unusable("wrong_dtype", f"its array '{key}' has the dtype {arrays[key].dtype}, not {array.dtype}")
+        if not np.isfinite(arrays[key]).all():
+            raise Unusable("not_finite", f"its array '{key}' holds values that are not finite")
+    ordered = {key: arrays[key] for key in model}
+    if name != contract.UPDATE:
+        ordered = {key: array - model[key] for key, array in ordered.items()}
+    return ordered, byte_size(record)
+
+
+def _metrics(records: Mapping[str, MetricRecord]) -> tuple[float, dict[str, float]]:
+    """Return weight and metrics of a reply; lists are not metrics and are left aside."""
+    if len(records) != 1:
+        raise Unusable("wrong_records", "its reply does not hold exactly one set of metrics")
+    metrics = next(iter(records.values()))
+    weight = metrics.get(contract.NUM_EXAMPLES)
+    if not isinstance(weight, (int, float)) or not 0 < weight <= _MAX_WEIGHT:
+        raise Unusable("bad_weight", f"its weight '{contract.NUM_EXAMPLES}' is not a positive, finite number")
+    scalars = {name: value for name, value in metrics.items() if not isinstance(value, list)}
+    if any(not math.isfinite(value) for value in scalars.values()):
+        raise Unusable("not_finite", "its metrics hold values that are not finite")
+    del scalars[contract.NUM_EXAMPLES]
+    return float(weight), {name: float(value) for name, value in scalars.items()}

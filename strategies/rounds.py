@@ -1,0 +1,79 @@
+"""The round core, pure: a state and the silos' updates in, the next state out.
+
+A strategy is an :class:`Algorithm` (what silos are told, how the mean update moves the model) put together with an
+:class:`Aggregator` (how updates become one mean). Neither knows of Flower, of files or of clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class RoundState:
+    """What the server carries from round to round.
+
+    Attributes
+    ----------
+    round : int
+        Rounds completed.
+    model : dict of str to numpy.ndarray
+        The global model, in the dtype that silos train in.
+    memory : dict of str to numpy.ndarray
+        What the algorithm remembers beside the model (moments of a server optimiser); float64.
+    """
+
+    round: int
+    model: Arrays
+    memory: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """One silo's validated reply: its new model minus the global one, and its weight in the mean."""
+
+    silo: str
+    arrays: Arrays
+    weight: float
+
+
+class Algorithm(Protocol):
+    """What silos are told in a round, and how the mean of their updates moves the model."""
+
+    def client_config(self) -> Mapping[str, float | int]:
+        """Return what a message tells the silos, beside model and round."""
+
+    def step(self, state: RoundState, mean: Arrays) -> RoundState:
+        """Move the model by the mean update (float64) and count the round."""
+
+
+class Aggregator(Protocol):
+    """How the updates of a cohort become one mean update."""
+
+    def mean(self, updates: Sequence[Update]) -> Arrays:
+        """Return the mean update in float64. ``updates`` are in roster order and not empty."""
+
+
+def advance(state: RoundState, updates: Sequence[Update], algorithm: Algorithm, aggregator: Aggregator) -> RoundState:
+    """Complete one round.
+
+    Parameters
+    ----------
+    state : RoundState
+    updates : sequence of Update
+        In roster order, so that floating-point sums do not depend on who answered first. Not empty.
+    algorithm : Algorithm
+    aggregator : Aggregator
+
+    Returns
+    -------
+    RoundState
+        With ``round`` one higher.
+    """
+    return algorithm.step(state, aggregator.mean(updates))

@@ -1,0 +1,274 @@
+"""The Flower class around the round core: thin, and usable from any Flower app.
+
+It is a ``flwr.serverapp.strategy.Strategy``: its hooks work under Flower's own ``start`` and wrappers. Its own
+``start`` adds what Flower's lacks: a minimum of good replies, a journal and a checkpoint after every round, and a
+stop that loses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from quire.clients import contract
+from quire.clients.arrays import byte_size, decode, encode
+from quire.errors import RunFailed
+from quire.strategies.cohort import Roster
+from quire.strategies.exchange import exchange
+from quire.strategies.replies import Failure, read_evaluate_replies, read_train_replies, weighted_mean
+from quire.strategies.rounds import Aggregator, Algorithm, RoundState, advance
+
+LOG = logging.getLogger("quire.strategies")
+
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+@dataclass
+class RoundReport:
+    """What happened in one round, for the journal."""
+
+    round: int
+    cohort: list[str] = field(default_factory=list)
+    replied: list[str] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    train: dict[str, float] = field(default_factory=dict)
+    evaluate: dict[str, float] | None = None
+    silos: dict[str, dict[str, float]] = field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Observer(Protocol):
+    """Told of every completed round; what it must not lose, it writes down before it returns."""
+
+    def round_done(self, report: RoundReport, state: RoundState) -> None:
+        """Called once for every completed round."""
+
+
+class FederatedStrategy(Strategy):
+    """A strategy made of an algorithm and an aggregator.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+        What silos are told, and how the mean update moves the model.
+    aggregator : Aggregator
+        How updates become one mean.
+    fraction_train : float
+        Share of the roster asked to train in a round, in (0, 1].
+    fraction_evaluate : float
+        Share of the roster asked to evaluate, in [0, 1]; 0 asks nobody.
+    evaluate_every : int
+        Evaluate after every so many rounds, and after the last.
+    min_silos : int
+        Fewest good replies that make a round.
+    seed : int or None
+        Decides the cohorts. None draws them from the operating system.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        aggregator: Aggregator,
+        *,
+        fraction_train: float = 1.0,
+        fraction_evaluate: float = 1.0,
+        evaluate_every: int = 1,
+        min_silos: int = 2,
+        seed: int | None = None,
+    ) -> None:
+        if not 0.0 < fraction_train <= 1.0 or not 0.0 <= fraction_evaluate <= 1.0:
+            raise ValueError("fraction_train must be in (0, 1] and fraction_evaluate in [0, 1]")
+        if min_silos < 1 or evaluate_every < 1:
+            raise ValueError("min_silos and evaluate_every must be at least 1")
+        self.algorithm, self.aggregator = algorithm, aggregator
+        self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
+        self.evaluate_every, self.min_silos, self.seed = evaluate_every, min_silos, seed
+        self.roster: Roster | None = None
+        self.report = RoundReport(0)
+        self._state = RoundState(0, {})
+        self._sent: list[Message] = []
+
+    # ------------------------------------------------------------------------------- Flower's hooks
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Draw this round's cohort and write its messages, as a list."""
+        self.report = RoundReport(server_round)
+        self._state = RoundState(server_round - 1, decode(arrays), self._state.memory)
+        cohort = self._roster(grid).sample(
+            self.fraction_train, self.min_silos, self.seed, contract.TRAIN, server_round
+        )
+        self.report.cohort = list(cohort.values())
+        told = ConfigRecord({**config, **self.algorithm.client_config(), contract.ROUND: server_round})
+        return self._messages(cohort, arrays, told, contract.TRAIN)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check the replies and complete the round; (None, None) if too few hold."""
+        roster = self.roster or Roster({})
+        good, failed = read_train_replies(self._sent, replies, roster.silos, self._state.model, roster.code_hash)
+        report = self.report
+        report.replied = [reply.update.silo for reply in good]
+        report.failed += failed
+        report.bytes_up += sum(reply.received for reply in good)
+        if len(good) < self.min_silos:
+            return None, None
+        started = time.perf_counter()
+        self._state = advance(self._state, [reply.update for reply in good], self.algorithm, self.aggregator)
+        report.seconds["aggregate"] = time.perf_counter() - started
+        report.train = weighted_mean((reply.update.weight, reply.metrics) for reply in good)
+        for reply in good:
+            about = report.silos.setdefault(reply.update.silo, {})
+            about["rows"] = reply.update.weight
+            about.update({key.replace("-", "_"): value for key, value in reply.metrics.items()})
+        return encode(self._state.model), MetricRecord(dict(report.train))
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Write the messages that ask silos to score the model; an empty list if none are to be asked."""
+        if self.fraction_evaluate == 0.0:
+            return []
+        cohort = self._roster(grid).sample(
+            self.fraction_evaluate, 1, self.seed, contract.EVALUATE, server_round
+        )
+        told = ConfigRecord({**config, contract.ROUND: server_round})
+        return self._messages(cohort, arrays, told, contract.EVALUATE)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Check the scores and average them by rows; None if no silo gave any."""
+        roster = self.roster or Roster({})
+        good, failed = read_evaluate_replies(self._sent, replies, roster.silos, roster.code_hash)
+        self.report.failed += failed
+        for reply in good:
+            about = self.report.silos.setdefault(reply.silo, {})
+            about["test_rows"] = reply.weight
+            about.update(reply.metrics)
+        if not good:
+            return None
+        self.report.evaluate = weighted_mean((reply.weight, reply.metrics) for reply in good)
+        return MetricRecord(dict(self.report.evaluate))
+
+    def summary(self) -> None:
+        """Log what this strategy is."""
+        LOG.info(
+            "%s: %s, %s, fraction_train=%g, fraction_evaluate=%g, min_silos=%d",
+            type(self).__name__,
+            self.algorithm,
+            self.aggregator,
+            self.fraction_train,
+            self.fraction_evaluate,
+            self.min_silos,
+        )
+
+    # ------------------------------------------------------------------------------- our own loop
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFn | None = None,
+        *,
+        roster: Roster | None = None,
+        observer: Observer | None = None,
+    ) -> Result:
+        """Run the rounds.
+
+        Parameters
+        ----------
+        grid : flwr.serverapp.Grid
+        initial_arrays : flwr.app.ArrayRecord
+            The first global model.
+        num_rounds : int
+        timeout : float
+            Seconds to wait for the replies of one exchange.
+        train_config, evaluate_config : flwr.app.ConfigRecord, optional
+            Sent along to the silos.
+        evaluate_fn : callable, optional
+            Scores the global model at the server, before the first round and after each.
+        roster : Roster, optional
+            Who may take part. Without one: the nodes that the grid knows in the first round.
+        observer : Observer, optional
+            Told of every completed round.
+
+        Returns
+        -------
+        flwr.serverapp.strategy.Result
+            The final model and the metrics of all rounds.
+
+        Raises
+        ------
+        RunFailed
+            If a round has fewer than ``min_silos`` good replies. What the observer was told stands.
+        """
+        self.roster = roster
+        self.summary()
+        train_config, evaluate_config = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
+        result = Result()
+        result.arrays = arrays = initial_arrays
+        if evaluate_fn and (scores := evaluate_fn(0, arrays)) is not None:
+            result.evaluate_metrics_serverapp[0] = scores
+        for number in range(1, num_rounds + 1):
+            messages = self.configure_train(number, arrays, train_config, grid)
+            replies = self._exchange(grid, messages, timeout, contract.TRAIN)
+            aggregated, metrics = self.aggregate_train(number, replies)
+            if aggregated is None:
+                raise RunFailed(self._too_few(number))
+            result.arrays = arrays = aggregated
+            if metrics is not None:
+                result.train_metrics_clientapp[number] = metrics
+            if number % self.evaluate_every == 0 or number == num_rounds:
+                messages = self.configure_evaluate(number, arrays, evaluate_config, grid)
+                replies = self._exchange(grid, messages, timeout, contract.EVALUATE)
+                if (scores := self.aggregate_evaluate(number, replies)) is not None:
+                    result.evaluate_metrics_clientapp[number] = scores
+            if evaluate_fn and (scores := evaluate_fn(number, arrays)) is not None:
+                result.evaluate_metrics_serverapp[number] = scores
+            if observer is not None:
+                observer.round_done(self.report, self._state)
+        return result
+
+    def _exchange(self, grid: Grid, messages: Iterable[Message], timeout: float, stage: str) -> list[Message]:
+        messages = list(messages)
+        for message in messages:
+            message.metadata.ttl = timeout
+        started = time.perf_counter()
+        replies = exchange(grid, messages, timeout) if messages else []
+        self.report.seconds[stage] = time.perf_counter() - started
+        return replies
+
+    def _roster(self, grid: Grid) -> Roster:
+        if self.roster is None:
+            self.roster = Roster.of_nodes(grid.get_node_ids())
+        return self.roster
+
+    def _messages(
+        self, cohort: dict[int, str], arrays: ArrayRecord, config: ConfigRecord, stage: str
+    ) -> list[Message]:
+        content = RecordDict({contract.ARRAYS: arrays, contract.CONFIG: config})
+        group = str(config[contract.ROUND])
+        self._sent = [Message(content, node, stage, group_id=group) for node in cohort]
+        self.report.bytes_down += len(cohort) * byte_size(arrays)
+        return self._sent
+
+    def _too_few(self, number: int) -> str:
+        report = self.report
+        why = "; ".join(f"{failure.silo}: {failure.words}" for failure in report.failed[:5])
+        more = f"; and {len(report.failed) - 5} more" if len(report.failed) > 5 else ""
+        return (
+            f"Round {number} failed: {len(report.replied)} of {len(report.cohort)} silos gave a usable answer, "
+            f"{self.min_silos} are needed ({why}{more})."
+        )
