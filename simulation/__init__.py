@@ -1,0 +1,1 @@
+"""One machine: the in-process runtime, Flower's runtime, sweeps, the comparison and the report."""

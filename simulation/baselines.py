@@ -1,0 +1,116 @@
+"""What did federating buy? The pooled model and each silo's own, beside the federated one, on the same test rows.
+
+Only a simulator can ask: pooling needs all rows in one place. The three kinds of model share the architecture, the
+first parameters, the learning rate, the batch size and the number of passes over the rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quire.clients.contract import silo_name
+from quire.clients.data.silo import Rows, concatenate
+from quire.clients.data.simulated import federation
+from quire.clients.tasks import task_of
+from quire.clients.tasks.classification import label_metrics
+from quire.clients.training import Workbench
+from quire.conf.schema import Settings
+from quire.errors import QuireError
+from quire.privacy.randomness import stream
+
+Scores = dict[str, float]
+
+
+def compare(settings: Settings, folder: Path, tick: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
+    """Train the baselines, score everything, and write ``comparison.json``.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    folder : pathlib.Path
+        The run's folder, holding ``model.safetensors``.
+    tick : callable
+        Called with the name of each model before it is trained, for a progress display.
+
+    Returns
+    -------
+    dict
+        What was written; see ``docs/run-folder.md``.
+    """
+    data = federation(settings)
+    names = [silo_name(settings.task.silo_label, place) for place in range(len(data))]
+    bench = Workbench(task_of(settings))
+    first = bench.task.initial_arrays(stream(settings.seed, "model"))
+    passes = max(1, round(settings.strategy.rounds * settings.strategy.fraction * settings.training.epochs))
+    plan = dataclasses.replace(settings.training, epochs=passes)
+
+    everyone = concatenate([silo.test for silo in data])
+    tests = {**{name: silo.test for name, silo in zip(names, data, strict=True)}, "": everyone}
+
+    def trained(rows: Rows, purpose: str) -> None:
+        tick(purpose)
+        bench.load(first)
+        bench.train(rows, plan, stream(settings.seed, "baseline", purpose))
+
+    def scores() -> dict[str, Scores]:
+        return {name: bench.score(rows) for name, rows in tests.items()}
+
+    bench.load(_final_model(folder))
+    federated = scores()
+    pooled_rows = concatenate([silo.train for silo in data])
+    trained(pooled_rows, "pooled")
+    pooled = scores()
+    likeliest = int(np.bincount(pooled_rows.y).argmax())
+    majority = {name: label_metrics(np.full_like(rows.y, likeliest), rows.y) for name, rows in tests.items()}
+    alone: dict[str, dict[str, Scores]] = {}
+    for name, silo in zip(names, data, strict=True):
+        trained(silo.train, name)
+        alone[name] = {"own": bench.score(silo.test), "everyone": bench.score(everyone)}
+
+    comparison = {
+        "rows": {"train": len(pooled_rows), "test": len(everyone)},
+        "classes": bench.task.classes,
+        "silos": {
+            name: {"train": len(silo.train), "test": len(silo.test), "labels": _label_counts(silo.train.y)}
+            for name, silo in zip(names, data, strict=True)
+        },
+        "everyone": {
+            "federated": federated[""],
+            "pooled": pooled[""],
+            "majority": majority[""],
+            "alone": {name: alone[name]["everyone"] for name in names},
+        },
+        "own": {
+            name: {
+                "federated": federated[name],
+                "pooled": pooled[name],
+                "majority": majority[name],
+                "alone": alone[name]["own"],
+            }
+            for name in names
+        },
+    }
+    (folder / "comparison.json").write_text(json.dumps(comparison, indent=1), encoding="utf-8")
+    return comparison
+
+
+def _final_model(folder: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return dict(load_file(folder / "model.safetensors"))
+    except (OSError, SafetensorError) as error:
+        raise QuireError(f"The model in '{folder / 'model.safetensors'}' cannot be read: {error}.") from error
+
+
+def _label_counts(y: np.ndarray) -> dict[str, int]:
+    labels, counts = np.unique(y, return_counts=True)
+    return {str(label): int(count) for label, count in zip(labels.tolist(), counts.tolist(), strict=True)}

@@ -1,0 +1,186 @@
+"""Our own ``flwr.serverapp.Grid``: every silo in this process, each behind a wall.
+
+A ``ClientApp`` is called once for each message, in the order of sending, when its reply is first asked for. What
+crosses is rebuilt on the way in and on the way out: containers are new, and arrays are the immutable bytes that
+Flower carries them in. So neither side can see or change what another one got, and nothing large is copied.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from uuid import uuid4
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app.error import Error
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from quire.simulation.faults import Fault, striking
+
+LOG = logging.getLogger("quire.simulation")
+
+_SERVER_NODE = 1
+# Flower's codes for what a runtime answers in a silo's stead.
+_APP_RAISED, _LATE, _NODE_GONE, _NO_SUCH_NODE = 2, 4, 5, 3
+
+
+class InlineGrid(Grid):
+    """Delivers messages to a ``ClientApp`` in this process.
+
+    Parameters
+    ----------
+    client_app : flwr.clientapp.ClientApp
+    contexts : mapping of int to flwr.app.Context
+        One for each node, by node id. Its ``state`` lives on from message to message, as in Flower.
+    names : mapping of int to str
+        What faults call each node.
+    faults : sequence of Fault
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        contexts: Mapping[int, Context],
+        names: Mapping[int, str] | None = None,
+        faults: Sequence[Fault] = (),
+    ) -> None:
+        self._client_app, self._contexts = client_app, dict(contexts)
+        self._names, self._faults = dict(names or {}), tuple(faults)
+        self._waiting: dict[str, Message] = {}
+
+    def set_run(self, run: Run) -> None:
+        """Refused: an in-process grid serves the one run that it was made for."""
+        raise NotImplementedError("an InlineGrid serves one run")
+
+    @property
+    def run(self) -> Run:
+        """Not offered: there is no SuperLink that keeps a record of the run."""
+        raise NotImplementedError("an InlineGrid keeps no record of the run")
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Create a message (deprecated in Flower: call ``Message`` instead)."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of all nodes."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Accept messages for delivery and return their ids.
+
+        Raises
+        ------
+        TypeError
+            If ``messages`` is a generator: it would work here, and break on a SuperLink, which reads it twice.
+        """
+        if isinstance(messages, Iterator):
+            raise TypeError("messages must be a list: Flower's deployment runtime reads them twice")
+        ids = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = message_id = str(uuid4())
+            self._waiting[message_id] = _isolated(message)
+            ids.append(message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Let the silo that was asked first answer, and return its reply; nothing when all have answered."""
+        wanted = set(message_ids)
+        for message_id in self._waiting:
+            if message_id in wanted:
+                return [self._deliver(self._waiting.pop(message_id))]
+        return []
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send messages and return all replies. ``timeout`` shortens the messages' time to live."""
+        if isinstance(messages, Iterator):
+            raise TypeError("messages must be a list: Flower's deployment runtime reads them twice")
+        messages = list(messages)
+        for message in messages:
+            message.metadata.ttl = min(message.metadata.ttl, timeout) if timeout is not None else message.metadata.ttl
+        ids = list(self.push_messages(messages))
+        replies: list[Message] = []
+        while arrived := list(self.pull_messages(ids)):
+            replies.extend(arrived)
+        return replies
+
+    def _deliver(self, message: Message) -> Message:
+        node = message.metadata.dst_node_id
+        if node not in self._contexts:
+            return _runtime_error(message, _NO_SUCH_NODE)
+        fault = striking(self._faults, self._names.get(node, str(node)), message)
+        if fault is not None:
+            if fault.kind == "drop":
+                return _runtime_error(message, _NODE_GONE)
+            if fault.kind == "error":
+                return _stamped(Message(Error(code=_APP_RAISED, reason="injected fault"), reply_to=message))
+            if fault.seconds >= message.metadata.ttl:
+                return _runtime_error(message, _LATE)
+        try:
+            with _as_node(node):
+                reply = self._client_app(message, self._contexts[node])
+        except Exception:
+            # As in Flower, minus the text: what an exception says must not leave the silo.
+            LOG.exception("the ClientApp of node %d raised", node)
+            reply = Message(Error(code=_APP_RAISED, reason="the ClientApp raised"), reply_to=message)
+        return _stamped(_isolated(reply))
+
+
+@contextmanager
+def server_identity(run_id: int) -> Iterator[None]:
+    """Let this process create messages as the server of a run, as Flower's own runtimes do."""
+    before = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run_id, _SERVER_NODE
+    try:
+        yield
+    finally:
+        TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = before
+
+
+@contextmanager
+def _as_node(node: int) -> Iterator[None]:
+    before = TaskIdentity._node_id
+    TaskIdentity.node_id = node
+    try:
+        yield
+    finally:
+        TaskIdentity._node_id = before
+
+
+def _isolated(message: Message) -> Message:
+    """Rebuild a message so that it shares nothing that can be changed with the one that was handed over."""
+    if message.has_error():
+        return message
+    content = RecordDict()
+    for name, record in message.content.items():
+        if isinstance(record, ArrayRecord):
+            content[name] = ArrayRecord({key: _isolated_array(array) for key, array in record.items()})
+        else:
+            kind = ConfigRecord if isinstance(record, ConfigRecord) else MetricRecord
+            content[name] = kind({key: list(v) if isinstance(v, list) else v for key, v in record.items()})
+    # The metadata is copied too: a silo must not be able to redirect a reply by editing it.
+    metadata = object.__new__(type(message.metadata))
+    metadata.__dict__.update(message.metadata.__dict__)
+    return Message(content=content, metadata=metadata)
+
+
+def _isolated_array(array: Array) -> Array:
+    # `data` is bytes: it cannot be changed, so it need not be copied.
+    return Array(array.dtype, tuple(array.shape), array.stype, bytes(array.data))
+
+
+def _runtime_error(message: Message, code: int) -> Message:
+    """Answer in a silo's stead as Flower's runtime does: under the server's own node id."""
+    reply = Message(Error(code=code, reason="answered by the runtime"), reply_to=message)
+    reply.metadata.__dict__["_src_node_id"] = _SERVER_NODE
+    return _stamped(reply)
+
+
+def _stamped(reply: Message) -> Message:
+    reply.metadata.__dict__["_message_id"] = str(uuid4())
+    return reply

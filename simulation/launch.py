@@ -1,0 +1,124 @@
+"""Run one federation on this machine and show it: progress while it runs, the comparison and the report after."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from quire.conf.schema import FlowerRuntime, Settings
+from quire.errors import QuireError, SettingsError
+from quire.simulation.inline import RunResult, run_inline
+from quire.simulation.progress import Progress
+
+
+def launch(settings: Settings, folder: Path, console: Console | None = None) -> RunResult:
+    """Run a federation, compare it with its baselines, and write its report.
+
+    Parameters
+    ----------
+    settings : Settings
+    folder : pathlib.Path
+        The run folder; made if need be. It must not hold a run.
+    console : rich.console.Console, optional
+        Where to print; standard output by default.
+
+    Returns
+    -------
+    RunResult
+
+    Raises
+    ------
+    QuireError
+        If the run had to stop. A report of what was reached is written all the same.
+    """
+    console = console or Console()
+    check_folder(folder)
+    quiet = settings.output.progress == "none"
+    with _log_file(folder / "run.log"):
+        try:
+            with Progress(folder / "metrics.jsonl", settings.strategy.rounds, settings.output.progress, console):
+                result = _run(settings, folder)
+        except QuireError:
+            if (folder / "run.json").exists():
+                _report(settings, folder, console, quiet)
+            raise
+        if settings.output.baselines:
+            _compare(settings, folder, console, quiet)
+        _report(settings, folder, console, quiet)
+    return result
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a run folder that holds a run already or that cannot be written, before anything is started.
+
+    Raises
+    ------
+    SettingsError
+    """
+    if (folder / "run.json").exists():
+        raise SettingsError(
+            f"The folder '{_shown(folder)}' already holds a run: choose another with hydra.run.dir=FOLDER."
+        )
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise SettingsError(
+            f"The folder '{_shown(folder)}' cannot be written: choose another with hydra.run.dir=FOLDER."
+        )
+
+
+def _run(settings: Settings, folder: Path) -> RunResult:
+    if isinstance(settings.runtime, FlowerRuntime):
+        from quire.simulation.flower import run_flower
+
+        return run_flower(settings, folder)
+    return run_inline(settings, folder)
+
+
+def _compare(settings: Settings, folder: Path, console: Console, quiet: bool) -> None:
+    from quire.simulation.baselines import compare
+
+    if quiet:
+        compare(settings, folder)
+        return
+    with console.status("Training the pooled and the local-only models for comparison") as status:
+        compare(settings, folder, lambda name: status.update(f"Training for comparison: {name}"))
+
+
+def _report(settings: Settings, folder: Path, console: Console, quiet: bool) -> None:
+    if not settings.output.report:
+        return
+    from quire.simulation.report import write_report
+
+    page = write_report(folder)
+    if not quiet:
+        console.print(f"Report: {_shown(page)}", soft_wrap=True, highlight=False)
+
+
+def _shown(path: Path) -> str:
+    """Show a path as the user would type it: relative where it lies below the working directory."""
+    absolute, here = path.absolute(), Path.cwd()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Send what Quire logs to the run folder, not to the console."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("quire")
+    before = (logger.level, logger.propagate)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+        handler.close()
