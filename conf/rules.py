@@ -53,7 +53,7 @@ def _enough_silos(settings: Settings) -> None:
             f"partition.silos={silos} is fewer than strategy.min_silos={strategy.min_silos}: "
             "add silos or lower the minimum."
         )
-    cohort = int(strategy.fraction * silos)
+    cohort = int(strategy.fraction * silos + 1e-9)  # as Roster.sample rounds
     if cohort < strategy.min_silos:
         raise SettingsError(
             f"strategy.fraction={strategy.fraction:g} of {silos} silos asks {cohort} to train, fewer than "
