@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,7 @@ Handler = Callable[[Message, Context], Message]
 app = ClientApp()
 
 
-class Refusal(Exception):  # noqa: N818 - what travels is a code, not an error
+class Refusal(Exception):
     """Ends a handler with one of the fixed codes."""
 
     def __init__(self, code: Code) -> None:
@@ -52,6 +52,8 @@ def _answering(failure: Code) -> Callable[[Handler], Handler]:
                 return handler(message, context)
             except Refusal as refusal:
                 code, why = refusal.code, refusal.__cause__
+            except DataError as error:
+                code, why = Code.DATA_UNAVAILABLE, error
             except Exception as error:
                 code, why = failure, error
             LOG.error("%s answered with %s", message.metadata.message_type, code.name, exc_info=why)
@@ -104,7 +106,7 @@ def _request(message: Message) -> tuple[Arrays, int]:
     return arrays, round_number
 
 
-def _reply(message: Message, silo: _Silo, **records: ArrayRecord | MetricRecord) -> Message:
+def _reply(message: Message, silo: _Silo, records: Mapping[str, ArrayRecord | MetricRecord]) -> Message:
     content = RecordDict({contract.IDENTITY: silo.identity()})
     content.update(records)
     return Message(content, reply_to=message)
@@ -114,7 +116,7 @@ def _reply(message: Message, silo: _Silo, **records: ArrayRecord | MetricRecord)
 @_answering(Code.INTERNAL)
 def query(message: Message, context: Context) -> Message:
     """Say who this silo is and which code it runs. Touches no data and imports no torch."""
-    return _reply(message, _silo(context))
+    return _reply(message, _silo(context), {})
 
 
 @app.train()
@@ -130,7 +132,7 @@ def train(message: Message, context: Context) -> Message:
     if not np.isfinite(loss) or not all(np.isfinite(part).all() for part in update.values()):
         raise Refusal(Code.NOT_FINITE)
     metrics = MetricRecord({contract.NUM_EXAMPLES: rows, contract.TRAIN_LOSS: loss})
-    return _reply(message, silo, **{contract.UPDATE: encode(update), contract.METRICS: metrics})
+    return _reply(message, silo, {contract.UPDATE: encode(update), contract.METRICS: metrics})
 
 
 @app.evaluate()
@@ -143,4 +145,4 @@ def evaluate(message: Message, context: Context) -> Message:
     arrays, _ = _request(message)
     scores, rows = score_model(silo.settings, silo.partition, arrays)
     metrics = MetricRecord({contract.NUM_EXAMPLES: rows, **scores})
-    return _reply(message, silo, **{contract.METRICS: metrics})
+    return _reply(message, silo, {contract.METRICS: metrics})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 from uuid import uuid4
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -159,19 +160,18 @@ def _isolated(message: Message) -> Message:
     content = RecordDict()
     for name, record in message.content.items():
         if isinstance(record, ArrayRecord):
-            content[name] = ArrayRecord({key: _isolated_array(array) for key, array in record.items()})
+            content[name] = arrays = ArrayRecord()
+            for key, array in record.items():
+                # `data` is bytes: it cannot be changed, so it need not be copied.
+                arrays[key] = Array(array.dtype, tuple(array.shape), array.stype, bytes(array.data))
         else:
-            kind = ConfigRecord if isinstance(record, ConfigRecord) else MetricRecord
+            kind: Any = ConfigRecord if isinstance(record, ConfigRecord) else MetricRecord
             content[name] = kind({key: list(v) if isinstance(v, list) else v for key, v in record.items()})
     # The metadata is copied too: a silo must not be able to redirect a reply by editing it.
     metadata = object.__new__(type(message.metadata))
     metadata.__dict__.update(message.metadata.__dict__)
-    return Message(content=content, metadata=metadata)
-
-
-def _isolated_array(array: Array) -> Array:
-    # `data` is bytes: it cannot be changed, so it need not be copied.
-    return Array(array.dtype, tuple(array.shape), array.stype, bytes(array.data))
+    rebuilt: Message = Message(content=content, metadata=metadata)  # type: ignore[call-overload] # Flower's own way
+    return rebuilt
 
 
 def _runtime_error(message: Message, code: int) -> Message:

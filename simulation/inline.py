@@ -56,17 +56,21 @@ def run_inline(settings: Settings, folder: Path) -> RunResult:
     import torch
 
     from quire.clients.client_app import app as client_app
+    from quire.clients.data.simulated import federation
     from quire.strategies.folder import read_about
     from quire.strategies.server_app import RUN_DIR_KEY
     from quire.strategies.server_app import app as server_app
 
     torch.set_num_threads(settings.runtime.threads)
+    federation(settings)  # rows that cannot be shared out as asked are refused here, in words
     run_id = secrets.randbits(62)
     silos = settings.partition.silos
     nodes = {partition: _FIRST_NODE + partition for partition in range(silos)}
     run_config = {"overrides": settings.overrides}
     contexts = {
-        node: Context(run_id, node, {"partition-id": partition, "num-partitions": silos}, RecordDict(), dict(run_config))
+        node: Context(
+            run_id, node, {"partition-id": partition, "num-partitions": silos}, RecordDict(), dict(run_config)
+        )
         for partition, node in nodes.items()
     }
     names = {node: silo_name(settings.task.silo_label, partition) for partition, node in nodes.items()}

@@ -105,9 +105,7 @@ def enrol(
         If the number of nodes is not the expected one, or fewer than ``minimum`` could be enrolled.
     """
     nodes = _wait_for_nodes(grid, expected, join_timeout, simulated)
-    messages = [
-        Message(RecordDict(), node, contract.QUERY, ttl=join_timeout, group_id="0") for node in nodes
-    ]
+    messages = [Message(RecordDict(), node, contract.QUERY, ttl=join_timeout, group_id="0") for node in nodes]
     replies = exchange(grid, messages, join_timeout)
     silos, failed = read_identities(messages, replies, code_hash)
     if len(silos) < minimum:

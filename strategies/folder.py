@@ -1,11 +1,14 @@
 """The run folder: everything a run leaves behind, each piece safe against a kill at any moment.
 
-``run.json`` and the checkpoint are replaced atomically; ``metrics.jsonl`` only grows, a line at a time.
+``run.json`` and the checkpoint are replaced atomically; ``metrics.jsonl`` only grows, a line at a time. A power cut is
+another matter: against it a checkpoint is forced to the disk, but at most once a second, for rounds of a simulation may
+take less time than that; the last one so forced stays beside the newest.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import time
@@ -24,6 +27,10 @@ from quire.conf.schema import Settings
 from quire.errors import SettingsError
 from quire.strategies.rounds import RoundState
 from quire.strategies.strategy import RoundReport
+
+_SECONDS_BETWEEN_SYNCS = 1.0
+
+LOG = logging.getLogger("quire.strategies")
 
 
 class RunFolder:
@@ -45,7 +52,9 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if (path / "run.json").exists():
-                raise SettingsError(f"The folder '{path}' already holds a run: choose another with hydra.run.dir=FOLDER.")
+                raise SettingsError(
+                    f"The folder '{path}' already holds a run: choose another with hydra.run.dir=FOLDER."
+                )
             (path / "metrics.jsonl").open("a").close()
         except OSError as error:
             raise SettingsError(
@@ -53,7 +62,8 @@ class RunFolder:
             ) from error
         self._about: dict[str, Any] = {}
         self._state: RoundState | None = None
-        self._started = time.perf_counter()
+        self._started = self._synced = time.perf_counter()
+        self._synced_checkpoint = ""
 
     def begin(self, settings: Settings, runtime: str, code_hash: str) -> None:
         """Write the settings and mark the run as running."""
@@ -101,6 +111,10 @@ class RunFolder:
         line["train"] = {name.removeprefix("train-").replace("-", "_"): value for name, value in report.train.items()}
         self._line({"event": "round", **line, "model": model_hash})
         self._about.update(rounds=state.round, model=model_hash)
+        scores = "".join(f", {name} {value:.4f}" for name, value in (report.evaluate or {}).items())
+        LOG.info("Round %d: %d of %d silos replied%s", report.round, len(report.replied), len(report.cohort), scores)
+        for failure in report.failed:
+            LOG.warning("Round %d: %s failed in %s: %s", report.round, failure.silo, failure.stage, failure.words)
 
     def finish(self, status: str, error: str | None = None) -> None:
         """Write the last model and how the run ended."""
@@ -122,11 +136,15 @@ class RunFolder:
         folder.mkdir(exist_ok=True)
         name = f"round-{state.round:05d}.safetensors"
         memory = {f"memory/{key}": array for key, array in state.memory.items()}
-        _replace(folder / name, _safetensors({**{f"model/{k}": v for k, v in state.model.items()}, **memory}))
+        model = {f"model/{key}": array for key, array in state.model.items()}
         latest = {"round": state.round, "file": name, "model": model_hash}
-        _replace(folder / "latest.json", json.dumps(latest).encode())
+        sync = time.perf_counter() - self._synced >= _SECONDS_BETWEEN_SYNCS
+        _replace(folder / name, _safetensors({**model, **memory}), sync)
+        _replace(folder / "latest.json", json.dumps(latest).encode(), sync)
+        if sync:
+            self._synced, self._synced_checkpoint = time.perf_counter(), name
         for old in folder.glob("round-*.safetensors"):
-            if old.name != name:
+            if old.name not in (name, self._synced_checkpoint):
                 old.unlink()
 
     def _line(self, event: Mapping[str, Any]) -> None:
@@ -143,13 +161,17 @@ def _safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
     return bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a kill, finds the old content or the new, never a part."""
+def _replace(path: Path, content: bytes, sync: bool = True) -> None:
+    """Write a file so that a reader, or a kill, finds the old content or the new, never a part.
+
+    With ``sync`` the same holds after a power cut.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
@@ -170,3 +192,60 @@ def read_about(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise SettingsError(f"'{path}' is not the folder of a run: it holds no readable run.json.") from error
     return dict(about)
+
+
+def close_abandoned(path: Path, status: str, error: str) -> None:
+    """Write how a run ended whose own process can no longer say so, and keep the last model that it checkpointed.
+
+    Does nothing to a folder whose run has ended, or never began.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The run folder.
+    status : {"failed", "interrupted"}
+    error : str
+        One sentence.
+    """
+    try:
+        about = read_about(path)
+    except SettingsError:
+        return
+    if about.get("status") != "running":
+        return
+    try:
+        latest = json.loads((path / "checkpoint" / "latest.json").read_text(encoding="utf-8"))
+        arrays = _read_safetensors(path / "checkpoint" / latest["file"])
+    except (OSError, ValueError, KeyError):
+        latest, arrays = {"round": 0, "model": None}, {}
+    if arrays:
+        model = {name.removeprefix("model/"): part for name, part in arrays.items() if name.startswith("model/")}
+        _replace(path / "model.safetensors", _safetensors(model))
+    about.update(status=status, error=error, finished=_now(), rounds=latest["round"], model=latest["model"])
+    end = {"event": "end", "status": status, "rounds": about["rounds"], "model": about["model"], "error": error}
+    seconds = datetime.fromisoformat(about["finished"]) - datetime.fromisoformat(about["started"])
+    with (path / "metrics.jsonl").open("a", encoding="utf-8") as journal:
+        journal.write(json.dumps({**end, "seconds": seconds.total_seconds()}) + "\n")
+    _replace(path / "run.json", json.dumps(about, indent=2).encode())
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors.numpy import load
+
+    return dict(load(path.read_bytes()))
+
+
+def read_overrides(path: Path) -> str:
+    """Read from ``settings.yaml`` the overrides that a run was started with.
+
+    Raises
+    ------
+    SettingsError
+        If the folder holds no readable settings.
+    """
+    import yaml
+
+    try:
+        return str(yaml.safe_load((path / "settings.yaml").read_text(encoding="utf-8"))["overrides"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise SettingsError(f"'{path}' is not the folder of a run: it holds no readable settings.yaml.") from error

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from quire.clients import contract
 from quire.clients.arrays import Arrays, MalformedArray, byte_size, decode
@@ -63,7 +63,7 @@ class EvaluateReply:
     metrics: dict[str, float]
 
 
-class Unusable(Exception):  # noqa: N818 - caught here and turned into a Failure
+class Unusable(Exception):
     """Why a reply cannot be used."""
 
     def __init__(self, code: str, words: str) -> None:
@@ -71,9 +71,7 @@ class Unusable(Exception):  # noqa: N818 - caught here and turned into a Failure
         self.code, self.words = code, words
 
 
-def read_identities(
-    sent: Iterable[Message], replies: Iterable[Message], code_hash: str
-) -> tuple[Silos, list[Failure]]:
+def read_identities(sent: Iterable[Message], replies: Iterable[Message], code_hash: str) -> tuple[Silos, list[Failure]]:
     """Read who answered ``query``.
 
     Returns
@@ -189,7 +187,7 @@ def _content(reply: Message | None) -> RecordDict:
 
 
 def _identity(content: RecordDict, code_hash: str) -> str:
-    identity = content.config_records.get(contract.IDENTITY, {})
+    identity = content.config_records.get(contract.IDENTITY, ConfigRecord())
     name = identity.get(contract.SILO)
     if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable():
         raise Unusable("no_identity", "its reply does not say which silo it is from")
@@ -205,9 +203,7 @@ def _check_identity(content: RecordDict, silo: str, code_hash: str | None) -> No
         raise Unusable("other_silo", "its node answers under another silo's name")
 
 
-def _update(
-    records: Mapping[str, ArrayRecord], model: Arrays, strict: bool
-) -> tuple[Arrays, int]:
+def _update(records: Mapping[str, ArrayRecord], model: Arrays, strict: bool) -> tuple[Arrays, int]:
     """Return the update and its size in bytes; a foreign app may reply with its whole model instead."""
     name = contract.UPDATE if contract.UPDATE in records or strict else next(iter(records), "")
     if name not in records or len(records) != 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -43,8 +44,11 @@ def main(grid: Grid, context: Context) -> None:
     QuireError
         If the settings are refused or the run has to stop; the folder says so too, and holds what was reached.
     """
+    if _runtime(grid) != "inline":
+        _log_to_flower()
     settings = compose(str(context.run_config.get("overrides", "")))
     folder = RunFolder(_folder(context))
+    LOG.info("Results go to %s", folder.path)
     folder.begin(settings, runtime=_runtime(grid), code_hash=CODE_HASH)
     try:
         _federate(grid, settings, folder)
@@ -64,7 +68,7 @@ def main(grid: Grid, context: Context) -> None:
 def build_strategy(settings: Settings) -> FederatedStrategy:
     """Return the strategy that the settings name."""
     chosen = settings.strategy
-    options = {
+    options: dict[str, Any] = {
         "fraction_train": chosen.fraction,
         "fraction_evaluate": chosen.fraction_evaluate,
         "evaluate_every": chosen.evaluate_every,
@@ -107,6 +111,16 @@ def _folder(context: Context) -> Path:
         return Path(str(named))
     home = Path(os.environ.get("FLWR_HOME") or Path.home() / ".flwr")
     return home / "quire-runs" / str(context.run_id)
+
+
+def _log_to_flower() -> None:
+    """Print what Quire logs: Flower sends to the user what this process prints, and sets up its own logger only."""
+    logger = logging.getLogger("quire")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s :      %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
 
 
 def _runtime(grid: Grid) -> str:

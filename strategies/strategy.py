@@ -104,9 +104,7 @@ class FederatedStrategy(Strategy):
         """Draw this round's cohort and write its messages, as a list."""
         self.report = RoundReport(server_round)
         self._state = RoundState(server_round - 1, decode(arrays), self._state.memory)
-        cohort = self._roster(grid).sample(
-            self.fraction_train, self.min_silos, self.seed, contract.TRAIN, server_round
-        )
+        cohort = self._roster(grid).sample(self.fraction_train, self.min_silos, self.seed, contract.TRAIN, server_round)
         self.report.cohort = list(cohort.values())
         told = ConfigRecord({**config, **self.algorithm.client_config(), contract.ROUND: server_round})
         return self._messages(cohort, arrays, told, contract.TRAIN)
@@ -139,9 +137,7 @@ class FederatedStrategy(Strategy):
         """Write the messages that ask silos to score the model; an empty list if none are to be asked."""
         if self.fraction_evaluate == 0.0:
             return []
-        cohort = self._roster(grid).sample(
-            self.fraction_evaluate, 1, self.seed, contract.EVALUATE, server_round
-        )
+        cohort = self._roster(grid).sample(self.fraction_evaluate, 1, self.seed, contract.EVALUATE, server_round)
         told = ConfigRecord({**config, contract.ROUND: server_round})
         return self._messages(cohort, arrays, told, contract.EVALUATE)
 
@@ -255,9 +251,7 @@ class FederatedStrategy(Strategy):
             self.roster = Roster.of_nodes(grid.get_node_ids())
         return self.roster
 
-    def _messages(
-        self, cohort: dict[int, str], arrays: ArrayRecord, config: ConfigRecord, stage: str
-    ) -> list[Message]:
+    def _messages(self, cohort: dict[int, str], arrays: ArrayRecord, config: ConfigRecord, stage: str) -> list[Message]:
         content = RecordDict({contract.ARRAYS: arrays, contract.CONFIG: config})
         group = str(config[contract.ROUND])
         self._sent = [Message(content, node, stage, group_id=group) for node in cohort]

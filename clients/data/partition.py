@@ -40,13 +40,10 @@ def partition(labels: np.ndarray, settings: IidPartition | DirichletPartition, s
     return [np.sort(np.asarray(part, dtype=np.int64)) for part in places]
 
 
-def _with_flwr_datasets(
-    labels: np.ndarray, settings: IidPartition | DirichletPartition, seed: int
-) -> list[list[int]]:
+def _with_flwr_datasets(labels: np.ndarray, settings: IidPartition | DirichletPartition, seed: int) -> list[list[int]]:
     # Imported here: it brings the whole `datasets` library, seconds that a help text should not cost.
     from datasets import Dataset, disable_progress_bars
-    from flwr_datasets.partitioner import DirichletPartitioner
-    from flwr_datasets.partitioner import IidPartitioner
+    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner
 
     disable_progress_bars()
     rows = Dataset.from_dict({"label": labels.tolist(), "place": list(range(len(labels)))})

@@ -19,7 +19,7 @@ def mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
     for place, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
         if place:
             layers.append(nn.ReLU())
-        layers.append(torch.nn.utils.skip_init(nn.Linear, fan_in, fan_out))
+        layers.append(torch.nn.utils.skip_init(nn.Linear, fan_in, fan_out))  # type: ignore[no-untyped-call]
     return nn.Sequential(*layers)
 
 

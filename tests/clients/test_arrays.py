@@ -13,7 +13,9 @@ from hypothesis.extra import numpy as hnp
 from quire.clients.arrays import MalformedArray, byte_size, decode, encode, fingerprint
 
 dtypes = st.sampled_from(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]).map(np.dtype)
-arrays = dtypes.flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)))
+arrays = dtypes.flatmap(
+    lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+)
 
 
 @given(arrays)
@@ -75,7 +77,7 @@ def test_damaged_bytes_are_refused_or_decode_never_crash(noise, data):
 
 
 def test_a_header_cannot_claim_more_than_its_bytes_hold():
-    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }\n"
     data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
     with pytest.raises(MalformedArray, match="does not fit"):
         decode(ArrayRecord({"w": Array("float32", (1,), "numpy.ndarray", data)}))

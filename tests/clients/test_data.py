@@ -17,7 +17,9 @@ from quire.privacy.randomness import stream
 LABELS = np.repeat([0, 1, 2], [120, 60, 20])
 
 
-@pytest.mark.parametrize("how", [IidPartition("iid", 7), DirichletPartition("dirichlet", 7, 0.5, 5)], ids=lambda how: how.name)
+@pytest.mark.parametrize(
+    "how", [IidPartition("iid", 7), DirichletPartition("dirichlet", 7, 0.5, 5)], ids=lambda how: how.name
+)
 def test_every_row_belongs_to_one_silo_and_the_seed_decides(how):
     parts = partition(LABELS, how, seed=4)
     assert len(parts) == 7

@@ -17,7 +17,9 @@ TASKS = [
 
 
 def plan(**changes):
-    return SgdTraining(**{"name": "sgd", "epochs": 2, "batch_size": 4, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, **changes})
+    return SgdTraining(
+        **{"name": "sgd", "epochs": 2, "batch_size": 4, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, **changes}
+    )
 
 
 def rows_of(task, n=18):

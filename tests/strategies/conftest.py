@@ -43,7 +43,9 @@ class Silos:
     def reply(self, request, update=None, weight=5, identity=(), metrics=(), **records):
         name = self.by_node[request.metadata.dst_node_id]
         told = {contract.SILO: name, contract.CODE_HASH: CODE, contract.CONTRACT: contract.VERSION, **dict(identity)}
-        content = RecordDict({"identity": ConfigRecord({key: value for key, value in told.items() if value is not None})})
+        content = RecordDict(
+            {"identity": ConfigRecord({key: value for key, value in told.items() if value is not None})}
+        )
         if update is not None:
             content["update"] = encode(update)
         content["metrics"] = MetricRecord({"num-examples": weight, "train-loss": 0.5, **dict(metrics)})

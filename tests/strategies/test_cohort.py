@@ -76,7 +76,8 @@ class FakeGrid:
         for i, _ in ready:
             del self.waiting[i]
         return [
-            Message(RecordDict({"identity": ConfigRecord(self.answers[m.metadata.dst_node_id])}), reply_to=m) for _, m in ready
+            Message(RecordDict({"identity": ConfigRecord(self.answers[m.metadata.dst_node_id])}), reply_to=m)
+            for _, m in ready
         ]
 
 
@@ -102,7 +103,9 @@ def test_silos_with_other_code_are_left_out_and_too_few_end_the_run():
 
 
 def test_nodes_that_do_not_join_end_the_run_with_the_command_that_helps():
-    with pytest.raises(RunFailed, match=r"2 nodes joined, but the settings have 5 silos: start 5 SuperNodes .*num-supernodes=5"):
+    with pytest.raises(
+        RunFailed, match=r"2 nodes joined, but the settings have 5 silos: start 5 SuperNodes .*num-supernodes=5"
+    ):
         enrol(FakeGrid({1: {}, 2: {}}), 5, 2, "x", join_timeout=0.3, simulated=False)
 
 

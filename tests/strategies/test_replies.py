@@ -108,7 +108,9 @@ def test_a_foreign_apps_whole_model_becomes_an_update(silos, model):
     """Flower's own convention: the reply holds the new model under any name, and no identity."""
     start = {name: array + 3 for name, array in model.items()}
     sent = silos.sent()
-    reply = silos.reply(sent[0], identity={contract.CODE_HASH: None}, arrays=encode({k: v + 1 for k, v in start.items()}))
+    reply = silos.reply(
+        sent[0], identity={contract.CODE_HASH: None}, arrays=encode({k: v + 1 for k, v in start.items()})
+    )
     good, failed = read_train_replies(sent[:1], [reply], silos.by_node, start, None)
     assert failed == []
     assert all((part == 1).all() for part in good[0].update.arrays.values())

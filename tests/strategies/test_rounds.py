@@ -49,7 +49,9 @@ def test_fedavg_agrees_with_flowers_own_class(cohort):
     ours = advance(RoundState(0, model), updates_of(cohort), Averaging(), PlainMean()).model["w"]
     replies = []
     for array, weight in cohort:
-        content = RecordDict({"arrays": ArrayRecord([model["w"] + array]), "metrics": MetricRecord({"num-examples": weight})})
+        content = RecordDict(
+            {"arrays": ArrayRecord([model["w"] + array]), "metrics": MetricRecord({"num-examples": weight})}
+        )
         replies.append(Message(content, reply_to=Message(RecordDict(), 10, "train")))
     theirs, _ = FlowerFedAvg().aggregate_train(1, replies)
     np.testing.assert_allclose(ours, theirs.to_numpy_ndarrays()[0], rtol=1e-5, atol=1e-3)
@@ -58,7 +60,11 @@ def test_fedavg_agrees_with_flowers_own_class(cohort):
 def test_sums_run_in_float64():
     """In float32 the small updates would be lost beside the large ones."""
     big, small = np.array([2.0**24], np.float32), np.array([1.0], np.float32)
-    updates = [Update("a", {"w": big}, 1.0), *(Update(f"s{i}", {"w": small}, 1.0) for i in range(6)), Update("z", {"w": -big}, 1.0)]
+    updates = [
+        Update("a", {"w": big}, 1.0),
+        *(Update(f"s{i}", {"w": small}, 1.0) for i in range(6)),
+        Update("z", {"w": -big}, 1.0),
+    ]
     assert PlainMean().mean(updates)["w"][0] == pytest.approx(6 / 8, abs=1e-9)
 
 
