@@ -1,0 +1,280 @@
+"""What the report says in words: every sentence is computed from the run, also the unwelcome ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from quire.simulation.report_data import METRIC_NAMES, RunData, number
+
+_SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+NBSP = "\N{NO-BREAK SPACE}"
+DASH = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
+
+
+def count(n: int, noun: str) -> str:
+    """Return ``five hospitals``, ``one hospital``, ``100 silos``."""
+    return f"{_SMALL[n] if n < len(_SMALL) else n} {noun if n == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Return the plural of a regular English noun."""
+    if re.search(r"[^aeiou]y$", noun):
+        return noun[:-1] + "ies"
+    return noun + ("es" if re.search(r"(s|x|z|ch|sh)$", noun) else "s")
+
+
+def article(noun: str) -> str:
+    """Return the noun with its indefinite article."""
+    return f"{'an' if noun[:1].lower() in tuple('aeio') else 'a'} {noun}"
+
+
+def percent(value: float | None) -> str:
+    """Return a share as per cent with one decimal, a dash where it is unknown."""
+    return DASH if value is None else f"{100 * value:.1f}{NBSP}%"
+
+
+def points(value: float | None) -> str:
+    """Return a difference of shares in percentage points, signed."""
+    if value is None:
+        return DASH
+    text = f"{100 * value:+.1f}"
+    return "±0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
+
+
+def size(value: float) -> str:
+    """Return a number of bytes in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f}{NBSP}{unit}" if unit == "B" else f"{value:.1f}{NBSP}{unit}"
+        value /= 1000
+    return f"{value:.1f}{NBSP}TB"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time span for reading."""
+    if seconds is None:
+        return DASH
+    if seconds < 1:
+        return f"{1000 * seconds:.0f}{NBSP}ms"
+    if seconds < 100:
+        return f"{seconds:.1f}{NBSP}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}{NBSP}h {minutes}{NBSP}min" if hours else f"{minutes}{NBSP}min {rest}{NBSP}s"
+
+
+def spans(rounds: Iterable[int]) -> str:
+    """Return round numbers with neighbours joined: ``4, 7-9`` (with an en dash)."""
+    groups: list[list[int]] = []
+    for place in sorted(set(rounds)):
+        if groups and place == groups[-1][-1] + 1:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return ", ".join(str(group[0]) if len(group) == 1 else f"{group[0]}{DASH}{group[-1]}" for group in groups)
+
+
+def name(silo: str, limit: int = 40) -> str:
+    """Return a silo's name for showing: one line, of bounded length."""
+    text = "".join(char if char.isprintable() else "�" for char in silo)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The three ways to train, on one score. Shares between 0 and 1; None where unknown."""
+
+    federated: float | None = None
+    pooled: float | None = None
+    majority: float | None = None
+    alone: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def mean_alone(self) -> float | None:
+        """The mean over silos, each counting the same."""
+        return fmean(self.alone.values()) if self.alone else None
+
+    @property
+    def gain(self) -> float | None:
+        """Federated less the mean of the silos alone."""
+        return None if self.federated is None or self.mean_alone is None else self.federated - self.mean_alone
+
+
+def everyone(data: RunData) -> Scores:
+    """Return the scores on the union of all silos' test rows."""
+    metric = data.metric or "accuracy"
+    alone = {silo: number(data.scored("everyone", "alone", silo).get(metric)) for silo in data.silos}
+    federated, pooled, majority = (
+        number(data.scored("everyone", way).get(metric)) for way in ("federated", "pooled", "majority")
+    )
+    return Scores(
+        federated,
+        pooled,
+        majority,
+        alone={silo: value for silo, value in alone.items() if value is not None},
+    )
+
+
+def own_gains(data: RunData) -> dict[str, float]:
+    """Return federated less alone on each silo's own test rows."""
+    gains: dict[str, float] = {}
+    for silo in data.silos:
+        federated, alone = (
+            number(data.scored("own", silo, way).get(data.metric or "accuracy")) for way in ("federated", "alone")
+        )
+        if federated is not None and alone is not None:
+            gains[silo] = federated - alone
+    return gains
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The answer at a glance: a sentence, a verdict with its tone (good, bad, level, open), remarks."""
+
+    sentence: str
+    verdict: str
+    tone: str
+    notes: tuple[str, ...] = ()
+
+
+def headline(data: RunData) -> Headline:
+    """Say what federating bought, as far as this run can tell."""
+    who = count(len(data.silos), data.label)
+    if not data.rounds:
+        return Headline("No round was finished, so there is no model to judge.", "", "open")
+    scores = everyone(data)
+    if data.metric is None:
+        return Headline(f"Federating {who} for {count(len(data.rounds), 'round')}: no round was evaluated.", "", "open")
+    metric = METRIC_NAMES[data.metric]
+    if scores.federated is None or scores.gain is None or scores.mean_alone is None:
+        last_round, last = (part[-1] for part in data.curve(data.metric))
+        why = " (output.baselines=false)" if data.setting("output.baselines") is False else ""
+        return Headline(
+            f"Federating {who} reached {percent(last)} {metric} after {count(int(last_round), 'round')}.",
+            f"What federating bought cannot be told from this run: the models to compare with, pooled and each "
+            f"{data.label} alone, were not trained{why}.",
+            "open",
+            ("The score is the mean over those that scored, weighted by test rows.",),
+        )
+    sentence = (
+        f"Federating {who} reached {percent(scores.federated)} {metric}; {article(data.label)} alone reaches "
+        f"{percent(scores.mean_alone)} on average"
+    )
+    if scores.pooled is not None:
+        sentence += f"; pooling all records would reach {percent(scores.pooled)}"
+    verdict, tone = _verdict(data, scores, scores.gain)
+    return Headline(sentence + ".", verdict, tone, tuple(_notes(data, scores)))
+
+
+def _margin(data: RunData) -> float:
+    """Smallest difference worth speaking of: half a point, or one test row if that is more."""
+    return max(0.005, 1 / max(1.0, number(data.scored("rows").get("test")) or 1.0))
+
+
+def _verdict(data: RunData, scores: Scores, gain: float) -> tuple[str, str]:
+    margin = _margin(data)
+    if gain <= -margin:
+        return f"Federating did not help: going alone is better by {points(-gain)[1:]} points on average.", "bad"
+    if gain < margin:
+        return f"Federating made no difference to speak of: {points(gain)} points over going alone.", "level"
+    text = f"Federating bought {points(gain)} points over going alone"
+    if scores.pooled is not None and scores.mean_alone is not None and scores.pooled - scores.mean_alone >= margin:
+        share = gain / (scores.pooled - scores.mean_alone)
+        text += f", {100 * share:.0f}{NBSP}%" if share < 0.995 else ", all"
+        text += " of what pooling would have bought"
+    own = fmean(own_gains(data).values() or [0.0])
+    if own <= -margin:
+        # A model for everyone may serve each one's own, lopsided rows worse than a model made for these.
+        loss = points(-own)[1:]
+        return f"{text}. But on its own test rows {article(data.label)} loses {loss} points on average.", "level"
+    return f"{text}, and no record left its {data.label}.", "good"
+
+
+def _notes(data: RunData, scores: Scores) -> Iterable[str]:
+    gains = own_gains(data)
+    if gains:
+        # Half a tenth of a point is what the page shows as no difference.
+        up = sum(gain > 0.0005 for gain in gains.values())
+        down = sum(gain < -0.0005 for gain in gains.values())
+        yield (
+            f"On its own test rows the federated model serves {up} of {len(gains)} {plural(data.label)} better than "
+            f"their own model does, {down} worse ({points(fmean(gains.values()))} points on average)."
+        )
+    federated = scores.federated or 0.0
+    better = {silo: value for silo, value in scores.alone.items() if value > federated}
+    if better:
+        best = max(better, key=lambda silo: better[silo])
+        others = f" and {count(len(better) - 1, 'other')}" if len(better) > 1 else ""
+        where = f"on everyone{APOSTROPHE}s test rows"
+        yield f"{name(best)}{others} would have done better alone: {percent(better[best])} {where}."
+    if scores.majority is not None and federated - scores.majority < _margin(data):
+        yield f"Always guessing the most frequent class reaches {percent(scores.majority)}: the model learned little."
+    rows = number(data.scored("rows").get("test"))
+    if rows and rows < 1000:
+        yield (
+            f"Measured on {rows:.0f} test rows: one row is about {100 / rows:.1f} points, so small differences are "
+            "chance."
+        )
+
+
+def failures(data: RunData) -> list[dict[str, str]]:
+    """Say who failed, where and why: one entry for each silo, stage and reason."""
+    found: dict[tuple[str, str, str], list[int]] = {}
+    for event in data.rounds:
+        for failure in event.get("failed", ()):
+            words = str(failure.get("words") or failure.get("code") or "no reason was recorded")
+            key = (str(failure.get("silo")), str(failure.get("stage", "train")), words)
+            found.setdefault(key, []).append(event["round"])
+    roster = {silo: place for place, silo in enumerate(data.silos)}
+    rows = sorted(found.items(), key=lambda item: (-len(item[1]), roster[item[0][0]]))
+    stages = {"train": "training", "evaluate": "evaluation"}
+    return [
+        {
+            "silo": name(silo),
+            "stage": stages.get(stage, stage),
+            "words": words,
+            "rounds": spans(at),
+            "times": str(len(at)),
+        }
+        for (silo, stage, words), at in rows
+    ]
+
+
+def server_saw(data: RunData) -> Sequence[str]:
+    """Say plainly what the server could see."""
+    privacy, aggregation = (str(data.setting(f"{group}.name", "?")) for group in ("privacy", "aggregation"))
+    silos = plural(data.label)
+    if privacy == "none" and aggregation == "plain":
+        return (
+            f"Every update of every {data.label}, on its own and in the clear, and with it the number of rows, the "
+            "loss and the scores.",
+            "No record travelled. But an update is not anonymous: whoever holds it can test whether a record was "
+            "among the training rows, and can at times rebuild records from it. This run put no limit on that: "
+            "no noise, no secure aggregation, no ε.",
+            f"Take this run as what it is: a measure of what the {silos} could learn together, among parties who "
+            "trust the server.",
+        )
+    return (
+        f"privacy={privacy} and aggregation={aggregation}: this page has no words of its own for that choice, and "
+        "claims nothing about it. What was set is under Settings.",
+    )
+
+
+def banner(data: RunData) -> dict[str, Any] | None:
+    """Say how a run ended that did not complete."""
+    done = f"{len(data.rounds)} of {data.planned} rounds"
+    texts = {
+        "failed": ("bad", f"This run failed after {done}."),
+        "interrupted": ("level", f"This run was stopped after {done}."),
+        "running": ("level", f"This run has not recorded its end: {done} so far. It is still going, or it was killed."),
+    }
+    if data.status == "completed":
+        return None
+    tone, text = texts.get(data.status, ("level", f"This run ended as “{name(data.status)}” after {done}."))
+    return {"tone": tone, "text": text, "error": data.run.get("error")}
