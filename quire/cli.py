@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -48,11 +47,15 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")])
     """Write report.html of a run again, for example after `flwr run`, training the baselines if they are missing."""
     from quire.conf.compose import compose
     from quire.simulation.baselines import compare
-    from quire.simulation.report import read_overrides, write_report
-    from quire.strategies.folder import read_about
+    from quire.simulation.report import write_report
+    from quire.strategies.folder import read_about, read_overrides
 
     about = read_about(folder)
-    if about["runtime"] != "deployment" and about["status"] == "completed" and not (folder / "comparison.json").exists():
+    if (
+        about["runtime"] != "deployment"
+        and about["status"] == "completed"
+        and not (folder / "comparison.json").exists()
+    ):
         settings = compose(read_overrides(folder))
         if settings.output.baselines:
             compare(settings, folder)
@@ -79,8 +82,8 @@ def main() -> None:
     try:
         app()
     except QuireError as error:
-        print(f"quire: {error}", file=sys.stderr)
+        typer.echo(f"quire: {error}", err=True)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        print("quire: interrupted.", file=sys.stderr)
+        typer.echo("quire: interrupted.", err=True)
         raise SystemExit(Interrupted.exit_code) from None

@@ -1,7 +1,7 @@
 """``quire run``: Hydra's command line around :func:`quire.simulation.launch.launch`.
 
-Hydra keeps its whole syntax: ``-m`` sweeps, ``hydra.run.dir=...``, ``--cfg job``. The task's own overrides are checked by
-our own ``compose`` first, so that a mistake is answered with a sentence before Hydra makes a folder.
+Hydra keeps its whole syntax: ``-m`` sweeps, ``hydra.run.dir=...``, ``--cfg job``. The task's own overrides are
+checked by our own ``compose`` first, so that a mistake is answered with a sentence before Hydra makes a folder.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class _Jobs:
         try:
             main()
         except (HydraException, OmegaConfBaseException) as error:
-            raise SettingsError(f"Hydra cannot use these arguments: {str(error).splitlines()[0].rstrip('.')}.") from error
+            raise SettingsError(
+                f"Hydra cannot use these arguments: {str(error).splitlines()[0].rstrip('.')}."
+            ) from error
         except OSError as error:
             raise SettingsError(
                 f"The run folder cannot be written ({error.strerror}: {error.filename}): choose another with "
@@ -78,7 +80,7 @@ class _Jobs:
             sys.argv = before
         failed = [status for status in self._statuses if status]
         if self._sweep and failed:
-            print(f"quire: {len(failed)} of {len(self._statuses)} jobs failed.", file=sys.stderr)
+            sys.stderr.write(f"quire: {len(failed)} of {len(self._statuses)} jobs failed.\n")
         return failed[0] if failed else 0
 
     def _job(self, _: object) -> None:
@@ -92,7 +94,7 @@ class _Jobs:
             launch(compose(overrides), Path(config.runtime.output_dir), self._console)
         except (QuireError, KeyboardInterrupt) as error:
             interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
-            print(f"quire: {str(error) or 'interrupted.'}", file=sys.stderr)
+            sys.stderr.write(f"quire: {str(error) or 'interrupted.'}\n")
             self._statuses.append(error.exit_code if isinstance(error, QuireError) else Interrupted.exit_code)
             if interrupted:
                 raise SystemExit(Interrupted.exit_code) from None
@@ -143,4 +145,6 @@ def _combinations(overrides: list[str]) -> list[list[str]]:
         ]
     except HydraException as error:
         raise SettingsError(f"The sweep cannot be read: {str(error).splitlines()[0].rstrip('.')}.") from error
-    return [[values[min(place, len(values) - 1)] for values in swept] for place in range(max(map(len, swept), default=1))]
+    return [
+        [values[min(place, len(values) - 1)] for values in swept] for place in range(max(map(len, swept), default=1))
+    ]
