@@ -113,7 +113,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "settings": _settings(data),
         "facts": _facts(data),
         "overrides": str(data.settings.get("overrides") or ""),
-        "commands": _commands(str(data.settings.get("overrides") or "")),
+        "commands": _commands(str(data.settings.get("overrides") or ""), data.settings.get("partition")),
     }
 
 
@@ -285,12 +285,15 @@ def _items(overrides: str) -> list[str]:
         return overrides.split()
 
 
-def _commands(overrides: str) -> list[tuple[str, str]]:
+def _commands(overrides: str, partition: Any) -> list[tuple[str, str]]:
     """The two commands that repeat the run, quoted for a POSIX shell; within it Flower reads TOML."""
     run = " ".join(["quire run", *(shlex.quote(item) for item in _items(overrides))])
     toml = overrides.replace("\\", "\\\\").replace('"', '\\"')
-    config = _single_quoted('overrides="' + toml + '"')
-    flower = f"flwr run . --run-config {config}" if overrides else "flwr run ."
+    flower = "flwr run ."
+    if isinstance(partition, dict) and "silos" in partition:
+        flower += f" --federation-config 'num-supernodes={partition['silos']}'"
+    if overrides:
+        flower += " --run-config " + _single_quoted('overrides="' + toml + '"')
     return [("On this machine", run), ("Through Flower", flower)]
 
 

@@ -296,8 +296,10 @@ def test_commands_survive_a_shell(tmp_path: Path) -> None:
     run, flower, shown = page_of(make_run(tmp_path, overrides=overrides)).texts["pre"]
     assert shlex.split(run) == ["quire", "run", *overrides.split()]
     assert "'task.hidden=[16,8]'" in run  # a shell would take the brackets for a pattern
-    assert shlex.split(flower)[:4] == ["flwr", "run", ".", "--run-config"]
-    assert tomllib.loads(shlex.split(flower)[4]) == {"overrides": overrides}
+    assert shlex.split(flower)[:3] == ["flwr", "run", "."]
+    assert shlex.split(flower)[3:5] == ["--federation-config", "num-supernodes=5"]  # Flower's own default is two
+    assert shlex.split(flower)[5] == "--run-config"
+    assert tomllib.loads(shlex.split(flower)[6]) == {"overrides": overrides}
     assert shown == overrides
 
 
@@ -308,7 +310,7 @@ def test_commands_survive_quotes(tmp_path: Path) -> None:
     (folder / "settings.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     run, flower, _ = page_of(folder).texts["pre"]
     assert shlex.split(run) == ["quire", "run", overrides]
-    assert tomllib.loads(shlex.split(flower)[4]) == {"overrides": overrides}
+    assert tomllib.loads(shlex.split(flower)[6]) == {"overrides": overrides}
 
 
 def test_hundred_silos_stay_small(tmp_path: Path) -> None:
