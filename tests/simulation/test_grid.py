@@ -15,7 +15,9 @@ pytestmark = pytest.mark.usefixtures("as_server")
 
 
 def message(node, stage="train", round_number=1, ttl=60.0, **records):
-    content = RecordDict({"arrays": encode({"w": np.arange(4, dtype=np.float32)}), "config": ConfigRecord({"list": [1, 2]})})
+    content = RecordDict(
+        {"arrays": encode({"w": np.arange(4, dtype=np.float32)}), "config": ConfigRecord({"list": [1, 2]})}
+    )
     content.update(records)
     return Message(content, node, stage, ttl=ttl, group_id=str(round_number))
 
@@ -50,7 +52,13 @@ def test_a_silo_cannot_change_what_another_silo_or_the_server_sees(grid_of):
     seen = []
 
     def witness(msg, ctx):
-        seen.append((list(msg.content["config"]["list"]), sorted(msg.content["arrays"]), decode(msg.content["arrays"])["w"].tolist()))
+        seen.append(
+            (
+                list(msg.content["config"]["list"]),
+                sorted(msg.content["arrays"]),
+                decode(msg.content["arrays"])["w"].tolist(),
+            )
+        )
         return vandal(msg, ctx)
 
     grid = grid_of(3, train=witness)
@@ -120,7 +128,11 @@ def test_a_context_keeps_its_state_and_belongs_to_one_node(grid_of):
 
 
 def test_faults_strike_by_kind_stage_round_and_silo(grid_of):
-    faults = [Fault.parse("drop:train:2:silo-1"), Fault.parse("error:*:3:*"), Fault.parse("delay:evaluate:*:silo-2:100")]
+    faults = [
+        Fault.parse("drop:train:2:silo-1"),
+        Fault.parse("error:*:3:*"),
+        Fault.parse("delay:evaluate:*:silo-2:100"),
+    ]
     grid = grid_of(2, faults, train=echo, evaluate=echo)
 
     def outcome(node, stage, round_number, ttl=60.0):
