@@ -94,6 +94,33 @@ class FedProxStrategy(FedAvgStrategy):
     mu: float = setting("weight of the proximal term mu/2 * |w - w_global|^2", ge=0.0)
 
 
+@dataclass(frozen=True)
+class FedAvgMStrategy(FedAvgStrategy):
+    """FedAvg with server momentum (Hsu et al. 2019, arXiv 1909.06335, section 4.3)."""
+
+    momentum: float = setting("how much of the server's last step is kept", ge=0.0, lt=1.0)
+
+
+@dataclass(frozen=True)
+class FedAdagradStrategy(FedAvgStrategy):
+    """FedAdagrad (Reddi et al. 2021, arXiv 2003.00295, algorithm 2)."""
+
+    tau: float = setting("degree of adaptivity: large means that all coordinates move alike", gt=0.0)
+
+
+@dataclass(frozen=True)
+class FedAdamStrategy(FedAdagradStrategy):
+    """FedAdam (Reddi et al. 2021, arXiv 2003.00295, algorithm 2)."""
+
+    beta_1: float = setting("how slowly the first moment forgets", ge=0.0, lt=1.0)
+    beta_2: float = setting("how slowly the second moment forgets", ge=0.0, lt=1.0)
+
+
+@dataclass(frozen=True)
+class FedYogiStrategy(FedAdamStrategy):
+    """FedYogi (Reddi et al. 2021, arXiv 2003.00295, algorithm 2)."""
+
+
 # ------------------------------------------------------------------------------------------------ training
 @dataclass(frozen=True)
 class SgdTraining:
@@ -158,7 +185,14 @@ GROUPS: dict[str, dict[str, type]] = {
     "task": {"breast_cancer": TaskSettings, "synthetic": TaskSettings},
     "data": {"sklearn": SklearnData, "synthetic": SyntheticData},
     "partition": {"iid": IidPartition, "dirichlet": DirichletPartition},
-    "strategy": {"fedavg": FedAvgStrategy, "fedprox": FedProxStrategy},
+    "strategy": {
+        "fedavg": FedAvgStrategy,
+        "fedprox": FedProxStrategy,
+        "fedavgm": FedAvgMStrategy,
+        "fedadagrad": FedAdagradStrategy,
+        "fedadam": FedAdamStrategy,
+        "fedyogi": FedYogiStrategy,
+    },
     "training": {"sgd": SgdTraining},
     "runtime": {"inline": InlineRuntime, "flower": FlowerRuntime},
     "privacy": {"none": NoPrivacy},

@@ -21,8 +21,12 @@ if not (_HERE / "strategies").is_dir():
     __path__.append(str(_HERE.parent))
 
 _PUBLIC = {
+    "FedAdagrad": "quire.strategies.fedopt",
+    "FedAdam": "quire.strategies.fedopt",
     "FedAvg": "quire.strategies.fedavg",
+    "FedAvgM": "quire.strategies.fedopt",
     "FedProx": "quire.strategies.fedprox",
+    "FedYogi": "quire.strategies.fedopt",
     "QuireError": "quire.errors",
     "Settings": "quire.conf.schema",
     "compose": "quire.conf.compose",

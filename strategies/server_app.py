@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -13,15 +12,13 @@ from flwr.serverapp import Grid, ServerApp
 from quire.clients.arrays import encode
 from quire.clients.code import code_hash
 from quire.conf.compose import compose
-from quire.conf.schema import FedProxStrategy, Settings
+from quire.conf.schema import Settings
 from quire.errors import Interrupted, QuireError
 from quire.privacy.randomness import stream
+from quire.strategies.build import build_strategy
 from quire.strategies.cohort import enrol
-from quire.strategies.fedavg import FedAvg
-from quire.strategies.fedprox import FedProx
 from quire.strategies.folder import RunFolder
 from quire.strategies.rounds import RoundState
-from quire.strategies.strategy import FederatedStrategy
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -63,21 +60,6 @@ def main(grid: Grid, context: Context) -> None:
         raise
     folder.finish("completed")
     LOG.info("Results are in %s", folder.path)
-
-
-def build_strategy(settings: Settings) -> FederatedStrategy:
-    """Return the strategy that the settings name."""
-    chosen = settings.strategy
-    options: dict[str, Any] = {
-        "fraction_train": chosen.fraction,
-        "fraction_evaluate": chosen.fraction_evaluate,
-        "evaluate_every": chosen.evaluate_every,
-        "min_silos": chosen.min_silos,
-        "seed": settings.seed,
-    }
-    if isinstance(chosen, FedProxStrategy):
-        return FedProx(mu=chosen.mu, server_lr=chosen.server_lr, **options)
-    return FedAvg(server_lr=chosen.server_lr, **options)
 
 
 def _federate(grid: Grid, settings: Settings, folder: RunFolder) -> None:
