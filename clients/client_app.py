@@ -22,7 +22,7 @@ from quire.clients.arrays import Arrays, MalformedArray, decode, encode
 from quire.clients.code import code_hash
 from quire.clients.contract import Code
 from quire.conf.compose import compose
-from quire.conf.schema import FedProxStrategy, Settings
+from quire.conf.schema import Settings
 from quire.errors import DataError, SettingsError
 
 LOG = logging.getLogger("quire.clients")
@@ -106,6 +106,13 @@ def _request(message: Message) -> tuple[Arrays, int]:
     return arrays, round_number
 
 
+def _decoded(record: ArrayRecord | None) -> Arrays:
+    try:
+        return decode(record) if record is not None else {}
+    except MalformedArray as error:
+        raise Refusal(Code.BAD_REQUEST) from error
+
+
 def _reply(message: Message, silo: _Silo, records: Mapping[str, ArrayRecord | MetricRecord]) -> Message:
     content = RecordDict({contract.IDENTITY: silo.identity()})
     content.update(records)
@@ -126,13 +133,17 @@ def train(message: Message, context: Context) -> Message:
     from quire.clients.work import train_update
 
     silo = _silo(context)
-    arrays, round_number = _request(message)
-    mu = silo.settings.strategy.mu if isinstance(silo.settings.strategy, FedProxStrategy) else 0.0
-    update, rows, loss = train_update(silo.settings, silo.partition, silo.name, arrays, round_number, mu)
-    if not np.isfinite(loss) or not all(np.isfinite(part).all() for part in update.values()):
+    model, round_number = _request(message)
+    told = _decoded(message.content.array_records.get(contract.TOLD))
+    memory = _decoded(context.state.array_records.get(contract.MEMORY))
+    trained = train_update(silo.settings, silo.partition, silo.name, model, told, memory, round_number)
+    if not np.isfinite(trained.loss) or not all(np.isfinite(part).all() for part in trained.update.values()):
         raise Refusal(Code.NOT_FINITE)
-    metrics = MetricRecord({contract.NUM_EXAMPLES: rows, contract.TRAIN_LOSS: loss})
-    return _reply(message, silo, {contract.UPDATE: encode(update), contract.METRICS: metrics})
+    metrics = MetricRecord({contract.NUM_EXAMPLES: trained.rows, contract.TRAIN_LOSS: trained.loss})
+    reply = _reply(message, silo, {contract.UPDATE: encode(trained.update), contract.METRICS: metrics})
+    if trained.memory:
+        context.state[contract.MEMORY] = encode(trained.memory)
+    return reply
 
 
 @app.evaluate()

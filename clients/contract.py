@@ -31,6 +31,10 @@ ROUND = "server-round"
 PROXIMAL_MU = "proximal-mu"
 NUM_EXAMPLES = "num-examples"
 TRAIN_LOSS = "train-loss"
+# What an algorithm exchanges beside model and update, under names that no parameter of a model can have.
+TOLD, MEMORY = "told", "memory"
+STEPS = "nova/steps"
+CONTROL = "control/"
 SILO, CODE_HASH, CONTRACT = "silo", "code-hash", "contract"
 
 

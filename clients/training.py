@@ -61,7 +61,14 @@ class Workbench:
         """Return a copy of the model's parameters."""
         return {name: view.copy() for name, view in self._views.items()}
 
-    def train(self, rows: Rows, plan: SgdTraining, rng: np.random.Generator, mu: float = 0.0) -> float:
+    def train(
+        self,
+        rows: Rows,
+        plan: SgdTraining,
+        rng: np.random.Generator,
+        mu: float = 0.0,
+        correction: Mapping[str, np.ndarray] | None = None,
+    ) -> float:
         """Train the model on some rows by mini-batch SGD.
 
         Parameters
@@ -75,6 +82,8 @@ class Workbench:
         mu : float
             Weight of FedProx's proximal term mu/2 * |w - w_0|^2, where w_0 is the model as it stands now
             (Li et al. 2020, arXiv 1812.06127, equation 2). 0 is plain SGD.
+        correction : mapping of str to numpy.ndarray, optional
+            Added to the gradient in every step, by parameter name (SCAFFOLD).
 
         Returns
         -------
@@ -82,8 +91,8 @@ class Workbench:
             Mean training loss over all rows of all epochs, without the proximal term.
         """
         x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y)
-        anchors = [parameter.detach().clone() for parameter in self._parameters] if mu else []
-        velocity: list[torch.Tensor] = []
+        corrections = [torch.tensor(correction[name]) for name, _ in self._model.named_parameters()] if correction else []
+        optimizer = _Sgd(self._parameters, plan, mu, corrections)
         total = torch.zeros(())
         for _ in range(plan.epochs):
             order = torch.from_numpy(rng.permutation(len(rows)))
@@ -91,37 +100,9 @@ class Workbench:
             for start in range(0, len(rows), plan.batch_size):
                 batch_y = shuffled_y[start : start + plan.batch_size]
                 loss = self.task.loss(self._model(shuffled_x[start : start + plan.batch_size]), batch_y)
-                gradients = torch.autograd.grad(loss, self._parameters)
-                velocity = self._step(gradients, plan, velocity, anchors, mu)
+                optimizer.step(torch.autograd.grad(loss, self._parameters))
                 total += loss.detach() * len(batch_y)
         return float(total) / (plan.epochs * len(rows))
-
-    @torch.no_grad()
-    def _step(
-        self,
-        gradients: tuple[torch.Tensor, ...],
-        plan: SgdTraining,
-        velocity: list[torch.Tensor],
-        anchors: list[torch.Tensor],
-        mu: float,
-    ) -> list[torch.Tensor]:
-        """Take one step, in the order of torch.optim.SGD: weight decay, then momentum, then the step."""
-        directions = list(gradients)
-        for place, parameter in enumerate(self._parameters):
-            if mu:
-                directions[place] = directions[place] + mu * (parameter - anchors[place])
-            if plan.weight_decay:
-                directions[place] = directions[place] + plan.weight_decay * parameter
-        if plan.momentum:
-            velocity = (
-                [plan.momentum * old + new for old, new in zip(velocity, directions, strict=True)]
-                if velocity
-                else directions
-            )
-            directions = velocity
-        for parameter, direction in zip(self._parameters, directions, strict=True):
-            parameter.sub_(direction, alpha=plan.lr)
-        return velocity
 
     def score(self, rows: Rows) -> dict[str, float]:
         """Score the model on some rows; see :meth:`Classification.metrics`."""
@@ -133,6 +114,34 @@ class Workbench:
         """Return the model's logits on some rows, float32 of shape (n, outputs)."""
         with torch.inference_mode():
             return np.asarray(self._model(torch.from_numpy(rows.x)).numpy())
+
+
+class _Sgd:
+    """SGD in the order of torch.optim.SGD: weight decay, then momentum, then the step; with what an algorithm adds."""
+
+    def __init__(
+        self, parameters: list[torch.nn.Parameter], plan: SgdTraining, mu: float, corrections: list[torch.Tensor]
+    ) -> None:
+        self._parameters, self._plan, self._mu, self._corrections = parameters, plan, mu, corrections
+        self._anchors = [parameter.detach().clone() for parameter in parameters] if mu else []
+        self._velocity: list[torch.Tensor] = []
+
+    @torch.no_grad()
+    def step(self, gradients: tuple[torch.Tensor, ...]) -> None:
+        plan, directions = self._plan, list(gradients)
+        for place, parameter in enumerate(self._parameters):
+            if self._mu:
+                directions[place] = directions[place] + self._mu * (parameter - self._anchors[place])
+            if self._corrections:
+                directions[place] = directions[place] + self._corrections[place]
+            if plan.weight_decay:
+                directions[place] = directions[place] + plan.weight_decay * parameter
+        if plan.momentum:
+            last = self._velocity or [torch.zeros_like(direction) for direction in directions]
+            directions = [plan.momentum * old + new for old, new in zip(last, directions, strict=True)]
+            self._velocity = directions
+        for parameter, direction in zip(self._parameters, directions, strict=True):
+            parameter.sub_(direction, alpha=plan.lr)
 
 
 @lru_cache(maxsize=8)

@@ -7,6 +7,7 @@ import torch
 from quire.clients.arrays import Arrays
 from quire.clients.data.silo import SiloData
 from quire.clients.data.simulated import federation
+from quire.clients.local import Trained, train_locally
 from quire.clients.tasks import task_of
 from quire.clients.training import workbench
 from quire.conf.schema import Settings
@@ -14,24 +15,12 @@ from quire.privacy.randomness import stream
 
 
 def train_update(
-    settings: Settings, partition: int, silo: str, arrays: Arrays, round_number: int, mu: float
-) -> tuple[Arrays, int, float]:
-    """Train the global model on one silo's rows.
-
-    Returns
-    -------
-    update : dict of str to numpy.ndarray
-        New model minus the global one, in the model's dtype.
-    rows : int
-        Training rows used.
-    loss : float
-        Mean training loss.
-    """
+    settings: Settings, partition: int, silo: str, model: Arrays, told: Arrays, memory: Arrays, round_number: int
+) -> Trained:
+    """Train the global model on one silo's rows; see :func:`quire.clients.local.train_locally`."""
     rows = _prepare(settings, partition).train
-    bench = workbench(task_of(settings))
-    bench.load(arrays)
-    loss = bench.train(rows, settings.training, stream(settings.seed, "batches", round_number, silo), mu)
-    return bench.difference(arrays), len(rows), loss
+    rng = stream(settings.seed, "batches", round_number, silo)
+    return train_locally(workbench(task_of(settings)), rows, settings, rng, model, told, memory)
 
 
 def score_model(settings: Settings, partition: int, arrays: Arrays) -> tuple[dict[str, float], int]:

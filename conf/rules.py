@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from quire.conf.overrides import shown
-from quire.conf.schema import DirichletPartition, InlineRuntime, Settings, SklearnData, SyntheticData
+from quire.conf.schema import DirichletPartition, InlineRuntime, ScaffoldStrategy, Settings, SklearnData, SyntheticData
 from quire.errors import SettingsError
 
 FAULT_KINDS = ("drop", "delay", "error")
@@ -32,6 +32,7 @@ def check(settings: Settings) -> None:
     """
     _task_fits_data(settings)
     _enough_silos(settings)
+    _scaffold_is_plain(settings)
     _enough_rows(settings)
     if isinstance(settings.runtime, InlineRuntime):
         for fault in settings.runtime.faults:
@@ -58,6 +59,14 @@ def _enough_silos(settings: Settings) -> None:
         raise SettingsError(
             f"strategy.fraction={strategy.fraction:g} of {silos} silos asks {cohort} to train, fewer than "
             f"strategy.min_silos={strategy.min_silos}: raise the fraction or lower the minimum."
+        )
+
+
+def _scaffold_is_plain(settings: Settings) -> None:
+    if isinstance(settings.strategy, ScaffoldStrategy) and settings.training.momentum:
+        raise SettingsError(
+            f"strategy=scaffold reads a silo's drift off plain SGD steps, which training.momentum="
+            f"{settings.training.momentum:g} are not: set training.momentum=0."
         )
 
 

@@ -121,6 +121,16 @@ class FedYogiStrategy(FedAdamStrategy):
     """FedYogi (Reddi et al. 2021, arXiv 2003.00295, algorithm 2)."""
 
 
+@dataclass(frozen=True)
+class FedNovaStrategy(FedAvgStrategy):
+    """FedNova (Wang et al. 2020, arXiv 2007.07481): updates normalised by the silo's own number of steps."""
+
+
+@dataclass(frozen=True)
+class ScaffoldStrategy(FedAvgStrategy):
+    """SCAFFOLD (Karimireddy et al. 2020, arXiv 1910.06378): control variates against the drift of unlike silos."""
+
+
 # ------------------------------------------------------------------------------------------------ training
 @dataclass(frozen=True)
 class SgdTraining:
@@ -192,6 +202,8 @@ GROUPS: dict[str, dict[str, type]] = {
         "fedadagrad": FedAdagradStrategy,
         "fedadam": FedAdamStrategy,
         "fedyogi": FedYogiStrategy,
+        "fednova": FedNovaStrategy,
+        "scaffold": ScaffoldStrategy,
     },
     "training": {"sgd": SgdTraining},
     "runtime": {"inline": InlineRuntime, "flower": FlowerRuntime},

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from quire.clients.contract import PROXIMAL_MU
-from quire.strategies.rounds import Arrays, RoundState
+from quire.clients.contract import CONTROL, PROXIMAL_MU, STEPS
+from quire.strategies.rounds import Algorithm, Arrays, RoundState
+
+
+def moved(model: Arrays, direction: Arrays, step: float) -> Arrays:
+    """Return the model moved along a direction: summed in float64, rounded once to the model's dtype."""
+    return {
+        name: (array.astype(np.float64) + step * direction[name]).astype(array.dtype) for name, array in model.items()
+    }
 
 
 @dataclass(frozen=True)
-class Averaging:
+class Averaging(Algorithm):
     """Federated averaging: the model moves by ``server_lr`` times the mean update.
 
     With ``server_lr=1`` this is the average of the silos' models (McMahan et al. 2017, arXiv 1602.05629,
@@ -21,17 +29,9 @@ class Averaging:
 
     server_lr: float = 1.0
 
-    def client_config(self) -> Mapping[str, float | int]:
-        """FedAvg tells silos nothing beside model and round."""
-        return {}
-
-    def step(self, state: RoundState, mean: Arrays) -> RoundState:
-        """Return the model moved by the mean update: summed in float64, rounded once to the model's dtype."""
-        model = {
-            name: (array.astype(np.float64) + self.server_lr * mean[name]).astype(array.dtype)
-            for name, array in state.model.items()
-        }
-        return RoundState(state.round + 1, model, state.memory)
+    def step(self, state: RoundState, mean: Arrays, share: float) -> RoundState:
+        """Return the model moved by the mean update."""
+        return RoundState(state.round + 1, moved(state.model, mean, self.server_lr), state.memory)
 
 
 @dataclass(frozen=True)
@@ -46,3 +46,52 @@ class Proximal(Averaging):
     def client_config(self) -> Mapping[str, float | int]:
         """Tell ``proximal-mu``, the key that Flower's own FedProx uses."""
         return {PROXIMAL_MU: self.mu}
+
+
+@dataclass(frozen=True)
+class Normalised(Averaging):
+    """FedNova: silos that take different numbers of steps pull towards the same objective.
+
+    Wang et al. 2020, arXiv 2007.07481, equation 6. Each silo sends its update divided by the length |a_i| of its
+    own course (its number of steps, for plain SGD), and that length; both are averaged by rows.
+    """
+
+    def reply_form(self, model: Arrays) -> Arrays:
+        """The model's arrays, and the length of the course."""
+        return {**model, STEPS: np.zeros((), np.float64)}
+
+    def step(self, state: RoundState, mean: Arrays, share: float) -> RoundState:
+        """Return the model moved by the mean normalised update, as far as the mean course is long."""
+        return RoundState(state.round + 1, moved(state.model, mean, self.server_lr * float(mean[STEPS])), state.memory)
+
+
+@dataclass(frozen=True)
+class Controlled(Averaging):
+    """SCAFFOLD: control variates take the drift of unlike silos out of their updates.
+
+    Karimireddy et al. 2020, arXiv 1910.06378, algorithm 1 with option II. The server's variate is sent along with
+    the model; each silo corrects its gradients by it and by its own, and sends how its own has changed.
+    """
+
+    uniform: ClassVar[bool] = True
+
+    def told(self, state: RoundState) -> Arrays:
+        """The server's control variate, in the model's dtype; zero before the first round."""
+        return {
+            name: state.memory[CONTROL + name].astype(array.dtype)
+            if CONTROL + name in state.memory
+            else np.zeros_like(array)
+            for name, array in state.model.items()
+        }
+
+    def reply_form(self, model: Arrays) -> Arrays:
+        """The model's arrays, and as many for the change of the silo's control variate."""
+        return {**model, **{CONTROL + name: array for name, array in model.items()}}
+
+    def step(self, state: RoundState, mean: Arrays, share: float) -> RoundState:
+        """Return the model moved by the mean update, and the variate by the share of the silos that changed theirs."""
+        memory = {
+            CONTROL + name: state.memory.get(CONTROL + name, 0.0) + share * mean[CONTROL + name]
+            for name in state.model
+        }
+        return RoundState(state.round + 1, moved(state.model, mean, self.server_lr), memory)

@@ -7,8 +7,10 @@ from typing import Any
 
 from quire.conf.schema import Settings
 from quire.strategies.fedavg import FedAvg
+from quire.strategies.fednova import FedNova
 from quire.strategies.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
 from quire.strategies.fedprox import FedProx
+from quire.strategies.scaffold import Scaffold
 from quire.strategies.strategy import FederatedStrategy
 
 _STRATEGIES: dict[str, Callable[..., FederatedStrategy]] = {
@@ -18,6 +20,8 @@ _STRATEGIES: dict[str, Callable[..., FederatedStrategy]] = {
     "fedadagrad": FedAdagrad,
     "fedadam": FedAdam,
     "fedyogi": FedYogi,
+    "fednova": FedNova,
+    "scaffold": Scaffold,
 }
 # Settings that every strategy has; what is left of an option's settings are parameters of its own class.
 _COMMON = {

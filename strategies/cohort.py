@@ -109,6 +109,12 @@ def enrol(
     replies = exchange(grid, messages, join_timeout)
     silos, failed = read_identities(messages, replies, code_hash)
     if len(silos) < minimum:
+        if simulated and all(failure.code == "other_code" for failure in failed):
+            # Ray's workers look for code where that daemon was started before they look into the bundle.
+            raise RunFailed(
+                f"{len(failed)} of {expected} silos run other code than the server: the flower-superlink that Flower "
+                "keeps running was started in another folder, or the code has changed since; end it and run again."
+            )
         raise RunFailed(
             f"{len(silos)} of {expected} silos could be enrolled, {minimum} are needed: "
             + "; ".join(f"{failure.silo}: {failure.words}" for failure in failed[:5])

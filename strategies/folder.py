@@ -224,8 +224,10 @@ def close_abandoned(path: Path, status: str, error: str) -> None:
     about.update(status=status, error=error, finished=_now(), rounds=latest["round"], model=latest["model"])
     end = {"event": "end", "status": status, "rounds": about["rounds"], "model": about["model"], "error": error}
     seconds = datetime.fromisoformat(about["finished"]) - datetime.fromisoformat(about["started"])
-    with (path / "metrics.jsonl").open("a", encoding="utf-8") as journal:
-        journal.write(json.dumps({**end, "seconds": seconds.total_seconds()}) + "\n")
+    journal = path / "metrics.jsonl"
+    torn = journal.exists() and journal.read_bytes()[-1:] not in (b"", b"\n")
+    with journal.open("a", encoding="utf-8") as file:
+        file.write("\n" * torn + json.dumps({**end, "seconds": seconds.total_seconds()}) + "\n")
     _replace(path / "run.json", json.dumps(about, indent=2).encode())
 
 

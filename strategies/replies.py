@@ -95,7 +95,12 @@ def read_identities(sent: Iterable[Message], replies: Iterable[Message], code_ha
 
 
 def read_train_replies(
-    sent: Iterable[Message], replies: Iterable[Message], silos: Silos, model: Arrays, code_hash: str | None
+    sent: Iterable[Message],
+    replies: Iterable[Message],
+    silos: Silos,
+    model: Arrays,
+    code_hash: str | None,
+    form: Arrays | None = None,
 ) -> tuple[list[TrainReply], list[Failure]]:
     """Check the answers to ``train``.
 
@@ -107,9 +112,11 @@ def read_train_replies(
     silos : dict of int to str
         Names by node id, in roster order: the order of the result.
     model : dict of str to numpy.ndarray
-        The global model that was sent; updates must match its names, shapes and dtypes.
+        The global model that was sent.
     code_hash : str or None
         The code that replies must come from; None takes any (a foreign app, replying with whole models).
+    form : dict of str to numpy.ndarray, optional
+        Arrays whose names, shapes and dtypes updates must have; by default those of the model.
 
     Returns
     -------
@@ -124,7 +131,7 @@ def read_train_replies(
         try:
             content = _content(reply)
             _check_identity(content, silos[node], code_hash)
-            arrays, received = _update(content.array_records, model, strict=code_hash is not None)
+            arrays, received = _update(content.array_records, model, form or model, strict=code_hash is not None)
             weight, metrics = _metrics(content.metric_records)
             good.append(TrainReply(Update(silos[node], arrays, weight), metrics, received))
         except Unusable as why:
@@ -203,27 +210,29 @@ def _check_identity(content: RecordDict, silo: str, code_hash: str | None) -> No
         raise Unusable("other_silo", "its node answers under another silo's name")
 
 
-def _update(records: Mapping[str, ArrayRecord], model: Arrays, strict: bool) -> tuple[Arrays, int]:
+def _update(records: Mapping[str, ArrayRecord], model: Arrays, form: Arrays, strict: bool) -> tuple[Arrays, int]:
     """Return the update and its size in bytes; a foreign app may reply with its whole model instead."""
     name = contract.UPDATE if contract.UPDATE in records or strict else next(iter(records), "")
     if name not in records or len(records) != 1:
         raise Unusable("wrong_records", "its reply does not hold exactly one set of arrays")
-    record = records[name]
+    record, whole = records[name], name != contract.UPDATE
+    if whole and set(form) != set(model):
+        raise Unusable("wrong_records", "its reply is a whole model, which this strategy cannot use")
     try:
         arrays = decode(record)
     except MalformedArray as error:
         raise Unusable("malformed", "its arrays cannot be read") from error
-    if set(arrays) != set(model):
+    if set(arrays) != set(form):
         raise Unusable("wrong_names", "its arrays have other names than the model's")
-    for key, array in model.items():
+    for key, array in form.items():
         if arrays[key].shape != array.shape:
             raise Unusable("wrong_shape", f"its array '{key}' has the shape {arrays[key].shape}, not {array.shape}")
         if arrays[key].dtype != array.dtype:
             raise Unusable("wrong_dtype", f"its array '{key}' has the dtype {arrays[key].dtype}, not {array.dtype}")
         if not np.isfinite(arrays[key]).all():
             raise Unusable("not_finite", f"its array '{key}' holds values that are not finite")
-    ordered = {key: arrays[key] for key in model}
-    if name != contract.UPDATE:
+    ordered = {key: arrays[key] for key in form}
+    if whole:
         ordered = {key: array - model[key] for key, array in ordered.items()}
     return ordered, byte_size(record)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -43,14 +43,39 @@ class Update:
     weight: float
 
 
-class Algorithm(Protocol):
-    """What silos are told in a round, and how the mean of their updates moves the model."""
+class Algorithm:
+    """What silos are told in a round, and how the mean of their updates moves the model.
+
+    A subclass has to say how the model moves, in :meth:`step`; the rest has the defaults of FedAvg.
+    """
+
+    #: True where every silo counts alike in the mean, whatever its number of rows.
+    uniform: ClassVar[bool] = False
 
     def client_config(self) -> Mapping[str, float | int]:
         """Return what a message tells the silos, beside model and round."""
+        return {}
 
-    def step(self, state: RoundState, mean: Arrays) -> RoundState:
-        """Move the model by the mean update (float64) and count the round."""
+    def told(self, state: RoundState) -> Arrays:
+        """Return arrays that are sent along with the model."""
+        return {}
+
+    def reply_form(self, model: Arrays) -> Arrays:
+        """Return arrays with the names, shapes and dtypes that every update must have."""
+        return model
+
+    def step(self, state: RoundState, mean: Arrays, share: float) -> RoundState:
+        """Move the model by the mean update and count the round.
+
+        Parameters
+        ----------
+        state : RoundState
+        mean : dict of str to numpy.ndarray of float64
+            Mean of the updates, of the form of :meth:`reply_form`.
+        share : float
+            Share of all silos of the run that the mean is taken over, in (0, 1].
+        """
+        raise NotImplementedError
 
 
 class Aggregator(Protocol):
@@ -60,7 +85,9 @@ class Aggregator(Protocol):
         """Return the mean update in float64. ``updates`` are in roster order and not empty."""
 
 
-def advance(state: RoundState, updates: Sequence[Update], algorithm: Algorithm, aggregator: Aggregator) -> RoundState:
+def advance(
+    state: RoundState, updates: Sequence[Update], algorithm: Algorithm, aggregator: Aggregator, share: float = 1.0
+) -> RoundState:
     """Complete one round.
 
     Parameters
@@ -70,10 +97,14 @@ def advance(state: RoundState, updates: Sequence[Update], algorithm: Algorithm, 
         In roster order, so that floating-point sums do not depend on who answered first. Not empty.
     algorithm : Algorithm
     aggregator : Aggregator
+    share : float
+        Share of all silos of the run that replied, in (0, 1].
 
     Returns
     -------
     RoundState
         With ``round`` one higher.
     """
-    return algorithm.step(state, aggregator.mean(updates))
+    if algorithm.uniform:
+        updates = [Update(update.silo, update.arrays, 1.0) for update in updates]
+    return algorithm.step(state, aggregator.mean(updates), share)

@@ -6,36 +6,32 @@ arXiv 1909.06335, section 4.3. All moments are kept in float64.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from quire.strategies.rounds import Arrays, RoundState
+from quire.strategies.algorithms import moved
+from quire.strategies.rounds import Algorithm, Arrays, RoundState
 
 
 @dataclass(frozen=True)
-class Momentum:
+class Momentum(Algorithm):
     """FedAvgM: v <- beta v + mean, model <- model + server_lr v."""
 
     server_lr: float = 1.0
     beta: float = 0.9
 
-    def client_config(self) -> Mapping[str, float | int]:
-        """Silos are told nothing beside model and round."""
-        return {}
-
-    def step(self, state: RoundState, mean: Arrays) -> RoundState:
+    def step(self, state: RoundState, mean: Arrays, share: float) -> RoundState:
         """Return the model moved along the running sum of mean updates."""
         velocity = {
             name: self.beta * state.memory[f"v/{name}"] + update if f"v/{name}" in state.memory else update
             for name, update in mean.items()
         }
-        return _moved(state, {name: self.server_lr * v for name, v in velocity.items()}, {"v": velocity})
+        return _remembering(state, moved(state.model, velocity, self.server_lr), v=velocity)
 
 
 @dataclass(frozen=True)
-class Adaptive:
+class Adaptive(Algorithm):
     """What FedAdagrad, FedAdam and FedYogi share: model <- model + server_lr m / (sqrt(v) + tau).
 
     Attributes
@@ -56,11 +52,7 @@ class Adaptive:
     tau: float = 1e-3
     initial_v: float | None = None
 
-    def client_config(self) -> Mapping[str, float | int]:
-        """Silos are told nothing beside model and round."""
-        return {}
-
-    def step(self, state: RoundState, mean: Arrays) -> RoundState:
+    def step(self, state: RoundState, mean: Arrays, share: float) -> RoundState:
         """Return the model moved by the mean update, each coordinate scaled by its own second moment."""
         start = self.tau**2 if self.initial_v is None else self.initial_v
         first, second, moves = {}, {}, {}
@@ -69,8 +61,8 @@ class Adaptive:
             v = state.memory.get(f"v/{name}", np.full_like(update, start))
             first[name] = self.beta_1 * m + (1.0 - self.beta_1) * update
             second[name] = self.second_moment(v, update * update)
-            moves[name] = self.server_lr * first[name] / (np.sqrt(second[name]) + self.tau)
-        return _moved(state, moves, {"m": first, "v": second})
+            moves[name] = first[name] / (np.sqrt(second[name]) + self.tau)
+        return _remembering(state, moved(state.model, moves, self.server_lr), m=first, v=second)
 
     def second_moment(self, v: np.ndarray, square: np.ndarray) -> np.ndarray:
         """Return the next second moment from the last one and the squared mean update."""
@@ -107,8 +99,7 @@ class Yogi(Adaptive):
         return moved
 
 
-def _moved(state: RoundState, moves: Arrays, memory: Mapping[str, Arrays]) -> RoundState:
-    """Add the moves in float64, round once to the model's dtype, and keep the memory under prefixed names."""
-    model = {name: (array.astype(np.float64) + moves[name]).astype(array.dtype) for name, array in state.model.items()}
+def _remembering(state: RoundState, model: Arrays, **memory: Arrays) -> RoundState:
+    """Return the next state, its memory under prefixed names."""
     kept = {f"{prefix}/{name}": array for prefix, arrays in memory.items() for name, array in arrays.items()}
     return RoundState(state.round + 1, model, kept)

@@ -103,18 +103,23 @@ class FederatedStrategy(Strategy):
     ) -> Iterable[Message]:
         """Draw this round's cohort and write its messages, as a list."""
         self.report = RoundReport(server_round)
-        self._state = RoundState(server_round - 1, decode(arrays), self._state.memory)
+        memory = self._state.memory if server_round > 1 else {}
+        self._state = RoundState(server_round - 1, decode(arrays), memory)
         cohort = self._roster(grid).sample(self.fraction_train, self.min_silos, self.seed, contract.TRAIN, server_round)
         self.report.cohort = list(cohort.values())
         told = ConfigRecord({**config, **self.algorithm.client_config(), contract.ROUND: server_round})
-        return self._messages(cohort, arrays, told, contract.TRAIN)
+        extra = self.algorithm.told(self._state)
+        return self._messages(cohort, arrays, told, contract.TRAIN, encode(extra) if extra else None)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check the replies and complete the round; (None, None) if too few hold."""
         roster = self.roster or Roster({})
-        good, failed = read_train_replies(self._sent, replies, roster.silos, self._state.model, roster.code_hash)
+        model = self._state.model
+        good, failed = read_train_replies(
+            self._sent, replies, roster.silos, model, roster.code_hash, self.algorithm.reply_form(model)
+        )
         report = self.report
         report.replied = [reply.update.silo for reply in good]
         report.failed += failed
@@ -122,7 +127,13 @@ class FederatedStrategy(Strategy):
         if len(good) < self.min_silos:
             return None, None
         started = time.perf_counter()
-        self._state = advance(self._state, [reply.update for reply in good], self.algorithm, self.aggregator)
+        self._state = advance(
+            self._state,
+            [reply.update for reply in good],
+            self.algorithm,
+            self.aggregator,
+            share=len(good) / len(roster.silos),
+        )
         report.seconds["aggregate"] = time.perf_counter() - started
         report.train = weighted_mean((reply.update.weight, reply.metrics) for reply in good)
         for reply in good:
@@ -136,6 +147,7 @@ class FederatedStrategy(Strategy):
     ) -> Iterable[Message]:
         """Write the messages that ask silos to score the model; an empty list if none are to be asked."""
         if self.fraction_evaluate == 0.0:
+            self._sent = []
             return []
         cohort = self._roster(grid).sample(self.fraction_evaluate, 1, self.seed, contract.EVALUATE, server_round)
         told = ConfigRecord({**config, contract.ROUND: server_round})
@@ -180,6 +192,7 @@ class FederatedStrategy(Strategy):
         *,
         roster: Roster | None = None,
         observer: Observer | None = None,
+        resume_from: RoundState | None = None,
     ) -> Result:
         """Run the rounds.
 
@@ -199,6 +212,8 @@ class FederatedStrategy(Strategy):
             Who may take part. Without one: the nodes that the grid knows in the first round.
         observer : Observer, optional
             Told of every completed round.
+        resume_from : RoundState, optional
+            Go on after this state's round; ``initial_arrays`` are not used then.
 
         Returns
         -------
@@ -214,10 +229,11 @@ class FederatedStrategy(Strategy):
         self.summary()
         train_config, evaluate_config = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
         result = Result()
-        result.arrays = arrays = initial_arrays
-        if evaluate_fn and (scores := evaluate_fn(0, arrays)) is not None:
+        self._state = resume_from or RoundState(0, {})
+        result.arrays = arrays = encode(resume_from.model) if resume_from else initial_arrays
+        if evaluate_fn and resume_from is None and (scores := evaluate_fn(0, arrays)) is not None:
             result.evaluate_metrics_serverapp[0] = scores
-        for number in range(1, num_rounds + 1):
+        for number in range(self._state.round + 1, num_rounds + 1):
             messages = self.configure_train(number, arrays, train_config, grid)
             replies = self._exchange(grid, messages, timeout, contract.TRAIN)
             aggregated, metrics = self.aggregate_train(number, replies)
@@ -251,11 +267,20 @@ class FederatedStrategy(Strategy):
             self.roster = Roster.of_nodes(grid.get_node_ids())
         return self.roster
 
-    def _messages(self, cohort: dict[int, str], arrays: ArrayRecord, config: ConfigRecord, stage: str) -> list[Message]:
+    def _messages(
+        self,
+        cohort: dict[int, str],
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+        stage: str,
+        told: ArrayRecord | None = None,
+    ) -> list[Message]:
         content = RecordDict({contract.ARRAYS: arrays, contract.CONFIG: config})
+        if told is not None:
+            content[contract.TOLD] = told
         group = str(config[contract.ROUND])
         self._sent = [Message(content, node, stage, group_id=group) for node in cohort]
-        self.report.bytes_down += len(cohort) * byte_size(arrays)
+        self.report.bytes_down += len(cohort) * (byte_size(arrays) + (byte_size(told) if told else 0))
         return self._sent
 
     def _too_few(self, number: int) -> str:

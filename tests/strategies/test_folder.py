@@ -11,7 +11,7 @@ from quire import compose
 from quire.clients.arrays import fingerprint
 from quire.conf.schema import Settings
 from quire.errors import SettingsError
-from quire.strategies.folder import RunFolder, read_about
+from quire.strategies.folder import RunFolder, close_abandoned, read_about
 from quire.strategies.replies import Failure
 from quire.strategies.rounds import RoundState
 from quire.strategies.strategy import RoundReport
@@ -110,3 +110,33 @@ def test_a_place_that_is_no_folder_is_refused_in_words(tmp_path):
 def test_nothing_temporary_is_left(tmp_path):
     run_of(tmp_path).finish("completed")
     assert list(tmp_path.rglob(".*")) == []
+
+
+def test_a_run_whose_process_was_lost_is_closed_with_its_last_checkpoint(tmp_path):
+    run_of(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as journal:
+        journal.write('{"event": "rou')  # lost in the middle of a line
+    close_abandoned(tmp_path, "interrupted", "The run was interrupted.")
+    about, end = read_about(tmp_path), json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    for told in (about, end):
+        assert (told["status"], told["error"], told["rounds"]) == ("interrupted", "The run was interrupted.", 2)
+    assert about["finished"] is not None
+    model = load_file(tmp_path / "model.safetensors")
+    assert set(model) == {"a", "b"}
+    assert fingerprint(model) == about["model"] == end["model"] == fingerprint(state(2).model)
+
+
+def test_a_run_that_was_lost_before_its_first_round_is_closed_without_a_model(tmp_path):
+    run_of(tmp_path, rounds=0)
+    close_abandoned(tmp_path, "failed", "It was lost.")
+    assert (read_about(tmp_path)["status"], read_about(tmp_path)["model"]) == ("failed", None)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_run_that_ended_or_never_began_is_left_as_it_is(tmp_path):
+    close_abandoned(tmp_path, "failed", "It was lost.")
+    assert list(tmp_path.iterdir()) == []
+    run_of(tmp_path / "run").finish("completed")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    close_abandoned(tmp_path / "run", "failed", "It was lost.")
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()} == before

@@ -20,7 +20,7 @@ runs = st.lists(hnp.arrays(np.float64, (3,), elements=st.floats(-10, 10)), min_s
 def stepped(algorithm, means):
     state = RoundState(0, {"w": np.zeros(3)})
     for mean in means:
-        state = algorithm.step(state, {"w": mean})
+        state = algorithm.step(state, {"w": mean}, share=1.0)
     return state
 
 

@@ -1,0 +1,115 @@
+"""The silo's part of each strategy: what it adds to plain SGD, and what it sends beside its update."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from quire.clients.arrays import Arrays
+from quire.clients.contract import CONTROL, STEPS
+from quire.clients.data.silo import Rows
+from quire.clients.training import Workbench
+from quire.conf.schema import FedNovaStrategy, FedProxStrategy, ScaffoldStrategy, Settings, SgdTraining
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What local training leaves.
+
+    Attributes
+    ----------
+    update : dict of str to numpy.ndarray
+        New model minus the global one in the model's dtype, and what the strategy sends beside it.
+    rows : int
+        Training rows used.
+    loss : float
+        Mean training loss.
+    memory : dict of str to numpy.ndarray
+        What the silo keeps for its next round; it stays in the silo.
+    """
+
+    update: Arrays
+    rows: int
+    loss: float
+    memory: Arrays = field(default_factory=dict)
+
+
+def train_locally(
+    bench: Workbench,
+    rows: Rows,
+    settings: Settings,
+    rng: np.random.Generator,
+    model: Arrays,
+    told: Arrays,
+    memory: Arrays,
+) -> Trained:
+    """Train as the strategy asks.
+
+    Parameters
+    ----------
+    bench : Workbench
+    rows : Rows
+        The silo's training rows.
+    settings : Settings
+    rng : numpy.random.Generator
+        Shuffles the rows.
+    model : dict of str to numpy.ndarray
+        The global model.
+    told : dict of str to numpy.ndarray
+        What the server sent along with it.
+    memory : dict of str to numpy.ndarray
+        What the silo kept from its last round; empty before its first.
+
+    Raises
+    ------
+    KeyError
+        If the server did not send what the strategy needs.
+    """
+    plan, strategy = settings.training, settings.strategy
+    bench.load(model)
+    if isinstance(strategy, ScaffoldStrategy):
+        return _controlled(bench, rows, plan, rng, model, told, memory)
+    mu = strategy.mu if isinstance(strategy, FedProxStrategy) else 0.0
+    loss = bench.train(rows, plan, rng, mu)
+    update = bench.difference(model)
+    if isinstance(strategy, FedNovaStrategy):
+        length = course_length(steps(plan, len(rows)), plan.momentum)
+        update = {name: (part / length).astype(part.dtype) for name, part in update.items()}
+        update[STEPS] = np.array(length)
+    return Trained(update, len(rows), loss)
+
+
+def steps(plan: SgdTraining, rows: int) -> int:
+    """Return the number of SGD steps that a plan takes over some rows."""
+    return plan.epochs * math.ceil(rows / plan.batch_size)
+
+
+def course_length(steps: int, momentum: float) -> float:
+    """Return |a_i|, how far a course of SGD steps goes in units of the learning rate and a constant gradient.
+
+    The number of steps without momentum; with momentum rho, (tau - rho (1 - rho^tau) / (1 - rho)) / (1 - rho)
+    (Wang et al. 2020, arXiv 2007.07481, section 4).
+    """
+    return (steps - momentum * (1.0 - momentum**steps) / (1.0 - momentum)) / (1.0 - momentum)
+
+
+def _controlled(
+    bench: Workbench,
+    rows: Rows,
+    plan: SgdTraining,
+    rng: np.random.Generator,
+    model: Arrays,
+    told: Arrays,
+    memory: Arrays,
+) -> Trained:
+    """SCAFFOLD, option II: c_i' = c_i - c + (model - new model) / (K lr)."""
+    server = {name: told[name] for name in model}
+    own = {name: memory.get(name, np.zeros_like(array)) for name, array in model.items()}
+    loss = bench.train(rows, plan, rng, correction={name: server[name] - own[name] for name in model})
+    update = bench.difference(model)
+    scale = 1.0 / (steps(plan, len(rows)) * plan.lr)
+    change = {name: (-server[name] - scale * update[name]).astype(update[name].dtype) for name in model}
+    new = {name: own[name] + change[name] for name in model}
+    return Trained({**update, **{CONTROL + name: part for name, part in change.items()}}, len(rows), loss, new)
