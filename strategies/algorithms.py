@@ -73,6 +73,7 @@ class Controlled(Averaging):
     the model; each silo corrects its gradients by it and by its own, and sends how its own has changed.
     """
 
+    silos_remember: ClassVar[bool] = True
     uniform: ClassVar[bool] = True
 
     def told(self, state: RoundState) -> Arrays:
@@ -91,7 +92,6 @@ class Controlled(Averaging):
     def step(self, state: RoundState, mean: Arrays, share: float) -> RoundState:
         """Return the model moved by the mean update, and the variate by the share of the silos that changed theirs."""
         memory = {
-            CONTROL + name: state.memory.get(CONTROL + name, 0.0) + share * mean[CONTROL + name]
-            for name in state.model
+            CONTROL + name: state.memory.get(CONTROL + name, 0.0) + share * mean[CONTROL + name] for name in state.model
         }
         return RoundState(state.round + 1, moved(state.model, mean, self.server_lr), memory)

@@ -1,76 +1,83 @@
 """The run folder: everything a run leaves behind, each piece safe against a kill at any moment.
 
-``run.json`` and the checkpoint are replaced atomically; ``metrics.jsonl`` only grows, a line at a time. A power cut is
-another matter: against it a checkpoint is forced to the disk, but at most once a second, for rounds of a simulation may
-take less time than that; the last one so forced stays beside the newest.
+``run.json`` and the checkpoint are replaced atomically; ``metrics.jsonl`` grows a line at a time, and is locked by the
+process that writes it. A killed run can be reopened, and goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import quire
 from quire.clients.arrays import fingerprint
 from quire.conf.schema import Settings
 from quire.errors import SettingsError
-from quire.strategies.rounds import RoundState
+from quire.strategies.checkpoint import Checkpoint, Checkpoints, replace, safetensors
+from quire.strategies.rounds import Arrays, RoundState
 from quire.strategies.strategy import RoundReport
-
-_SECONDS_BETWEEN_SYNCS = 1.0
 
 LOG = logging.getLogger("quire.strategies")
 
 
 class RunFolder:
-    """Writes one run's folder.
+    """Writes one run's folder. While it is open, no other process can.
 
     Parameters
     ----------
     path : pathlib.Path
         Made if it does not exist. A folder that already holds a run is refused, so that none is overwritten.
+    reopen : bool
+        Go on with a run that was killed, failed or was interrupted, instead.
 
     Raises
     ------
     SettingsError
-        If the folder cannot be made or written, or already holds a run.
+        If the folder cannot be made or written, holds a run already, or, to reopen, holds none that can go on.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reopen: bool = False) -> None:
         self.path = path
+        #: Tells what simulated silos remember, where the runtime can.
+        self.silo_memory: Callable[[], Arrays] | None = None
+        self._about: dict[str, Any] = read_about(path) if reopen else {}
+        if self._about.get("status") == "completed":
+            raise SettingsError(f"The run in '{path}' is complete: there is nothing to resume.")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if (path / "run.json").exists():
+            if not reopen and (path / "run.json").exists():
                 raise SettingsError(
                     f"The folder '{path}' already holds a run: choose another with hydra.run.dir=FOLDER."
                 )
-            (path / "metrics.jsonl").open("a").close()
+            self._journal = (path / "metrics.jsonl").open("a", encoding="utf-8")
         except OSError as error:
             raise SettingsError(
                 f"The folder '{path}' cannot be written ({error.strerror}): choose another with hydra.run.dir=FOLDER."
             ) from error
-        self._about: dict[str, Any] = {}
+        try:
+            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SettingsError(f"The folder '{path}' is being written by a run that is still going on.") from None
+        self._checkpoints = Checkpoints(path / "checkpoint")
         self._state: RoundState | None = None
-        self._started = self._synced = time.perf_counter()
-        self._synced_checkpoint = ""
+        self._started = time.perf_counter()
 
     def begin(self, settings: Settings, runtime: str, code_hash: str) -> None:
         """Write the settings and mark the run as running."""
         import yaml
 
         tree = {**settings.as_dict(), "overrides": settings.overrides}
-        _replace(self.path / "settings.yaml", yaml.safe_dump(tree, sort_keys=False).encode())
+        replace(self.path / "settings.yaml", yaml.safe_dump(tree, sort_keys=False).encode())
         self._about = {
             "status": "running",
             "error": None,
@@ -98,23 +105,73 @@ class RunFolder:
                 "silos": silos,
                 "strategy": settings.strategy.name,
                 "task": settings.task.name,
+                "scored": "validation" if settings.data.validation_fraction else "test",
                 "parameters": sum(array.size for array in state.model.values()),
             }
         )
+
+    def resumed(self, state: RoundState) -> None:
+        """Journal that the run goes on after this state's round."""
+        self._line({"event": "resume", "round": state.round})
 
     def round_done(self, report: RoundReport, state: RoundState) -> None:
         """Checkpoint the state, then journal the round: a journalled round can always be resumed from."""
         self._state = state
         model_hash = fingerprint(state.model)
-        self._checkpoint(state, model_hash)
-        line = asdict(report)
+        failed = [asdict(failure) for failure in report.failed]
+        line = {"event": "round", **vars(report), "failed": failed, "model": model_hash}
         line["train"] = {name.removeprefix("train-").replace("-", "_"): value for name, value in report.train.items()}
-        self._line({"event": "round", **line, "model": model_hash})
+        silos = self.silo_memory() if self.silo_memory is not None else None
+        self._checkpoints.save(Checkpoint(state, line, silos))
+        self._line(line)
         self._about.update(rounds=state.round, model=model_hash)
         scores = "".join(f", {name} {value:.4f}" for name, value in (report.evaluate or {}).items())
         LOG.info("Round %d: %d of %d silos replied%s", report.round, len(report.replied), len(report.cohort), scores)
         for failure in report.failed:
             LOG.warning("Round %d: %s failed in %s: %s", report.round, failure.silo, failure.stage, failure.words)
+
+    def check_same(self, began_with: Settings, settings: Settings, code_hash: str) -> None:
+        """Refuse to go on with other settings or other code than the run began with: it would not be the same run.
+
+        Raises
+        ------
+        SettingsError
+        """
+        different = difference(began_with, settings)
+        if different:
+            raise SettingsError(f"The run in '{self.path}' was started with {different}: it can only go on with that.")
+        if self._about.get("code") != code_hash:
+            raise SettingsError(
+                f"The run in '{self.path}' was started with other code than is here now: it would not end with the "
+                "same model; start it anew."
+            )
+
+    def resume(self) -> Checkpoint | None:
+        """Take up a reopened run: cut its journal back to the last checkpoint and mark it as running.
+
+        Returns
+        -------
+        Checkpoint or None
+            Where to go on from; None to begin with the first round.
+
+        Raises
+        ------
+        RunFailed
+            If the checkpoint is damaged.
+        """
+        checkpoint = self._checkpoints.load()
+        done = checkpoint.state.round if checkpoint is not None else 0
+        journalled = _cut_back(self.path / "metrics.jsonl", checkpoint)
+        for unfinished in self.path.rglob(".*.new"):
+            unfinished.unlink()
+        if checkpoint is not None:
+            self._state = checkpoint.state
+            self._about.update(model=checkpoint.line["model"])
+            if not journalled:
+                self._line(checkpoint.line)
+        self._about.update(status="running", error=None, finished=None, rounds=done)
+        self._write_about()
+        return checkpoint
 
     def finish(self, status: str, error: str | None = None) -> None:
         """Write the last model and how the run ended."""
@@ -127,52 +184,38 @@ class RunFolder:
             end["error"] = error
         self._line({"event": "end", **end, "seconds": time.perf_counter() - self._started})
         self._write_about()
+        self.close()
+
+    def close(self) -> None:
+        """Let another process write the folder."""
+        self._journal.close()
 
     def _save_model(self, state: RoundState) -> None:
-        _replace(self.path / "model.safetensors", _safetensors(state.model))
-
-    def _checkpoint(self, state: RoundState, model_hash: str) -> None:
-        folder = self.path / "checkpoint"
-        folder.mkdir(exist_ok=True)
-        name = f"round-{state.round:05d}.safetensors"
-        memory = {f"memory/{key}": array for key, array in state.memory.items()}
-        model = {f"model/{key}": array for key, array in state.model.items()}
-        latest = {"round": state.round, "file": name, "model": model_hash}
-        sync = time.perf_counter() - self._synced >= _SECONDS_BETWEEN_SYNCS
-        _replace(folder / name, _safetensors({**model, **memory}), sync)
-        _replace(folder / "latest.json", json.dumps(latest).encode(), sync)
-        if sync:
-            self._synced, self._synced_checkpoint = time.perf_counter(), name
-        for old in folder.glob("round-*.safetensors"):
-            if old.name not in (name, self._synced_checkpoint):
-                old.unlink()
+        replace(self.path / "model.safetensors", safetensors(state.model))
 
     def _line(self, event: Mapping[str, Any]) -> None:
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(event, allow_nan=False) + "\n")
+        self._journal.write(json.dumps(event, allow_nan=False) + "\n")
+        self._journal.flush()
 
     def _write_about(self) -> None:
-        _replace(self.path / "run.json", json.dumps(self._about, indent=2).encode())
+        replace(self.path / "run.json", json.dumps(self._about, indent=2).encode())
 
 
-def _safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:
-    from safetensors.numpy import save
-
-    return bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
-
-
-def _replace(path: Path, content: bytes, sync: bool = True) -> None:
-    """Write a file so that a reader, or a kill, finds the old content or the new, never a part.
-
-    With ``sync`` the same holds after a power cut.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
+def difference(before: Settings, after: Settings) -> str:
+    """Say in what way settings differ, in words such as ``training.lr=0.1, not 0.2``; empty if they do not."""
+    for group, old in before.as_dict().items():
+        if group in ("output", "tracking"):  # the launcher's own: the model is the same
+            continue
+        new = after.as_dict()[group]
+        pairs = [(group, old, new)] if not isinstance(old, dict) else []
+        if isinstance(old, dict):
+            if old["name"] != new["name"]:
+                return f"{group}={old['name']}, not {new['name']}"
+            pairs = [(f"{group}.{key}", value, new[key]) for key, value in old.items()]
+        for key, one, other in pairs:
+            if one != other:
+                return f"{key}={one}, not {other}"
+    return ""
 
 
 def _now() -> str:
@@ -208,33 +251,34 @@ def close_abandoned(path: Path, status: str, error: str) -> None:
         One sentence.
     """
     try:
-        about = read_about(path)
+        if read_about(path).get("status") != "running":
+            return
+        folder = RunFolder(path, reopen=True)
     except SettingsError:
         return
-    if about.get("status") != "running":
-        return
-    try:
-        latest = json.loads((path / "checkpoint" / "latest.json").read_text(encoding="utf-8"))
-        arrays = _read_safetensors(path / "checkpoint" / latest["file"])
-    except (OSError, ValueError, KeyError):
-        latest, arrays = {"round": 0, "model": None}, {}
-    if arrays:
-        model = {name.removeprefix("model/"): part for name, part in arrays.items() if name.startswith("model/")}
-        _replace(path / "model.safetensors", _safetensors(model))
-    about.update(status=status, error=error, finished=_now(), rounds=latest["round"], model=latest["model"])
-    end = {"event": "end", "status": status, "rounds": about["rounds"], "model": about["model"], "error": error}
-    seconds = datetime.fromisoformat(about["finished"]) - datetime.fromisoformat(about["started"])
-    journal = path / "metrics.jsonl"
-    torn = journal.exists() and journal.read_bytes()[-1:] not in (b"", b"\n")
-    with journal.open("a", encoding="utf-8") as file:
-        file.write("\n" * torn + json.dumps({**end, "seconds": seconds.total_seconds()}) + "\n")
-    _replace(path / "run.json", json.dumps(about, indent=2).encode())
+    folder.resume()
+    folder.finish(status, error)
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load
+def _cut_back(journal: Path, checkpoint: Checkpoint | None) -> bool:
+    """Cut the journal behind the line of the checkpoint's round; tell whether that line is there.
 
-    return dict(load(path.read_bytes()))
+    What is cut off is torn, or says how the run had ended, or speaks of rounds that will be run again. Cutting needs
+    no second write, so a kill in the middle of it loses nothing.
+    """
+    last = checkpoint.state.round if checkpoint is not None else 0
+    end = rounds = 0
+    for text in journal.read_bytes().splitlines(keepends=True):
+        try:
+            event = json.loads(text) if text.endswith(b"\n") else {"event": "end"}
+        except ValueError:
+            break
+        rounds = max(rounds, int(event.get("round", 0)) if event.get("event") == "round" else 0)
+        if event.get("event") == "end" or rounds > last or checkpoint is None:
+            break
+        end += len(text)
+    os.truncate(journal, end)  # in place: the file is open, and locked, under this very name
+    return rounds >= last
 
 
 def read_overrides(path: Path) -> str:

@@ -49,6 +49,8 @@ class Algorithm:
     A subclass has to say how the model moves, in :meth:`step`; the rest has the defaults of FedAvg.
     """
 
+    #: True where silos keep something from round to round that the next round needs.
+    silos_remember: ClassVar[bool] = False
     #: True where every silo counts alike in the mean, whatever its number of rows.
     uniform: ClassVar[bool] = False
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from flwr.app import Context
+from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from quire.clients.arrays import encode
 from quire.clients.code import code_hash
+from quire.clients.tasks import numeric_features
+from quire.clients.tasks.schema import Schema, read_schema
 from quire.conf.compose import compose
-from quire.conf.schema import Settings
-from quire.errors import Interrupted, QuireError
+from quire.conf.schema import FilesData, Settings
+from quire.errors import DataError, Interrupted, QuireError, RunFailed
 from quire.privacy.randomness import stream
 from quire.strategies.build import build_strategy
+from quire.strategies.checkpoint import Checkpoint
 from quire.strategies.cohort import enrol
-from quire.strategies.folder import RunFolder
-from quire.strategies.rounds import RoundState
+from quire.strategies.folder import RunFolder, read_overrides
+from quire.strategies.moments import agree_on_statistics, as_config
+from quire.strategies.rounds import Arrays, RoundState
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -27,9 +32,26 @@ RUN_DIR_VARIABLE = "QUIRE_RUN_DIR"
 #: Key of the server's node config that names the run folder.
 RUN_DIR_KEY = "run-dir"
 
+#: The same, to go on with the run in that folder.
+RESUME_VARIABLE, RESUME_KEY = "QUIRE_RESUME", "resume"
+
+#: Names the server's copy of schema.yaml, where silos read their own rows; in-process, a key of the node config does.
+SCHEMA_VARIABLE, SCHEMA_KEY = "QUIRE_SCHEMA", "schema"
+
 CODE_HASH = code_hash()
 
 app = ServerApp()
+
+
+@runtime_checkable
+class KeepsSilos(Protocol):
+    """A grid that holds its silos in its own hands, as a simulation can."""
+
+    def silo_memory(self) -> Arrays:
+        """Return what all silos remember."""
+
+    def restore_silo_memory(self, memory: Arrays) -> None:
+        """Give silos back what they remembered."""
 
 
 @app.main()
@@ -44,11 +66,15 @@ def main(grid: Grid, context: Context) -> None:
     if _runtime(grid) != "inline":
         _log_to_flower()
     settings = compose(str(context.run_config.get("overrides", "")))
-    folder = RunFolder(_folder(context))
+    resume = bool(context.node_config.get(RESUME_KEY) or os.environ.get(RESUME_VARIABLE))
+    folder = RunFolder(_folder(context), reopen=resume)
     LOG.info("Results go to %s", folder.path)
-    folder.begin(settings, runtime=_runtime(grid), code_hash=CODE_HASH)
+    if resume:
+        folder.check_same(compose(read_overrides(folder.path)), settings, CODE_HASH)
+    else:
+        folder.begin(settings, runtime=_runtime(grid), code_hash=CODE_HASH)
     try:
-        _federate(grid, settings, folder)
+        _federate(grid, settings, _schema(context, settings), folder, folder.resume() if resume else None)
     except KeyboardInterrupt:
         folder.finish("interrupted", "The run was interrupted.")
         raise Interrupted(f"Interrupted: what was reached is in {folder.path}.") from None
@@ -62,7 +88,10 @@ def main(grid: Grid, context: Context) -> None:
     LOG.info("Results are in %s", folder.path)
 
 
-def _federate(grid: Grid, settings: Settings, folder: RunFolder) -> None:
+def _federate(
+    grid: Grid, settings: Settings, schema: Schema | None, folder: RunFolder, checkpoint: Checkpoint | None
+) -> None:
+    strategy = build_strategy(settings)
     roster, absent = enrol(
         grid,
         expected=settings.partition.silos,
@@ -70,21 +99,62 @@ def _federate(grid: Grid, settings: Settings, folder: RunFolder) -> None:
         code_hash=CODE_HASH,
         join_timeout=settings.runtime.join_timeout,
         simulated=_runtime(grid) != "deployment",
+        schema=schema.sha256 if schema is not None else None,
     )
     for failure in absent:
         LOG.warning("%s is left out: %s", failure.silo, failure.words)
-    from quire.clients.tasks import task_of
+    told = ConfigRecord()
+    if getattr(settings.data, "preprocessing", "public") == "federated":
+        features, minimum = numeric_features(settings, schema), settings.strategy.min_silos
+        statistics, roster = agree_on_statistics(grid, roster, features, minimum, settings.strategy.deadline)
+        told = as_config(statistics)
+    if strategy.algorithm.silos_remember:
+        _keep_silo_memory(grid, folder, checkpoint)
+    if checkpoint is not None:
+        state = checkpoint.state
+        folder.resumed(state)
+    else:
+        from quire.clients.tasks import task_of
 
-    model = task_of(settings).initial_arrays(stream(settings.seed, "model"))
-    folder.started(settings, roster.names, RoundState(0, model))
-    build_strategy(settings).start(
+        state = RoundState(0, task_of(settings, schema).initial_arrays(stream(settings.seed, "model")))
+        folder.started(settings, roster.names, state)
+    strategy.start(
         grid,
-        encode(model),
+        encode(state.model),
         num_rounds=settings.strategy.rounds,
         timeout=settings.strategy.deadline,
+        train_config=told,
+        evaluate_config=told,
         roster=roster,
         observer=folder,
+        resume_from=state if checkpoint is not None else None,
     )
+
+
+def _keep_silo_memory(grid: Grid, folder: RunFolder, checkpoint: Checkpoint | None) -> None:
+    """Checkpoint what silos remember where the runtime can tell, and give it back when a run is resumed."""
+    if isinstance(grid, KeepsSilos):
+        folder.silo_memory = grid.silo_memory
+    if checkpoint is None:
+        return
+    if not isinstance(grid, KeepsSilos) or checkpoint.silos is None:
+        raise RunFailed(
+            "This run cannot go on: its silos remember something from round to round, and only runtime=inline can "
+            "give it back to them."
+        )
+    grid.restore_silo_memory(checkpoint.silos)
+
+
+def _schema(context: Context, settings: Settings) -> Schema | None:
+    """Read the server's own copy of the agreed form of the rows, where silos read their own."""
+    if not isinstance(settings.data, FilesData):
+        return None
+    named = context.node_config.get(SCHEMA_KEY) or os.environ.get(SCHEMA_VARIABLE)
+    if not named:
+        raise DataError(
+            f"The server has no schema.yaml: set {SCHEMA_VARIABLE} to its path before the SuperLink starts."
+        )
+    return read_schema(Path(str(named)))
 
 
 def _folder(context: Context) -> Path:

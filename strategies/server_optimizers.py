@@ -77,7 +77,7 @@ class Adagrad(Adaptive):
 
     def second_moment(self, v: np.ndarray, square: np.ndarray) -> np.ndarray:
         """Sum the squares of all rounds."""
-        return v + square
+        return np.asarray(v + square)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Adam(Adaptive):
 
     def second_moment(self, v: np.ndarray, square: np.ndarray) -> np.ndarray:
         """Average the squares, forgetting old rounds."""
-        return self.beta_2 * v + (1.0 - self.beta_2) * square
+        return np.asarray(self.beta_2 * v + (1.0 - self.beta_2) * square)
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ class Yogi(Adaptive):
 
     def second_moment(self, v: np.ndarray, square: np.ndarray) -> np.ndarray:
         """Move towards the square by a step that depends on the square alone."""
-        moved: np.ndarray = v - (1.0 - self.beta_2) * square * np.sign(v - square)
-        return moved
+        return np.asarray(v - (1.0 - self.beta_2) * square * np.sign(v - square))
 
 
 def _remembering(state: RoundState, model: Arrays, **memory: Arrays) -> RoundState:

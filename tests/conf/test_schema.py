@@ -36,7 +36,8 @@ def alone(group: str, option: str) -> str:
     """Overrides that choose this option in company that suits it."""
     if group == "task":
         return f"task={option}"
-    return f"{group}={option}" + (" task=synthetic" if (group, option) == ("data", "synthetic") else "")
+    company = {"data=synthetic": " task=synthetic", "data=files": " task=tabular", "partition=natural": " task=tabular"}
+    return f"{group}={option}" + company.get(f"{group}={option}", "")
 
 
 def test_every_yaml_file_is_in_the_registry_and_vice_versa() -> None:

@@ -15,7 +15,9 @@ from quire.clients.data.simulated import federation
 from quire.clients.tasks import task_of
 from quire.privacy.randomness import stream
 
-BASE = "partition.silos=4 partition.alpha=0.5 strategy.rounds=4 training.epochs=2 training.batch_size=16 training.lr=0.3"
+BASE = (
+    "partition.silos=4 partition.alpha=0.5 strategy.rounds=4 training.epochs=2 training.batch_size=16 training.lr=0.3"
+)
 
 
 def gradient(w, x, y):
@@ -85,7 +87,9 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_is_the_papers_algorithm(case, tmp_path):
     algorithm, changes = CASES[case]
-    overrides = f"{BASE} {changes}" if "training.lr" not in changes else f"{BASE} {changes}".replace(" training.lr=0.3", "")
+    overrides = (
+        f"{BASE} {changes}" if "training.lr" not in changes else f"{BASE} {changes}".replace(" training.lr=0.3", "")
+    )
     settings = compose(overrides)
     quire.run(overrides, tmp_path)
     silos = [Silo(place, data, settings) for place, data in enumerate(federation(settings))]
@@ -131,7 +135,9 @@ def test_scaffold_sums_to_zero_drift_when_all_take_part(tmp_path):
     app.train()(spy)
     overrides = "strategy=scaffold partition=iid partition.silos=3"
     contexts = {
-        10 + place: Context(7, 10 + place, {"partition-id": place, "num-partitions": 3}, RecordDict(), {"overrides": overrides})
+        10 + place: Context(
+            7, 10 + place, {"partition-id": place, "num-partitions": 3}, RecordDict(), {"overrides": overrides}
+        )
         for place in range(3)
     }
     strategy = Scaffold(min_silos=3, fraction_evaluate=0.0)
