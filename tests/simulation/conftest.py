@@ -1,10 +1,25 @@
 """Small federations inside this process."""
 
+import os
+import sys
+import uuid
+
+import psutil
 import pytest
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 
+from quire.simulation import flower_daemon
 from quire.simulation.grid import InlineGrid, server_identity
+from quire.simulation.processes import alive
+
+FAKE_SUPERLINK = """
+import http.server, sys
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Healthy).serve_forever()
+"""
 
 
 @pytest.fixture
@@ -26,3 +41,46 @@ def grid_of():
         return InlineGrid(app, contexts, names or {10 + place: f"silo-{place + 1}" for place in range(n)}, faults)
 
     return make
+
+
+@pytest.fixture
+def left_behind(monkeypatch):
+    """Return the living processes that a test started, directly or not, and that are not its children's zombies."""
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv("TEST_OF_FLOWER", mark)
+
+    def find():
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("TEST_OF_FLOWER") == mark and alive(process):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    return find
+
+
+@pytest.fixture
+def fake_programs(tmp_path, monkeypatch):
+    """Put programs, written in Python, before Flower's own; return the folder in which they lie."""
+
+    def make(**programs):
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        for name, code in programs.items():
+            path = folder / name.replace("_", "-")
+            path.write_text(f"#!{sys.executable}\n{code}")
+            path.chmod(0o755)
+        search = f"{folder}{os.pathsep}{os.environ['PATH']}"
+        monkeypatch.setattr(flower_daemon, "scripts_path", lambda variables: search)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def fake_superlink():
+    """Return the code of a program that answers as a SuperLink that is well, and does nothing else."""
+    return FAKE_SUPERLINK
