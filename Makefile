@@ -58,13 +58,8 @@ lint: $(READY) types ## Style, format and types
 types: $(READY) ## mypy --strict over the whole package
 	$(BIN)/python .ci/types
 
-bench: $(READY) ## Run every benchmark; tables on the screen, figures in runs/bench/NAME.json
-	@mkdir -p runs/bench
-	@status=0; for script in benchmarks/[!_]*.py; do \
-	  grep -qs __main__ "$$script" || continue; \
-	  name=$$(basename "$$script" .py); echo "== $$name"; \
-	  $(BIN)/python "$$script" $(if $(QUICK),--quick) --json "runs/bench/$$name.json" || status=1; \
-	done; exit $$status
+bench: $(READY) ## Run every benchmark and write docs/benchmarks.md anew
+	$(BIN)/python benchmarks/run_all.py $(if $(QUICK),--quick)
 
 docs: $(READY) ## Write the generated pages anew; check links and docstrings
 	@for script in docs/generate_*.py; do [ ! -e "$$script" ] || $(BIN)/python "$$script" || exit 1; done

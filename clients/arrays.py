@@ -83,15 +83,16 @@ def _encode_one(array: np.ndarray) -> Array:
     if array.dtype.str.encode() not in _DTYPES:
         raise MalformedArray(f"arrays of dtype {array.dtype} cannot be sent")
     contiguous = np.ascontiguousarray(array).reshape(array.shape)
-    data = b"".join((_header(array.dtype.str, array.shape), contiguous.data if contiguous.size else b""))
-    return Array(str(array.dtype), array.shape, _STYPE, data)
+    dtype, header = _header(array.dtype, array.shape)
+    data = b"".join((header, contiguous.data if contiguous.size else b""))
+    return Array(dtype, array.shape, _STYPE, data)
 
 
 @lru_cache(maxsize=256)  # writing a header takes as long as copying 100,000 numbers, and a model has few different ones
-def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+def _header(dtype: np.dtype, shape: tuple[int, ...]) -> tuple[str, bytes]:
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
-    return header.getvalue()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    return str(dtype), header.getvalue()
 
 
 def _decode_one(name: str, array: Array) -> np.ndarray:

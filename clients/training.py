@@ -14,8 +14,10 @@ import torch
 
 from quire.clients.arrays import Arrays
 from quire.clients.data.silo import Rows
-from quire.clients.tasks import Classification
+from quire.clients.tasks import Task
 from quire.conf.schema import SgdTraining
+
+_BLOCK = 2048
 
 
 class WrongModel(ValueError):
@@ -27,11 +29,11 @@ class Workbench:
 
     Parameters
     ----------
-    task : Classification
+    task : Task
         Says which model.
     """
 
-    def __init__(self, task: Classification) -> None:
+    def __init__(self, task: Task) -> None:
         self.task = task
         self._model = task.build_model()
         self._parameters = list(self._model.parameters())
@@ -91,29 +93,31 @@ class Workbench:
             Mean training loss over all rows of all epochs, without the proximal term.
         """
         x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y)
-        corrections = [torch.tensor(correction[name]) for name, _ in self._model.named_parameters()] if correction else []
+        corrections = (
+            [torch.tensor(correction[name]) for name, _ in self._model.named_parameters()] if correction else []
+        )
         optimizer = _Sgd(self._parameters, plan, mu, corrections)
-        total = torch.zeros(())
+        total = 0.0
         for _ in range(plan.epochs):
             order = torch.from_numpy(rng.permutation(len(rows)))
-            shuffled_x, shuffled_y = x[order], y[order]
+            shuffled_x, shuffled_y = x.index_select(0, order), y.index_select(0, order)
             for start in range(0, len(rows), plan.batch_size):
                 batch_y = shuffled_y[start : start + plan.batch_size]
                 loss = self.task.loss(self._model(shuffled_x[start : start + plan.batch_size]), batch_y)
                 optimizer.step(torch.autograd.grad(loss, self._parameters))
-                total += loss.detach() * len(batch_y)
-        return float(total) / (plan.epochs * len(rows))
+                total += loss.item() * len(batch_y)
+        return total / (plan.epochs * len(rows))
 
     def score(self, rows: Rows) -> dict[str, float]:
-        """Score the model on some rows; see :meth:`Classification.metrics`."""
-        with torch.inference_mode():
-            logits = self._model(torch.from_numpy(rows.x)).numpy()
-        return self.task.metrics(logits, rows.y)
+        """Score the model on some rows; see :meth:`quire.clients.tasks.base.Task.metrics`."""
+        return self.task.metrics(self.logits(rows), rows.y)
 
     def logits(self, rows: Rows) -> np.ndarray:
-        """Return the model's logits on some rows, float32 of shape (n, outputs)."""
-        with torch.inference_mode():
-            return np.asarray(self._model(torch.from_numpy(rows.x)).numpy())
+        """Return the model's outputs on some rows, float32 of shape (n, outputs)."""
+        x = torch.from_numpy(rows.x)
+        with torch.inference_mode():  # in blocks: between the layers of a cnn an image is many times its size
+            parts = [self._model(x[start : start + _BLOCK]) for start in range(0, len(rows), _BLOCK)]
+            return np.asarray(torch.cat(parts).numpy())
 
 
 class _Sgd:
@@ -145,6 +149,6 @@ class _Sgd:
 
 
 @lru_cache(maxsize=8)
-def workbench(task: Classification) -> Workbench:
+def workbench(task: Task) -> Workbench:
     """Return this process's workbench for a task."""
     return Workbench(task)

@@ -10,16 +10,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 from uuid import uuid4
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+import numpy as np
+from flwr.app import Array, Context, Message, RecordDict
 from flwr.app.error import Error
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from quire.clients.arrays import decode, encode
 from quire.simulation.faults import Fault, striking
 
 LOG = logging.getLogger("quire.simulation")
@@ -110,6 +113,24 @@ class InlineGrid(Grid):
             replies.extend(arrived)
         return replies
 
+    def silo_memory(self) -> dict[str, np.ndarray]:
+        """Return the arrays that all nodes keep in their contexts, by ``node/record/name``."""
+        return {
+            f"{node}/{record}/{name}": array
+            for node, context in self._contexts.items()
+            for record, arrays in context.state.array_records.items()
+            for name, array in decode(arrays).items()
+        }
+
+    def restore_silo_memory(self, memory: Mapping[str, np.ndarray]) -> None:
+        """Give nodes back what :meth:`silo_memory` returned."""
+        records: dict[tuple[int, str], dict[str, np.ndarray]] = {}
+        for key, array in memory.items():
+            node, record, name = key.split("/", 2)
+            records.setdefault((int(node), record), {})[name] = array
+        for (number, record), arrays in records.items():
+            self._contexts[number].state[record] = encode(arrays)
+
     def _deliver(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
         if node not in self._contexts:
@@ -159,19 +180,24 @@ def _isolated(message: Message) -> Message:
         return message
     content = RecordDict()
     for name, record in message.content.items():
-        if isinstance(record, ArrayRecord):
-            content[name] = arrays = ArrayRecord()
-            for key, array in record.items():
-                # `data` is bytes: it cannot be changed, so it need not be copied.
-                arrays[key] = Array(array.dtype, tuple(array.shape), array.stype, bytes(array.data))
-        else:
-            kind: Any = ConfigRecord if isinstance(record, ConfigRecord) else MetricRecord
-            content[name] = kind({key: list(v) if isinstance(v, list) else v for key, v in record.items()})
+        copied: Any = record.copy()  # a new container of the same kind
+        content[name] = copied
+        for key, value in record.items():
+            if isinstance(value, Array):
+                copied[key] = _isolated_array(value)
+            elif isinstance(value, list):
+                copied[key] = list(value)
     # The metadata is copied too: a silo must not be able to redirect a reply by editing it.
     metadata = object.__new__(type(message.metadata))
     metadata.__dict__.update(message.metadata.__dict__)
     rebuilt: Message = Message(content=content, metadata=metadata)  # type: ignore[call-overload] # Flower's own way
     return rebuilt
+
+
+def _isolated_array(array: Array) -> Array:
+    if type(array.data) is bytes and type(array.shape) is tuple:
+        return copy(array)  # what it holds cannot be changed, so none of it need be copied
+    return Array(array.dtype, tuple(array.shape), array.stype, bytes(array.data))
 
 
 def _runtime_error(message: Message, code: int) -> Message:

@@ -1,0 +1,68 @@
+"""Run every benchmark. The full run keeps its figures in ``runs/bench/`` and rewrites ``docs/benchmarks.md``.
+
+``--quick`` runs the short form of each and leaves the page as it is: its figures are too rough to keep.
+``--json FILE`` writes the figures of all benchmarks in one list.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import harness
+import render
+
+HERE = Path(__file__).resolve().parent
+BENCHMARKS = ["accuracy", "simulation"]
+
+
+def run(name: str, folder: Path, quick: bool) -> int:
+    """Run one benchmark in a process of its own and keep its figures and what is to be said about them."""
+    command = ["python", f"benchmarks/{name}.py", *(["--quick"] if quick else [])]
+    started = time.perf_counter()
+    status = subprocess.run(
+        [sys.executable, str(HERE / f"{name}.py"), *command[2:], "--json", str(folder / f"{name}.json")],
+        env=harness.child_environment(),
+        check=False,
+    ).returncode
+    about = {
+        "command": " ".join(command),
+        "date": datetime.now(UTC).date().isoformat(),
+        "seconds": time.perf_counter() - started,
+        "machine": harness.machine(),
+        "description": ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text(encoding="utf-8"))),
+    }
+    (folder / f"{name}.about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return status
+
+
+def main() -> int:
+    """Run all, and say which could not be run or did not meet a goal."""
+    args = harness.arguments(__doc__)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if args.quick else render.RESULTS
+        folder.mkdir(parents=True, exist_ok=True)
+        failed = [name for name in BENCHMARKS if run(name, folder, args.quick)]
+        if failed:
+            print(f"These benchmarks could not be run: {', '.join(failed)}.", file=sys.stderr)
+            return 1
+        figures = [item for name in BENCHMARKS for item in json.loads((folder / f"{name}.json").read_text())]
+    if args.json is not None:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if not args.quick:
+        print(f"Written: {render.write_page(BENCHMARKS).relative_to(harness.ROOT)}")
+    missed = [item["figure"] for item in figures if item["met"] is False]
+    print(f"Goals met: {sum(item['met'] is True for item in figures)}, not met: {len(missed)}")
+    for figure in missed:
+        print(f"  not met: {figure}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
