@@ -36,6 +36,8 @@ def run(
     quire run -m training.lr=0.1,1 seed=1,2,3             six runs
     quire run runtime=flower                              under Flower's own Simulation Runtime
     quire run hydra.run.dir=runs/mine                     choose the run folder
+    quire run task=tabular silos=FOLDER                   silos that read their own files
+    quire run resume=runs/mine                            go on with a run that was killed or stopped
     """
     from quire.simulation.command import run_command
 
@@ -43,11 +45,20 @@ def run(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
-    """Write report.html of a run again, for example after `flwr run`, training the baselines if they are missing."""
+def report(folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a sweep.")]) -> None:
+    """Write report.html of a run again, for example after `flwr run`, training the baselines if they are missing.
+
+    Of a sweep, write sweep.html again.
+    """
+    if (folder / "sweep.json").exists():
+        from quire.simulation.sweep_page import write_sweep_page
+
+        typer.echo(f"Sweep: {write_sweep_page(folder)}")
+        return
     from quire.conf.compose import compose
     from quire.simulation.baselines import compare
     from quire.simulation.report import write_report
+    from quire.simulation.silos import rows_at_hand
     from quire.strategies.folder import read_about, read_overrides
 
     about = read_about(folder)
@@ -57,7 +68,7 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a run.")])
         and not (folder / "comparison.json").exists()
     ):
         settings = compose(read_overrides(folder))
-        if settings.output.baselines:
+        if settings.output.baselines and rows_at_hand(settings):
             compare(settings, folder)
     typer.echo(f"Report: {write_report(folder)}")
 

@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from quire.clients.contract import silo_name
-from quire.clients.data.silo import Rows, concatenate
-from quire.clients.data.simulated import federation
-from quire.clients.tasks import task_of
-from quire.clients.tasks.classification import label_metrics
+from quire.clients.data.silo import Rows, SiloData, concatenate
 from quire.clients.training import Workbench
 from quire.conf.schema import Settings
 from quire.errors import QuireError
 from quire.privacy.randomness import stream
+from quire.simulation.silos import local_silos
 
 Scores = dict[str, float]
 
 
-def compare(settings: Settings, folder: Path, tick: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
+def compare(
+    settings: Settings, folder: Path, tick: Callable[[str], None] = lambda name: None, silos: Path | None = None
+) -> dict[str, Any]:
     """Train the baselines, score everything, and write ``comparison.json``.
+
+    With ``output.baselines=false`` only the federated model is scored.
 
     Parameters
     ----------
@@ -38,15 +39,17 @@ def compare(settings: Settings, folder: Path, tick: Callable[[str], None] = lamb
         The run's folder, holding ``model.safetensors``.
     tick : callable
         Called with the name of each model before it is trained, for a progress display.
+    silos : pathlib.Path, optional
+        Of the silos' files, where they read their own rows.
 
     Returns
     -------
     dict
         What was written; see ``docs/run-folder.md``.
     """
-    data = federation(settings)
-    names = [silo_name(settings.task.silo_label, place) for place in range(len(data))]
-    bench = Workbench(task_of(settings))
+    local = local_silos(settings, silos)
+    data, names = local.data(settings), list(local.names)
+    bench = Workbench(local.task(settings))
     first = bench.task.initial_arrays(stream(settings.seed, "model"))
     passes = max(1, round(settings.strategy.rounds * settings.strategy.fraction * settings.training.epochs))
     plan = dataclasses.replace(settings.training, epochs=passes)
@@ -64,11 +67,12 @@ def compare(settings: Settings, folder: Path, tick: Callable[[str], None] = lamb
 
     bench.load(_final_model(folder))
     federated = scores()
+    if not settings.output.baselines:
+        return _written(folder, _federated_only(data, names, bench.task.classes, federated))
     pooled_rows = concatenate([silo.train for silo in data])
     trained(pooled_rows, "pooled")
     pooled = scores()
-    likeliest = int(np.bincount(pooled_rows.y).argmax())
-    majority = {name: label_metrics(np.full_like(rows.y, likeliest), rows.y) for name, rows in tests.items()}
+    majority = {name: bench.task.guess(pooled_rows.y, rows.y) for name, rows in tests.items()}
     alone: dict[str, dict[str, Scores]] = {}
     for name, silo in zip(names, data, strict=True):
         trained(silo.train, name)
@@ -97,6 +101,26 @@ def compare(settings: Settings, folder: Path, tick: Callable[[str], None] = lamb
             for name in names
         },
     }
+    return _written(folder, comparison)
+
+
+def _federated_only(
+    data: Sequence[SiloData], names: Sequence[str], classes: int, federated: Mapping[str, Scores]
+) -> dict[str, Any]:
+    """Return what is known without any other model: the federated one on the test rows."""
+    return {
+        "rows": {"train": sum(len(silo.train) for silo in data), "test": sum(len(silo.test) for silo in data)},
+        "classes": classes,
+        "silos": {
+            name: {"train": len(silo.train), "test": len(silo.test), "labels": _label_counts(silo.train.y)}
+            for name, silo in zip(names, data, strict=True)
+        },
+        "everyone": {"federated": federated[""]},
+        "own": {name: {"federated": federated[name]} for name in names},
+    }
+
+
+def _written(folder: Path, comparison: dict[str, Any]) -> dict[str, Any]:
     (folder / "comparison.json").write_text(json.dumps(comparison, indent=1), encoding="utf-8")
     return comparison
 
@@ -112,5 +136,7 @@ def _final_model(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _label_counts(y: np.ndarray) -> dict[str, int]:
+    if y.dtype.kind == "f":  # a number is learned
+        return {}
     labels, counts = np.unique(y, return_counts=True)
     return {str(label): int(count) for label, count in zip(labels.tolist(), counts.tolist(), strict=True)}

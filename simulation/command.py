@@ -6,17 +6,19 @@ checked by our own ``compose`` first, so that a mistake is answered with a sente
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from quire.conf.compose import compose
 from quire.errors import Interrupted, QuireError, SettingsError
+from quire.simulation.hydra_main import call_hydra, quoted
 from quire.simulation.launch import check_folder, launch
+from quire.simulation.resume import is_resume, resume_command
+from quire.simulation.silos import take_silos
+from quire.simulation.sweep import check_sweep_folder, run_sweep
+from quire.simulation.sweep_plan import Swept, check_search, plan, take_apart
+from quire.simulation.tracking import check_tracker
 
-_CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i")
 
 
@@ -38,68 +40,45 @@ def run_command(args: list[str]) -> int:
     QuireError
         If the arguments are refused before anything is started.
     """
+    written, args = args, take_silos(args)
+    if is_resume(args):
+        return resume_command(args)
     flags, hydra, overrides = _sorted_out(args)
-    sweep = "-m" in flags or "--multirun" in flags
-    for combination in _combinations(overrides) if sweep else [overrides]:
-        compose(" ".join(combination))
+    sweep = "-m" in flags or "--multirun" in flags or "hydra.mode=MULTIRUN" in hydra
+    swept = take_apart(overrides) if sweep else Swept([overrides], 1, (), ())
+    if sweep and swept.intervals:
+        check_search(hydra, swept)
+    settings = [compose(" ".join(combination)) for combination in swept.combinations]
+    for one in settings:
+        check_tracker(one)
     for setting in hydra:
         key, _, value = setting.partition("=")
         if key in ("hydra.run.dir", "hydra.sweep.dir"):
             check_folder(Path(value.strip("'\"")))
-    return _Jobs(sweep).run([*flags, *hydra, *overrides])
+        if key == "hydra.sweep.dir":
+            check_sweep_folder(Path(value.strip("'\"")))
+    told = [*flags, *hydra, *overrides]
+    if not sweep:
+        return _run_one(told)
+    return run_sweep(told, written, plan(hydra, swept, settings), settings)
 
 
-class _Jobs:
-    """Runs the jobs that Hydra asks for, and remembers how they ended."""
+def _run_one(args: list[str]) -> int:
+    status = 0
 
-    def __init__(self, sweep: bool) -> None:
-        self._sweep = sweep
-        self._statuses: list[int] = []
-        self._console = Console()
-
-    def run(self, args: list[str]) -> int:
-        import hydra
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
-        main = hydra.main(version_base="1.3", config_path=str(_CONF_DIR), config_name="config")(self._job)
-        before, sys.argv = sys.argv, ["quire run", *args]
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to us, instead of printing a traceback
-        try:
-            main()
-        except (HydraException, OmegaConfBaseException) as error:
-            raise SettingsError(
-                f"Hydra cannot use these arguments: {str(error).splitlines()[0].rstrip('.')}."
-            ) from error
-        except OSError as error:
-            raise SettingsError(
-                f"The run folder cannot be written ({error.strerror}: {error.filename}): choose another with "
-                "hydra.run.dir=FOLDER."
-            ) from error
-        finally:
-            sys.argv = before
-        failed = [status for status in self._statuses if status]
-        if self._sweep and failed:
-            sys.stderr.write(f"quire: {len(failed)} of {len(self._statuses)} jobs failed.\n")
-        return failed[0] if failed else 0
-
-    def _job(self, _: object) -> None:
-        from hydra.core.hydra_config import HydraConfig
-
+    def job(_: object) -> None:
+        nonlocal status
         config = HydraConfig.get()
-        overrides = " ".join(_quoted(item) for item in config.overrides.task)
-        if self._sweep:
-            self._console.rule(f"job {config.job.num}: {overrides or 'defaults'}", align="left")
         try:
-            launch(compose(overrides), Path(config.runtime.output_dir), self._console)
+            launch(compose(" ".join(quoted(item) for item in config.overrides.task)), Path(config.runtime.output_dir))
         except (QuireError, KeyboardInterrupt) as error:
-            interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
             sys.stderr.write(f"quire: {str(error) or 'interrupted.'}\n")
-            self._statuses.append(error.exit_code if isinstance(error, QuireError) else Interrupted.exit_code)
-            if interrupted:
-                raise SystemExit(Interrupted.exit_code) from None
-        else:
-            self._statuses.append(0)
+            status = error.exit_code if isinstance(error, QuireError) else Interrupted.exit_code
+
+    from hydra.core.hydra_config import HydraConfig
+
+    call_hydra(args, job)
+    return status
 
 
 def _sorted_out(args: list[str]) -> tuple[list[str], list[str], list[str]]:
@@ -118,33 +97,5 @@ def _sorted_out(args: list[str]) -> tuple[list[str], list[str], list[str]]:
         elif "=" not in arg:
             raise SettingsError(f"'{arg}' is not an override: write key=value, as in task=breast_cancer.")
         else:
-            overrides.append(_quoted(arg))
+            overrides.append(quoted(arg))
     return flags, hydra, overrides
-
-
-def _quoted(override: str) -> str:
-    """Put quotes around a value with white space, which the shell has taken off."""
-    key, _, value = override.partition("=")
-    if any(char.isspace() for char in value) and value[:1] not in ("'", '"', "["):
-        return f"{key}='{value}'"
-    return override
-
-
-def _combinations(overrides: list[str]) -> list[list[str]]:
-    """Return combinations of a sweep that together show every swept value once."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        swept = [
-            [f"{item.get_key_element()}={value}" for value in item.sweep_string_iterator()]
-            if item.is_sweep_override() and item.is_discrete_sweep()
-            else [str(item.input_line)]
-            for item in parsed
-        ]
-    except HydraException as error:
-        raise SettingsError(f"The sweep cannot be read: {str(error).splitlines()[0].rstrip('.')}.") from error
-    return [
-        [values[min(place, len(values) - 1)] for values in swept] for place in range(max(map(len, swept), default=1))
-    ]

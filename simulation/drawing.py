@@ -16,13 +16,15 @@ from typing import Any
 from markupsafe import Markup, escape
 
 INK, MUTED, GRID, FED, POOLED, ALONE, GOOD, BAD, PAPER = (f"#0102{place:02x}" for place in range(9))
+#: Colours for things of equal rank.
+SERIES = tuple(f"#0103{place:02x}" for place in range(10))
 _VARIABLES = dict(
     zip(
         (INK, MUTED, GRID, FED, POOLED, ALONE, GOOD, BAD, PAPER),
         ("ink", "muted", "grid", "fed", "pooled", "alone", "good", "bad", "paper"),
         strict=True,
     )
-)
+) | {color: f"k{place}" for place, color in enumerate(SERIES)}
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "quire",
@@ -83,7 +85,7 @@ def _inline(svg: str, key: str, label: str) -> str:
     body = re.sub(r"font: ((?:\d+ )?)([\d.]+px) [^;\"]*", r"font-weight: \1; font-size: \2", body)
     body = body.replace("font-weight: ; ", "").replace("xlink:href", "href")
     body = re.sub(r'( id="|url\(#| href="#)', rf"\g<1>{key}-", body)
-    body = re.sub("#0102[0-9a-f]{2}", lambda match: f"var(--{_VARIABLES[match[0]]})", body)
+    body = re.sub("#010[23][0-9a-f]{2}", lambda match: f"var(--{_VARIABLES[match[0]]})", body)
     body = re.sub(r"\n\s*", "\n", body)
     return f'<svg role="img" aria-label="{escape(label)}" viewBox="{box[1] if box else ""}">{body}'
 
@@ -100,7 +102,8 @@ def limits(values: Sequence[float]) -> tuple[float, float]:
     """Return the limits of an axis of shares that shows these values."""
     low, high = min(values), max(values)
     room = max(0.06 * (high - low), 0.01)
-    return max(-0.02, low - 2 * room), min(1.02, high + room)
+    floor = -0.02 if low >= 0 else low - 2 * room  # R² may lie below zero
+    return max(floor, low - 2 * room), min(1.02, high + room)
 
 
 def whole_numbers(axis: Any) -> None:

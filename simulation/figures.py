@@ -136,12 +136,13 @@ def _own_many(axes: Any, rows: dict[str, tuple[float, float, float | None]]) -> 
 def curves(data: RunData) -> list[tuple[str, Markup]]:
     """Draw the scores by round: the mean over silos, and each silo (or the spread of many) behind it."""
     figures: list[tuple[str, Markup]] = []
-    for metric in ("balanced_accuracy", "accuracy", "loss"):
+    for metric in ("balanced_accuracy", "accuracy", "r2", "loss"):
         rounds, values = data.curve(metric)
         if not rounds:
             continue
         # Means of row-wise scores are scores of the union; balanced accuracies do not add up so, hence no line there.
-        pooled = number(data.scored("everyone", "pooled").get(metric)) if metric != "balanced_accuracy" else None
+        adds_up = metric not in ("balanced_accuracy", "r2") and data.kept == "test"
+        pooled = number(data.scored("everyone", "pooled").get(metric)) if adds_up else None
         first, last = (f"{value:.3f}" if metric == "loss" else percent(value) for value in (values[0], values[-1]))
         label = f"{METRIC_NAMES[metric]} by round: {first} in round {rounds[0]}, {last} in round {rounds[-1]}"
 

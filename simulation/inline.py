@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flwr.app import Context, RecordDict
+from flwr.app.user_config import UserConfig
 
-from quire.clients.contract import silo_name
 from quire.conf.compose import compose
 from quire.conf.schema import InlineRuntime, Settings
 from quire.errors import SettingsError
@@ -26,7 +26,7 @@ class RunResult:
     model: str
 
 
-def run(overrides: str, folder: Path | str) -> RunResult:
+def run(overrides: str, folder: Path | str, silos: Path | str | None = None) -> RunResult:
     """Run a federation in this process.
 
     Parameters
@@ -35,6 +35,8 @@ def run(overrides: str, folder: Path | str) -> RunResult:
         Settings, as on the command line: ``"task=breast_cancer strategy=fedprox"``.
     folder : path
         The run folder. It must not hold a run yet.
+    silos : path, optional
+        For ``task=tabular`` and ``task=images``: the folder with the schema and the silos' files.
 
     Returns
     -------
@@ -48,35 +50,39 @@ def run(overrides: str, folder: Path | str) -> RunResult:
     settings = compose(overrides)
     if not isinstance(settings.runtime, InlineRuntime):
         raise SettingsError(f"runtime={settings.runtime.name} does not run in this process: use `quire run`.")
-    return run_inline(settings, Path(folder))
+    return run_inline(settings, Path(folder), silos=Path(silos) if silos is not None else None)
 
 
-def run_inline(settings: Settings, folder: Path) -> RunResult:
-    """Run a federation in this process, from composed settings; see :func:`run`."""
+def run_inline(settings: Settings, folder: Path, resume: bool = False, silos: Path | None = None) -> RunResult:
+    """Run a federation in this process, or go on with the one in the folder; see :func:`run`."""
     import torch
 
+    from quire.clients.client_app import SILO_KEY
     from quire.clients.client_app import app as client_app
-    from quire.clients.data.simulated import federation
+    from quire.clients.data.silo_file import SiloFile
+    from quire.simulation.silos import check_rows, local_silos
     from quire.strategies.folder import read_about
-    from quire.strategies.server_app import RUN_DIR_KEY
+    from quire.strategies.server_app import RESUME_KEY, RUN_DIR_KEY, SCHEMA_KEY
     from quire.strategies.server_app import app as server_app
 
     torch.set_num_threads(settings.runtime.threads)
-    federation(settings)  # rows that cannot be shared out as asked are refused here, in words
+    local = local_silos(settings, silos)
+    check_rows(settings, local)
     run_id = secrets.randbits(62)
-    silos = settings.partition.silos
-    nodes = {partition: _FIRST_NODE + partition for partition in range(silos)}
     run_config = {"overrides": settings.overrides}
-    contexts = {
-        node: Context(
-            run_id, node, {"partition-id": partition, "num-partitions": silos}, RecordDict(), dict(run_config)
-        )
-        for partition, node in nodes.items()
-    }
-    names = {node: silo_name(settings.task.silo_label, partition) for partition, node in nodes.items()}
+    contexts, names = {}, {}
+    for partition, (name, where) in enumerate(zip(local.names, local.where, strict=True)):
+        node = _FIRST_NODE + partition
+        config: UserConfig = {"partition-id": partition, "num-partitions": len(local.names)}
+        if isinstance(where, SiloFile):
+            config[SILO_KEY] = str(where.path)
+        contexts[node], names[node] = Context(run_id, node, config, RecordDict(), dict(run_config)), name
     faults = [Fault.parse(text) for text in getattr(settings.runtime, "faults", ())]
     grid = InlineGrid(client_app, contexts, names, faults)
-    server_context = Context(run_id, 1, {RUN_DIR_KEY: str(folder)}, RecordDict(), dict(run_config))
+    server_config: UserConfig = {RUN_DIR_KEY: str(folder), RESUME_KEY: resume}
+    if local.schema is not None:
+        server_config[SCHEMA_KEY] = str(local.schema)
+    server_context = Context(run_id, 1, server_config, RecordDict(), dict(run_config))
     with server_identity(run_id):
         server_app(grid, server_context)
     return RunResult(folder, str(read_about(folder)["model"]))

@@ -14,18 +14,21 @@ from quire.conf.schema import FlowerRuntime, Settings
 from quire.errors import QuireError, SettingsError
 from quire.simulation.inline import RunResult, run_inline
 from quire.simulation.progress import Progress
+from quire.simulation.tracking import tracking
 
 
-def launch(settings: Settings, folder: Path, console: Console | None = None) -> RunResult:
+def launch(settings: Settings, folder: Path, console: Console | None = None, resume: bool = False) -> RunResult:
     """Run a federation, compare it with its baselines, and write its report.
 
     Parameters
     ----------
     settings : Settings
     folder : pathlib.Path
-        The run folder; made if need be. It must not hold a run.
+        The run folder; made if need be. It must not hold a run, unless that is to be resumed.
     console : rich.console.Console, optional
         Where to print; standard output by default.
+    resume : bool
+        Go on with the run that the folder holds, after its last checkpoint.
 
     Returns
     -------
@@ -37,17 +40,22 @@ def launch(settings: Settings, folder: Path, console: Console | None = None) -> 
         If the run had to stop. A report of what was reached is written all the same.
     """
     console = console or Console()
-    check_folder(folder)
+    if resume:
+        already = _take_up(folder)
+    else:
+        check_folder(folder)
+        already = 0
     quiet = settings.output.progress == "none"
-    with _log_file(folder / "run.log"):
+    with _log_file(folder / "run.log"), tracking(settings, folder, console, skip=already):
         try:
-            with Progress(folder / "metrics.jsonl", settings.strategy.rounds, settings.output.progress, console):
-                result = _run(settings, folder)
+            journal, rounds = folder / "metrics.jsonl", settings.strategy.rounds
+            with Progress(journal, rounds, settings.output.progress, console, skip=already):
+                result = _run(settings, folder, resume)
         except QuireError:
             if (folder / "run.json").exists():
                 _report(settings, folder, console, quiet)
             raise
-        if settings.output.baselines:
+        if settings.output.baselines or settings.data.validation_fraction:  # else the rounds told the test scores
             _compare(settings, folder, console, quiet)
         _report(settings, folder, console, quiet)
     return result
@@ -62,21 +70,33 @@ def check_folder(folder: Path) -> None:
     """
     if (folder / "run.json").exists():
         raise SettingsError(
-            f"The folder '{_shown(folder)}' already holds a run: choose another with hydra.run.dir=FOLDER."
+            f"The folder '{shown_path(folder)}' already holds a run: choose another with hydra.run.dir=FOLDER."
         )
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise SettingsError(
-            f"The folder '{_shown(folder)}' cannot be written: choose another with hydra.run.dir=FOLDER."
+            f"The folder '{shown_path(folder)}' cannot be written: choose another with hydra.run.dir=FOLDER."
         )
 
 
-def _run(settings: Settings, folder: Path) -> RunResult:
+def _take_up(folder: Path) -> int:
+    """Cut an unfinished run back to its last checkpoint; return the bytes of its journal that stay."""
+    from quire.strategies.folder import RunFolder
+
+    unfinished = RunFolder(folder, reopen=True)
+    try:
+        unfinished.resume()
+    finally:
+        unfinished.close()
+    return (folder / "metrics.jsonl").stat().st_size
+
+
+def _run(settings: Settings, folder: Path, resume: bool) -> RunResult:
     if isinstance(settings.runtime, FlowerRuntime):
         from quire.simulation.flower import run_flower
 
-        return run_flower(settings, folder)
-    return run_inline(settings, folder)
+        return run_flower(settings, folder, resume)
+    return run_inline(settings, folder, resume)
 
 
 def _compare(settings: Settings, folder: Path, console: Console, quiet: bool) -> None:
@@ -96,10 +116,10 @@ def _report(settings: Settings, folder: Path, console: Console, quiet: bool) -> 
 
     page = write_report(folder)
     if not quiet:
-        console.print(f"Report: {_shown(page)}", soft_wrap=True, highlight=False)
+        console.print(f"Report: {shown_path(page)}", soft_wrap=True, highlight=False)
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """Show a path as the user would type it: relative where it lies below the working directory."""
     absolute, here = path.absolute(), Path.cwd()
     return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)

@@ -49,6 +49,8 @@ class Progress:
         A live bar, one line a round, or nothing. ``auto``: a bar on a terminal, lines elsewhere.
     console : rich.console.Console, optional
         Where to show it; standard output if not given.
+    skip : int
+        Bytes at the start of the file that are not shown: what a resumed run had written before.
 
     Raises
     ------
@@ -60,7 +62,9 @@ class Progress:
     On leaving, the file is read to its end, so that no round is missed however fast the last ones were.
     """
 
-    def __init__(self, path: Path, rounds: int, mode: str = "auto", console: Console | None = None) -> None:
+    def __init__(
+        self, path: Path, rounds: int, mode: str = "auto", console: Console | None = None, skip: int = 0
+    ) -> None:
         if mode not in MODES:
             raise SettingsError(f"There is no progress mode '{mode}': choose one of {', '.join(MODES)}.")
         self._console = console if console is not None else Console()
@@ -68,7 +72,7 @@ class Progress:
             live = self._console.is_terminal and not self._console.is_dumb_terminal
             mode = "rich" if live else "plain"
         self._mode = mode
-        self._tail = _Tail(Path(path))
+        self._tail = Tail(Path(path), skip)
         self._rounds = rounds
         self._seen: set[tuple[str, ...]] = set()
         self._failed = 0
@@ -192,12 +196,12 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-class _Tail:
+class Tail:
     """Read what was added to a file of JSON lines; a line counts once its newline is there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, skip: int = 0) -> None:
         self._path = path
-        self._offset = 0
+        self._offset = skip
         self._rest = b""
 
     def read(self, last: bool = False) -> Iterator[dict[str, Any]]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import tempfile
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +10,11 @@ from quire.conf.overrides import parse
 from quire.errors import SettingsError
 from quire.simulation import figures, participation
 from quire.simulation import report_words as words
+from quire.simulation.page import render, write_page
 from quire.simulation.report_data import METRIC_NAMES, ReportError, RunData, number, read_run
 
 __all__ = ["ReportError", "write_report"]
 
-_TEMPLATES = Path(__file__).resolve().parent / "templates"
 _EXTREMES = 8
 _MOST_ROWS = 300
 _MOST_FAILURES = 60
@@ -44,40 +41,7 @@ def write_report(folder: Path) -> Path:
         If the folder is not a run, a file in it is damaged, or the page cannot be written.
     """
     folder = Path(folder)
-    page = _template().render(_context(read_run(folder)))
-    target = folder / "report.html"
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=".report-", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(page)
-        temporary.chmod(0o644)  # a temporary file is for its owner alone; the page is to be shown around
-        os.replace(temporary, target)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise ReportError(f"{target} cannot be written: {error.strerror}.") from error
-    return target
-
-
-@lru_cache(maxsize=1)
-def _template() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    # Silos choose their own names: everything is escaped, whatever the template is called.
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters.update(
-        percent=words.percent, points=words.points, size=words.size, duration=words.duration, silo=words.name
-    )
-    environment.globals["css"] = Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))
-    return environment.get_template("report.html.j2")
+    return write_page(folder / "report.html", render("report.html.j2", _context(read_run(folder))))
 
 
 def _context(data: RunData) -> dict[str, Any]:
@@ -85,6 +49,8 @@ def _context(data: RunData) -> dict[str, Any]:
     rows = _silo_rows(data)
     ranked = sorted((row for row in rows if row["own_gain"] is not None), key=lambda row: -row["own_gain"])
     return {
+        "kept": data.kept,
+        "compared": data.comparison is not None,
         "title": f"{data.setting('task.name', 'run')}: what did federating buy?",
         "kicker": _kicker(data),
         "headline": words.headline(data),

@@ -16,7 +16,13 @@ from typing import Any
 
 from quire.errors import QuireError
 
-METRIC_NAMES = {"balanced_accuracy": "balanced accuracy", "accuracy": "accuracy", "auc": "AUC", "loss": "loss"}
+METRIC_NAMES = {
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+    "auc": "AUC",
+    "r2": "explained variance",  # a share as well, of the score of those tasks that learn a number
+    "loss": "loss",
+}
 
 
 class ReportError(QuireError):
@@ -77,6 +83,11 @@ class RunData:
             names.update(dict.fromkeys(str(failure.get("silo")) for failure in event.get("failed", ())))
         return tuple(names)
 
+    @property
+    def kept(self) -> str:
+        """Which rows the rounds are scored on: ``validation``, or ``test`` where silos keep none for validation."""
+        return "validation" if number(self.setting("data.validation_fraction")) else "test"
+
     def setting(self, key: str, default: Any = None) -> Any:
         """Return a setting by its dotted key."""
         node: Any = self.settings
@@ -115,9 +126,9 @@ class RunData:
 
     @cached_property
     def metric(self) -> str | None:
-        """The score that the page speaks of: balanced accuracy where it is known."""
+        """The score that the page speaks of: balanced accuracy where it is known, R² where a number is learned."""
         federated = self.scored("everyone", "federated")
-        for name in ("balanced_accuracy", "accuracy"):
+        for name in ("balanced_accuracy", "accuracy", "r2"):
             if number(federated.get(name)) is not None or (not federated and self.curve(name)[0]):
                 return name
         return None

@@ -153,14 +153,19 @@ def headline(data: RunData) -> Headline:
         return Headline(f"Federating {who} for {count(len(data.rounds), 'round')}: no round was evaluated.", "", "open")
     metric = METRIC_NAMES[data.metric]
     if scores.federated is None or scores.gain is None or scores.mean_alone is None:
-        last_round, last = (part[-1] for part in data.curve(data.metric))
+        rounds, values = data.curve(data.metric)
+        last = values[-1] if scores.federated is None else scores.federated
+        last_round = rounds[-1] if scores.federated is None else len(data.rounds)
         why = " (output.baselines=false)" if data.setting("output.baselines") is False else ""
+        where = f"mean over those that scored, weighted by {data.kept} rows"
+        if scores.federated is not None:
+            where = f"one on all {plural(data.label)}{APOSTROPHE} test rows together"
         return Headline(
-            f"Federating {who} reached {percent(last)} {metric} after {count(int(last_round), 'round')}.",
+            f"Federating {who} reached {percent(last)} {metric} after {count(last_round, 'round')}.",
             f"What federating bought cannot be told from this run: the models to compare with, pooled and each "
             f"{data.label} alone, were not trained{why}.",
             "open",
-            ("The score is the mean over those that scored, weighted by test rows.",),
+            (f"The score is the {where}.",),
         )
     sentence = (
         f"Federating {who} reached {percent(scores.federated)} {metric}; {article(data.label)} alone reaches "
@@ -214,7 +219,8 @@ def _notes(data: RunData, scores: Scores) -> Iterable[str]:
         where = f"on everyone{APOSTROPHE}s test rows"
         yield f"{name(best)}{others} would have done better alone: {percent(better[best])} {where}."
     if scores.majority is not None and federated - scores.majority < _margin(data):
-        yield f"Always guessing the most frequent class reaches {percent(scores.majority)}: the model learned little."
+        guess = "mean" if data.metric == "r2" else "most frequent class"
+        yield f"Always guessing the {guess} reaches {percent(scores.majority)}: the model learned little."
     rows = number(data.scored("rows").get("test"))
     if rows and rows < 1000:
         yield (

@@ -15,10 +15,8 @@ import yaml
 
 from quire.conf.compose import compose
 from quire.errors import QuireError
-from quire.simulation import report
 from quire.simulation.report import ReportError, write_report
-
-NBSP = "\N{NO-BREAK SPACE}"
+from quire.simulation.report_words import NBSP
 
 
 def scores(value: float) -> dict[str, float]:
@@ -72,8 +70,7 @@ def make_run(
     **run: Any,
 ) -> Path:
     silos = silos if silos is not None else [f"hospital-{place}" for place in range(1, 6)]
-    settings = compose(overrides)
-    tree = {**settings.as_dict(), "overrides": settings.overrides}
+    tree = {**compose(overrides).as_dict(), "overrides": compose(overrides).overrides}
     (folder / "settings.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     start = {"event": "start", "rounds": 3, "silos": silos, "strategy": "fedavg", "parameters": 31}
     rounds = rounds if rounds is not None else [round_event(number, silos) for number in (1, 2, 3)]
@@ -339,17 +336,3 @@ def test_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{[", encoding="utf-8")
     with pytest.raises(ReportError, match=rf"{name} is damaged"):
         write_report(tmp_path)
-
-
-def test_page_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = make_run(tmp_path)
-    (folder / "report.html").write_text("the page before", encoding="utf-8")
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(report.os, "replace", full)
-    with pytest.raises(ReportError, match=r"report\.html cannot be written: No space left on device\."):
-        write_report(folder)
-    assert (folder / "report.html").read_text(encoding="utf-8") == "the page before"
-    assert not list(folder.glob(".report-*"))
