@@ -5,9 +5,11 @@ This is the published interface between server and silo. Nothing else of a silo 
 =============  ==============================================  ================================================
 stage          the server sends                                the silo replies
 =============  ==============================================  ================================================
-``query``      nothing                                         who it is, which code it runs
+``query``      nothing                                         who it is, which code it runs, the hash of its
+                                                               schema where silos read their own rows
+``moments``    nothing; ``data.preprocessing=federated`` only  count, sum, sum of squares of its features
 ``train``      the global model, the round                     its update (new - old), rows, training loss
-``evaluate``   the global model, the round                     rows, loss and metrics on its own test rows
+``evaluate``   the global model, the round                     rows, loss and metrics on rows it keeps aside
 =============  ==============================================  ================================================
 
 A silo that cannot answer replies with a Flower ``Error`` that carries one of :class:`Code` and its fixed words:
@@ -22,6 +24,7 @@ VERSION = 1
 
 # Stages: Flower's message types.
 QUERY, TRAIN, EVALUATE = "query", "train", "evaluate"
+MOMENTS = "query.moments"
 
 # Names of the records in a message. "arrays" and "config" are Flower's own convention.
 ARRAYS, CONFIG, UPDATE, METRICS, IDENTITY = "arrays", "config", "update", "metrics", "identity"
@@ -35,7 +38,7 @@ TRAIN_LOSS = "train-loss"
 TOLD, MEMORY = "told", "memory"
 STEPS = "nova/steps"
 CONTROL = "control/"
-SILO, CODE_HASH, CONTRACT = "silo", "code-hash", "contract"
+SILO, CODE_HASH, CONTRACT, SCHEMA = "silo", "code-hash", "contract", "schema"
 
 
 class Code(enum.IntEnum):

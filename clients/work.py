@@ -5,33 +5,55 @@ from __future__ import annotations
 import torch
 
 from quire.clients.arrays import Arrays
+from quire.clients.data.own import Where, load
+from quire.clients.data.preprocess import prepare, preprocessing_of
 from quire.clients.data.silo import SiloData
-from quire.clients.data.simulated import federation
 from quire.clients.local import Trained, train_locally
-from quire.clients.tasks import task_of
+from quire.clients.tasks import Task, task_of
+from quire.clients.tasks.moments import Statistics
 from quire.clients.training import workbench
 from quire.conf.schema import Settings
 from quire.privacy.randomness import stream
 
 
 def train_update(
-    settings: Settings, partition: int, silo: str, model: Arrays, told: Arrays, memory: Arrays, round_number: int
+    settings: Settings,
+    where: Where,
+    silo: str,
+    model: Arrays,
+    told: Arrays,
+    memory: Arrays,
+    round_number: int,
+    statistics: Statistics | None = None,
 ) -> Trained:
     """Train the global model on one silo's rows; see :func:`quire.clients.local.train_locally`."""
-    rows = _prepare(settings, partition).train
+    rows = _prepare(settings, where, silo, statistics).train
     rng = stream(settings.seed, "batches", round_number, silo)
-    return train_locally(workbench(task_of(settings)), rows, settings, rng, model, told, memory)
+    return train_locally(workbench(_task(settings, where)), rows, settings, rng, model, told, memory)
 
 
-def score_model(settings: Settings, partition: int, arrays: Arrays) -> tuple[dict[str, float], int]:
-    """Score the global model on one silo's test rows; return the scores and the number of rows."""
-    rows = _prepare(settings, partition).test
-    bench = workbench(task_of(settings))
+def score_model(
+    settings: Settings, where: Where, silo: str, arrays: Arrays, statistics: Statistics | None = None
+) -> tuple[dict[str, float], int]:
+    """Score the global model on one silo's validation rows, or on its test rows where it keeps none.
+
+    Returns
+    -------
+    scores : dict of str to float
+    rows : int
+        Rows scored.
+    """
+    rows = _prepare(settings, where, silo, statistics).scored
+    bench = workbench(_task(settings, where))
     bench.load(arrays)
     return bench.score(rows), len(rows)
 
 
-def _prepare(settings: Settings, partition: int) -> SiloData:
+def _task(settings: Settings, where: Where) -> Task:
+    return task_of(settings) if isinstance(where, int) else task_of(settings, where.schema, where.plugins)
+
+
+def _prepare(settings: Settings, where: Where, silo: str, statistics: Statistics | None) -> SiloData:
     if torch.get_num_threads() != settings.runtime.threads:
         torch.set_num_threads(settings.runtime.threads)
-    return federation(settings)[partition]
+    return prepare(load(settings, where, silo), preprocessing_of(settings), statistics)

@@ -9,14 +9,26 @@ from __future__ import annotations
 import re
 
 from quire.conf.overrides import shown
-from quire.conf.schema import DirichletPartition, InlineRuntime, ScaffoldStrategy, Settings, SklearnData, SyntheticData
+from quire.conf.schema import (
+    DirichletPartition,
+    FilesData,
+    InlineRuntime,
+    MlflowTracking,
+    NaturalPartition,
+    ScaffoldStrategy,
+    Settings,
+    SklearnData,
+    SyntheticData,
+)
 from quire.errors import SettingsError
 
 FAULT_KINDS = ("drop", "delay", "error")
 FAULT_STAGES = ("query", "train", "evaluate")
 MAX_DELAY = 86_400
 MAX_CELLS = 2_000_000_000
-ROWS = {"breast_cancer": 569}
+ROWS = {"breast_cancer": 569, "digits": 1797, "diabetes": 442}
+# What each task learns from; for data=sklearn the data set of the same name.
+_HOMES = {"synthetic": SyntheticData, "tabular": FilesData, "images": FilesData}
 
 _ROUND = re.compile(r"\*|[0-9]{1,9}")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}")
@@ -34,17 +46,39 @@ def check(settings: Settings) -> None:
     _enough_silos(settings)
     _scaffold_is_plain(settings)
     _enough_rows(settings)
+    _uri_holds_no_password(settings)
     if isinstance(settings.runtime, InlineRuntime):
         for fault in settings.runtime.faults:
             _fault_is_readable(fault)
 
 
 def _task_fits_data(settings: Settings) -> None:
-    needed = {"breast_cancer": SklearnData, "synthetic": SyntheticData}[settings.task.name]
-    if not isinstance(settings.data, needed):
-        raise SettingsError(f"task={settings.task.name} cannot be learned from data={settings.data.name}.")
-    if settings.task.model == "mlp" and not settings.task.hidden:
+    task, data, partition = settings.task, settings.data, settings.partition
+    if not isinstance(data, _HOMES.get(task.name, SklearnData)):
+        raise SettingsError(f"task={task.name} cannot be learned from data={data.name}.")
+    if isinstance(data, SklearnData) and data.dataset != task.name:
+        raise SettingsError(f"task={task.name} cannot be learned from data.dataset={data.dataset}.")
+    if isinstance(data, FilesData) != isinstance(partition, NaturalPartition):
+        raise SettingsError(f"data={data.name} cannot be shared out by partition={partition.name}.")
+    if task.name == "diabetes" and isinstance(partition, DirichletPartition):
+        raise SettingsError("partition=dirichlet shares rows by class, and task=diabetes has none: take iid or shards.")
+    if task.name == "images" and isinstance(data, FilesData) and data.preprocessing != "public":
+        raise SettingsError(
+            f"data.preprocessing={data.preprocessing} is for columns: images are scaled by the bounds of a pixel."
+        )
+    _task_fits_model(settings)
+
+
+def _task_fits_model(settings: Settings) -> None:
+    task = settings.task
+    if task.model == "mlp" and not task.hidden:
         raise SettingsError("task.model=mlp needs at least one width in task.hidden.")
+    if (task.model == "plugin") != (task.plugin != "none"):
+        raise SettingsError("task.model=plugin and task.plugin=NAME go together: set both or neither.")
+    if task.model == "cnn" and task.name not in ("digits", "images"):
+        raise SettingsError(f"task.model=cnn is for images, which task={task.name} does not have.")
+    if task.model == "logistic" and task.name == "diabetes":
+        raise SettingsError("task.model=logistic tells classes apart, and task=diabetes has none: take linear or mlp.")
 
 
 def _enough_silos(settings: Settings) -> None:
@@ -72,6 +106,8 @@ def _scaffold_is_plain(settings: Settings) -> None:
 
 def _enough_rows(settings: Settings) -> None:
     data, partition = settings.data, settings.partition
+    if isinstance(data, FilesData):
+        return
     rows = data.rows if isinstance(data, SyntheticData) else ROWS[data.dataset]
     fewest = partition.min_rows if isinstance(partition, DirichletPartition) else 2
     if rows < fewest * partition.silos:
@@ -82,6 +118,15 @@ def _enough_rows(settings: Settings) -> None:
     if isinstance(data, SyntheticData) and data.rows * data.features > MAX_CELLS:
         raise SettingsError(
             f"data.rows={data.rows} times data.features={data.features} is more than {MAX_CELLS} numbers: lower one."
+        )
+
+
+def _uri_holds_no_password(settings: Settings) -> None:
+    tracking = settings.tracking
+    if isinstance(tracking, MlflowTracking) and "@" in tracking.uri.partition("://")[2].partition("/")[0]:
+        raise SettingsError(
+            "tracking.uri names a user or a password, and settings travel to every silo: put them into "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
         )
 
 

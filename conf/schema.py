@@ -20,15 +20,26 @@ def setting(help_text: str, **limits: Any) -> Any:
     return dataclasses.field(metadata={"help": help_text, **limits})
 
 
+PREPROCESSING = ("public", "per_silo", "federated")
+PREPROCESSING_HELP = (
+    "how features are scaled: by public bounds (the only kind that differential privacy accepts), by each silo's own "
+    "training rows, or by the summed moments of all silos'"
+)
+
+
 # ---------------------------------------------------------------------------------------------------- task
 @dataclass(frozen=True)
 class TaskSettings:
     """What is learned: the rows' schema, the model, the loss, the metrics."""
 
     name: str
-    model: str = setting("the model that is trained", choices=("logistic", "mlp"))
-    hidden: tuple[int, ...] = setting("widths of the hidden layers (mlp only)", ge=1, le=65_536, max_items=16)
+    model: str = setting(
+        "the model that is trained: cnn for images only, linear also where a number is learned",
+        choices=("logistic", "mlp", "cnn", "linear", "plugin"),
+    )
+    hidden: tuple[int, ...] = setting("widths of the hidden dense layers (mlp, cnn)", ge=1, le=65_536, max_items=16)
     silo_label: str = setting("what a silo is called in reports, such as hospital or bank", word=True)
+    plugin: str = setting("for task.model=plugin: which of the models that every party has approved", word=True)
 
 
 # ---------------------------------------------------------------------------------------------------- data
@@ -37,9 +48,12 @@ class SklearnData:
     """A data set that ships inside scikit-learn, shared out over simulated silos."""
 
     name: str
-    dataset: str = setting("which data set", choices=("breast_cancer",))
-    preprocessing: str = setting("how features are scaled: by public bounds", choices=("public",))
+    dataset: str = setting("which data set", choices=("breast_cancer", "digits", "diabetes"))
+    preprocessing: str = setting(PREPROCESSING_HELP, choices=PREPROCESSING)
     test_fraction: float = setting("share of each silo's rows kept for testing", gt=0.0, lt=1.0)
+    validation_fraction: float = setting(
+        "share of a silo's training rows kept for validation: rounds are then scored on them", ge=0.0, lt=1.0
+    )
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,21 @@ class SyntheticData:
     features: int = setting("features of a row", ge=1, le=1_000_000)
     classes: int = setting("classes", ge=2, le=100_000)
     test_fraction: float = setting("share of each silo's rows kept for testing", gt=0.0, lt=1.0)
+    validation_fraction: float = setting(
+        "share of a silo's training rows kept for validation: rounds are then scored on them", ge=0.0, lt=1.0
+    )
+
+
+@dataclass(frozen=True)
+class FilesData:
+    """Each silo reads its own rows: where and how, its own silo.yaml says, which never travels."""
+
+    name: str
+    preprocessing: str = setting(PREPROCESSING_HELP, choices=PREPROCESSING)
+    test_fraction: float = setting("share of a silo's rows kept for testing, where its file names none", gt=0.0, lt=1.0)
+    validation_fraction: float = setting(
+        "share of a silo's training rows kept for validation: rounds are then scored on them", ge=0.0, lt=1.0
+    )
 
 
 # ----------------------------------------------------------------------------------------------- partition
@@ -70,6 +99,23 @@ class DirichletPartition:
     silos: int = setting("number of silos", ge=1, le=100_000)
     alpha: float = setting("concentration: small means silos that differ, large means alike", gt=0.0, le=1e6)
     min_rows: int = setting("fewest rows a silo may get", ge=2, le=100_000_000)
+
+
+@dataclass(frozen=True)
+class ShardsPartition:
+    """Rows sorted by label and dealt out in shards (McMahan et al. 2017, arXiv 1602.05629, section 3)."""
+
+    name: str
+    silos: int = setting("number of silos", ge=1, le=100_000)
+    shards_per_silo: int = setting("shards a silo gets: few means few classes in a silo", ge=1, le=100_000)
+
+
+@dataclass(frozen=True)
+class NaturalPartition:
+    """Nothing is shared out: every silo has the rows it has (data=files)."""
+
+    name: str
+    silos: int = setting("number of silos; `quire run silos=FOLDER` counts them by itself", ge=1, le=100_000)
 
 
 # ------------------------------------------------------------------------------------------------ strategy
@@ -191,10 +237,39 @@ class OutputSettings:
     progress: str = setting("how progress is shown", choices=("auto", "rich", "plain", "none"))
 
 
+# ------------------------------------------------------------------------------------------------ tracking
+@dataclass(frozen=True)
+class NoTracking:
+    """No tracker: the run folder holds it all."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class TensorboardTracking:
+    """TensorBoard event files, in the run's own folder. Stays with the launcher."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class MlflowTracking:
+    """MLflow, in a local database unless told otherwise. Stays with the launcher."""
+
+    name: str
+    uri: str = setting("where MLflow keeps runs: a local database, or a server that is then contacted")
+    experiment: str = setting("the experiment that runs are filed under")
+
+
 GROUPS: dict[str, dict[str, type]] = {
-    "task": {"breast_cancer": TaskSettings, "synthetic": TaskSettings},
-    "data": {"sklearn": SklearnData, "synthetic": SyntheticData},
-    "partition": {"iid": IidPartition, "dirichlet": DirichletPartition},
+    "task": dict.fromkeys(("breast_cancer", "digits", "diabetes", "tabular", "images", "synthetic"), TaskSettings),
+    "data": {"sklearn": SklearnData, "files": FilesData, "synthetic": SyntheticData},
+    "partition": {
+        "iid": IidPartition,
+        "dirichlet": DirichletPartition,
+        "shards": ShardsPartition,
+        "natural": NaturalPartition,
+    },
     "strategy": {
         "fedavg": FedAvgStrategy,
         "fedprox": FedProxStrategy,
@@ -210,6 +285,7 @@ GROUPS: dict[str, dict[str, type]] = {
     "privacy": {"none": NoPrivacy},
     "aggregation": {"plain": PlainAggregation},
     "output": {"default": OutputSettings},
+    "tracking": {"none": NoTracking, "tensorboard": TensorboardTracking, "mlflow": MlflowTracking},
 }
 
 
@@ -222,14 +298,15 @@ class Settings:
     """
 
     task: TaskSettings
-    data: SklearnData | SyntheticData
-    partition: IidPartition | DirichletPartition
+    data: SklearnData | FilesData | SyntheticData
+    partition: IidPartition | DirichletPartition | ShardsPartition | NaturalPartition
     strategy: FedAvgStrategy
     training: SgdTraining
     runtime: InlineRuntime | FlowerRuntime
     privacy: NoPrivacy
     aggregation: PlainAggregation
     output: OutputSettings
+    tracking: NoTracking | TensorboardTracking | MlflowTracking
     seed: int = setting("seed of the simulation", ge=0, lt=2**63)
     overrides: str = ""
 

@@ -48,6 +48,7 @@ GROUP_WORDS = {
     "privacy": "What is promised about a silo's records.",
     "aggregation": "How updates become one mean.",
     "output": "What a run leaves behind and shows.",
+    "tracking": "Which tracker is told of the rounds, as they happen, by the launcher.",
 }
 
 TYPE_WORDS = {int: "whole number", float: "number", bool: "true or false", str: "text"}

@@ -75,7 +75,13 @@ class Roster:
 
 
 def enrol(
-    grid: Grid, expected: int, minimum: int, code_hash: str, join_timeout: float, simulated: bool
+    grid: Grid,
+    expected: int,
+    minimum: int,
+    code_hash: str,
+    join_timeout: float,
+    simulated: bool,
+    schema: str | None = None,
 ) -> tuple[Roster, list[Failure]]:
     """Wait until every silo has joined, ask each who it is, and make the roster.
 
@@ -93,6 +99,9 @@ def enrol(
     simulated : bool
         True where all nodes are made at once: then a number that no longer grows is final, and not waited out.
 
+    schema : str or None
+        Hash of the server's schema, where silos read their own rows. A silo with another one is left out.
+
     Returns
     -------
     roster : Roster
@@ -107,7 +116,7 @@ def enrol(
     nodes = _wait_for_nodes(grid, expected, join_timeout, simulated)
     messages = [Message(RecordDict(), node, contract.QUERY, ttl=join_timeout, group_id="0") for node in nodes]
     replies = exchange(grid, messages, join_timeout)
-    silos, failed = read_identities(messages, replies, code_hash)
+    silos, failed = read_identities(messages, replies, code_hash, schema)
     if len(silos) < minimum:
         if simulated and all(failure.code == "other_code" for failure in failed):
             # Ray's workers look for code where that daemon was started before they look into the bundle.
@@ -120,7 +129,7 @@ def enrol(
             + "; ".join(f"{failure.silo}: {failure.words}" for failure in failed[:5])
             + "."
         )
-    ordered = dict(sorted(silos.items(), key=lambda item: _natural(item[1])))
+    ordered = dict(sorted(silos.items(), key=lambda item: natural(item[1])))
     return Roster(ordered, code_hash), failed
 
 
@@ -143,6 +152,6 @@ def _wait_for_nodes(grid: Grid, expected: int, join_timeout: float, simulated: b
         time.sleep(0.05)
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def natural(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts hospital-2 before hospital-10."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]

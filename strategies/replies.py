@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from quire.clients import contract
 from quire.clients.arrays import Arrays, MalformedArray, byte_size, decode
+from quire.clients.tasks.moments import usable
 from quire.strategies.rounds import Update
 
 Silos = dict[int, str]
+Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 
 # Beyond this a weight is a mistake or an attack: no silo has a thousand billion rows.
 _MAX_WEIGHT = 1e12
@@ -71,8 +74,18 @@ class Unusable(Exception):
         self.code, self.words = code, words
 
 
-def read_identities(sent: Iterable[Message], replies: Iterable[Message], code_hash: str) -> tuple[Silos, list[Failure]]:
+def read_identities(
+    sent: Iterable[Message], replies: Iterable[Message], code_hash: str, schema: str | None = None
+) -> tuple[Silos, list[Failure]]:
     """Read who answered ``query``.
+
+    Parameters
+    ----------
+    sent, replies : iterable of flwr.app.Message
+    code_hash : str
+        The server's own code.
+    schema : str or None
+        Hash of the server's schema, where silos read their own rows.
 
     Returns
     -------
@@ -85,13 +98,38 @@ def read_identities(sent: Iterable[Message], replies: Iterable[Message], code_ha
     failed: list[Failure] = []
     for node, reply in _by_node(sent, replies).items():
         try:
-            name = _identity(_content(reply), code_hash)
+            content = _content(reply)
+            name = _identity(content, code_hash)
+            if schema is not None and content[contract.IDENTITY].get(contract.SCHEMA) != schema:
+                raise Unusable("other_schema", "it has another schema than the server")
             if name in silos.values():
                 raise Unusable("name_taken", f"another node already answered as {name}")
             silos[node] = name
         except Unusable as why:
             failed.append(Failure(f"node {node}", contract.QUERY, why.code, why.words))
     return silos, failed
+
+
+def read_moments(
+    sent: Iterable[Message], replies: Iterable[Message], silos: Silos, features: int, code_hash: str | None
+) -> tuple[dict[str, Arrays], list[Failure]]:
+    """Check the answers to ``query.moments``; return the moments by silo, in roster order, and who gave none."""
+    good: dict[str, Arrays] = {}
+    failed: list[Failure] = []
+    for node, reply in _by_node(sent, replies, silos).items():
+        try:
+            content = _content(reply)
+            _check_identity(content, silos[node], code_hash)
+            record = content.array_records.get(contract.ARRAYS, ArrayRecord())
+            parts = decode(record)
+            if not usable(parts, features):
+                raise Unusable("bad_moments", "its moments cannot be those of its features")
+            good[silos[node]] = parts
+        except MalformedArray:
+            failed.append(Failure(silos[node], contract.QUERY, "malformed", "its arrays cannot be read"))
+        except Unusable as why:
+            failed.append(Failure(silos[node], contract.QUERY, why.code, why.words))
+    return good, failed
 
 
 def read_train_replies(
@@ -131,8 +169,10 @@ def read_train_replies(
         try:
             content = _content(reply)
             _check_identity(content, silos[node], code_hash)
-            arrays, received = _update(content.array_records, model, form or model, strict=code_hash is not None)
-            weight, metrics = _metrics(content.metric_records)
+            arrays, received = _update(
+                _of_kind(content, ArrayRecord), model, form or model, strict=code_hash is not None
+            )
+            weight, metrics = _metrics(_of_kind(content, MetricRecord))
             good.append(TrainReply(Update(silos[node], arrays, weight), metrics, received))
         except Unusable as why:
             failed.append(Failure(silos[node], contract.TRAIN, why.code, why.words))
@@ -149,7 +189,7 @@ def read_evaluate_replies(
         try:
             content = _content(reply)
             _check_identity(content, silos[node], code_hash)
-            weight, metrics = _metrics(content.metric_records)
+            weight, metrics = _metrics(_of_kind(content, MetricRecord))
             good.append(EvaluateReply(silos[node], weight, metrics))
         except Unusable as why:
             failed.append(Failure(silos[node], contract.EVALUATE, why.code, why.words))
@@ -193,8 +233,13 @@ def _content(reply: Message | None) -> RecordDict:
     raise Unusable(*_FLOWER_CODES.get(code, ("unknown_error", f"its node answered with error code {code}")))
 
 
+def _of_kind(content: RecordDict, kind: type[Record]) -> dict[str, Record]:
+    # As Flower's `array_records` and its kin, which put together a dictionary that writes back whenever they are read.
+    return {name: record for name, record in content.items() if isinstance(record, kind)}
+
+
 def _identity(content: RecordDict, code_hash: str) -> str:
-    identity = content.config_records.get(contract.IDENTITY, ConfigRecord())
+    identity = _of_kind(content, ConfigRecord).get(contract.IDENTITY, ConfigRecord())
     name = identity.get(contract.SILO)
     if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable():
         raise Unusable("no_identity", "its reply does not say which silo it is from")

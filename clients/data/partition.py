@@ -6,18 +6,21 @@ import warnings
 
 import numpy as np
 
-from quire.conf.schema import DirichletPartition, IidPartition
+from quire.conf.schema import DirichletPartition, IidPartition, NaturalPartition, ShardsPartition
 from quire.errors import DataError
 from quire.privacy.randomness import derive_seed
 
+Partition = IidPartition | DirichletPartition | ShardsPartition | NaturalPartition
 
-def partition(labels: np.ndarray, settings: IidPartition | DirichletPartition, seed: int) -> list[np.ndarray]:
+
+def partition(labels: np.ndarray, settings: Partition, seed: int) -> list[np.ndarray]:
     """Decide which rows each silo holds.
 
     Parameters
     ----------
     labels : numpy.ndarray of int64, shape (n,)
-    settings : IidPartition or DirichletPartition
+        Or of floats, where a number is learned: shards are then of neighbouring values.
+    settings : IidPartition, DirichletPartition or ShardsPartition
     seed : int
         The run's seed: the same seed gives the same partition.
 
@@ -37,13 +40,24 @@ def partition(labels: np.ndarray, settings: IidPartition | DirichletPartition, s
             "lower partition.silos."
         )
     places = _with_flwr_datasets(labels, settings, derive_seed(seed, "partition") % 2**32)
-    return [np.sort(np.asarray(part, dtype=np.int64)) for part in places]
+    parts = [np.sort(np.asarray(part, dtype=np.int64)) for part in places]
+    return _complete(parts, len(labels))
 
 
-def _with_flwr_datasets(labels: np.ndarray, settings: IidPartition | DirichletPartition, seed: int) -> list[list[int]]:
+def _complete(parts: list[np.ndarray], rows: int) -> list[np.ndarray]:
+    """Deal out what shards of equal size have left over, one row each to the first silos."""
+    held = np.zeros(rows, dtype=bool)
+    held[np.concatenate(parts)] = True
+    for turn, place in enumerate(np.flatnonzero(~held)):
+        silo = turn % len(parts)
+        parts[silo] = np.sort(np.append(parts[silo], place))
+    return parts
+
+
+def _with_flwr_datasets(labels: np.ndarray, settings: Partition, seed: int) -> list[list[int]]:
     # Imported here: it brings the whole `datasets` library, seconds that a help text should not cost.
     from datasets import Dataset, disable_progress_bars
-    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner
+    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, ShardPartitioner
 
     disable_progress_bars()
     rows = Dataset.from_dict({"label": labels.tolist(), "place": list(range(len(labels)))})
@@ -51,6 +65,16 @@ def _with_flwr_datasets(labels: np.ndarray, settings: IidPartition | DirichletPa
         # Its partitions are contiguous: what makes them independent of the file's order is the shuffle before.
         partitioner = IidPartitioner(num_partitions=settings.silos)
         partitioner.dataset = rows.shuffle(seed=seed)
+    elif isinstance(settings, ShardsPartition):
+        partitioner = ShardPartitioner(
+            num_partitions=settings.silos,
+            partition_by="label",
+            num_shards_per_partition=settings.shards_per_silo,
+            seed=seed,
+        )
+        partitioner.dataset = rows
+    elif isinstance(settings, NaturalPartition):
+        raise DataError("partition=natural shares nothing out: every silo has its own rows.")
     else:
         partitioner = DirichletPartitioner(
             num_partitions=settings.silos,
@@ -60,6 +84,11 @@ def _with_flwr_datasets(labels: np.ndarray, settings: IidPartition | DirichletPa
             seed=seed,
         )
         partitioner.dataset = rows
+    if isinstance(settings, ShardsPartition) and len(labels) < settings.silos * settings.shards_per_silo:
+        raise DataError(
+            f"{len(labels)} rows do not make {settings.shards_per_silo} shards for each of {settings.silos} silos: "
+            "lower partition.shards_per_silo."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns at each draw that it repeats

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from quire.errors import DataError
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -15,9 +17,9 @@ class Rows:
     Attributes
     ----------
     x : numpy.ndarray of float32, shape (n, ...)
-        Features, scaled.
+        Features, scaled; NaN where a value is missing, until :mod:`quire.clients.data.preprocess` has seen to it.
     y : numpy.ndarray of int64, shape (n,)
-        Labels, counted from 0.
+        Labels, counted from 0; float32 where a number is learned, scaled by its public bounds.
     """
 
     x: np.ndarray
@@ -33,10 +35,19 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class SiloData:
-    """What one silo holds: rows to train on and rows kept for testing."""
+    """What one silo holds: rows to train on, rows kept for testing, and rows kept for choosing settings, if any."""
 
     train: Rows
     test: Rows
+    validation: Rows | None = None
+
+    @property
+    def scored(self) -> Rows:
+        """The rows on which each round's model is scored: those for validation where there are any, else the test rows.
+
+        So with validation rows the test rows are not looked at before the run is over.
+        """
+        return self.test if self.validation is None else self.validation
 
 
 def concatenate(parts: Sequence[Rows]) -> Rows:
@@ -45,7 +56,7 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
 
 
 def split(rows: Rows, test_fraction: float, rng: np.random.Generator) -> SiloData:
-    """Keep a share of the rows for testing, class by class.
+    """Keep a share of the rows for testing, class by class where there are classes.
 
     Parameters
     ----------
@@ -57,8 +68,9 @@ def split(rows: Rows, test_fraction: float, rng: np.random.Generator) -> SiloDat
         Decides which rows.
     """
     test_parts = []
-    for label in np.unique(rows.y):
-        places = rng.permutation(np.flatnonzero(rows.y == label))
+    strata = rows.y if rows.y.dtype.kind == "i" else np.zeros(len(rows), dtype=np.int64)
+    for label in np.unique(strata):
+        places = rng.permutation(np.flatnonzero(strata == label))
         test_parts.append(places[: min(round(test_fraction * len(places)), len(places) - 1)])
     test = np.concatenate(test_parts)
     if len(test) == 0:
@@ -66,3 +78,27 @@ def split(rows: Rows, test_fraction: float, rng: np.random.Generator) -> SiloDat
     is_test = np.zeros(len(rows), dtype=bool)
     is_test[test] = True
     return SiloData(train=rows.take(np.flatnonzero(~is_test)), test=rows.take(np.flatnonzero(is_test)))
+
+
+def hold_out(silo: SiloData, fraction: float, rng: np.random.Generator) -> SiloData:
+    """Move a share of a silo's training rows aside for validation, class by class; the test rows stay as they are.
+
+    Parameters
+    ----------
+    silo : SiloData
+    fraction : float
+        Share of the training rows, in [0, 1). 0 moves none.
+    rng : numpy.random.Generator
+        Decides which rows.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than two training rows.
+    """
+    if fraction == 0.0:
+        return silo
+    if len(silo.train) < 2:
+        raise DataError("A silo has a single training row, so it cannot keep any for validation: give silos more rows.")
+    parts = split(silo.train, fraction, rng)
+    return SiloData(train=parts.train, test=silo.test, validation=parts.test)

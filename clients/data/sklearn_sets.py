@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from quire.clients.data.silo import Rows
+from quire.clients.tasks import DIABETES_BOUNDS
 from quire.conf.schema import SklearnData
 
 # Lower and upper bounds of the thirty features, as printed in the data set's own published description. They are
@@ -21,13 +22,26 @@ _BREAST_CANCER_HIGH = [
 ]
 
 
+# Of age, sex, body mass index, blood pressure and six blood serum measurements, in their own units.
+_DIABETES_LOW = [19.0, 1.0, 18.0, 62.0, 97.0, 41.6, 22.0, 2.0, 3.2581, 58.0]
+_DIABETES_HIGH = [79.0, 2.0, 42.2, 133.0, 301.0, 242.4, 99.0, 9.09, 6.107, 124.0]
+
+
 def load(settings: SklearnData) -> Rows:
     """Load all rows of a data set, features scaled to [-1, 1] by public bounds.
 
-    Label 1 of ``breast_cancer`` is malignant, the finding that a test must not miss.
+    Label 1 of ``breast_cancer`` is malignant, the finding that a test must not miss. The target of ``diabetes`` is a
+    number, scaled to [-1, 1] by public bounds too.
     """
-    from sklearn.datasets import load_breast_cancer
+    from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 
+    if settings.dataset == "digits":
+        bunch = load_digits()
+        return Rows(scale(bunch.data, np.zeros(64), np.full(64, 16.0)), bunch.target.astype(np.int64))
+    if settings.dataset == "diabetes":
+        bunch = load_diabetes(scaled=False)
+        x = scale(bunch.data, np.array(_DIABETES_LOW), np.array(_DIABETES_HIGH))
+        return Rows(x, scale(bunch.target, *map(np.array, DIABETES_BOUNDS)))
     bunch = load_breast_cancer()
     x = scale(bunch.data, np.array(_BREAST_CANCER_LOW), np.array(_BREAST_CANCER_HIGH))
     return Rows(x, 1 - bunch.target.astype(np.int64))
@@ -38,8 +52,8 @@ def scale(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    x : numpy.ndarray, shape (n, d)
-    low, high : numpy.ndarray, shape (d,)
+    x : numpy.ndarray, shape (n, d), or (n,)
+    low, high : numpy.ndarray, shape (d,), or ()
         Public bounds.
 
     Returns

@@ -1,23 +1,110 @@
-"""What is learned: a closed registry of tasks, found by name and never by import path."""
+"""What is learned: a closed registry of tasks, found by name and never by import path.
+
+Importing this package costs no torch: only building a task does.
+"""
 
 from __future__ import annotations
 
-from quire.clients.tasks.classification import Classification
-from quire.conf.schema import Settings, SyntheticData
+import os
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Classification", "task_of"]
+from quire.clients.plugins import MODELS, PLUGINS_VARIABLE, load_plugin
+from quire.clients.tasks.schema import Schema
+from quire.conf.schema import FilesData, Settings, SyntheticData
+from quire.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from quire.clients.tasks.base import Task
+    from quire.clients.tasks.classification import Classification
+    from quire.clients.tasks.models import Model
+    from quire.clients.tasks.regression import Regression
+
+__all__ = ["Classification", "Regression", "Task", "task_of"]
+
+_HOMES = {
+    "Classification": "quire.clients.tasks.classification",
+    "Regression": "quire.clients.tasks.regression",
+    "Task": "quire.clients.tasks.base",
+}
+
+# Features and classes of the data sets inside scikit-learn; the target's public bounds where it is a number.
+_SKLEARN: dict[str, tuple[int, int]] = {"breast_cancer": (30, 2), "digits": (64, 10), "diabetes": (10, 0)}
+_DIGITS_IMAGE = (1, 8, 8)
+DIABETES_BOUNDS = (25.0, 346.0)
 
 
-def task_of(settings: Settings) -> Classification:
-    """Return the task that the settings name."""
+def task_of(settings: Settings, schema: Schema | None = None, approved: Collection[str] | None = None) -> Task:
+    """Return the task that the settings name.
+
+    Parameters
+    ----------
+    settings : Settings
+    schema : Schema, optional
+        The agreed form of the rows, where silos read their own.
+    approved : collection of str, optional
+        Plug-ins that the operator approves in ``silo.yaml``; else those that ``QUIRE_PLUGINS`` lists, as for a server.
+
+    Raises
+    ------
+    DataError
+        If silos read their own rows and there is no schema, or if the model is a plug-in that cannot be used.
+    SettingsError
+        If the model cannot learn what the schema describes.
+    """
+    from quire.clients.tasks.classification import Classification
+    from quire.clients.tasks.regression import Regression
+
+    name, model = settings.task.name, settings.task.model
+    hidden = settings.task.hidden if model in ("mlp", "cnn") else ()
+    plugin = _plugin(settings.task.plugin, approved) if model == "plugin" else None
+    if isinstance(settings.data, FilesData):
+        if schema is None:
+            raise DataError(f"task={name} needs the agreed form of the rows, a schema.yaml.")
+        _check_model(settings, schema)
+        target, form = schema.target, schema.image
+        if target.kind == "regression":
+            return Regression(name, schema.features, model, hidden, target.low, target.high, plugin)
+        image = (form.channels, form.height, form.width) if form is not None else None
+        return Classification(name, schema.features, len(target.classes), model, hidden, image, plugin)
     if isinstance(settings.data, SyntheticData):
-        features, classes = settings.data.features, settings.data.classes
-    else:
-        features, classes = 30, 2
-    return Classification(
-        name=settings.task.name,
-        features=features,
-        classes=classes,
-        model=settings.task.model,
-        hidden=settings.task.hidden if settings.task.model == "mlp" else (),
-    )
+        return Classification(name, settings.data.features, settings.data.classes, model, hidden, plugin=plugin)
+    features, classes = _SKLEARN[settings.data.dataset]
+    if not classes:
+        return Regression(name, features, model, hidden, *DIABETES_BOUNDS, plugin)
+    return Classification(name, features, classes, model, hidden, _DIGITS_IMAGE if features == 64 else None, plugin)
+
+
+def _plugin(name: str, approved: Collection[str] | None) -> Model:
+    from quire.clients.tasks.models import Model
+
+    if approved is None:
+        approved = [part.strip() for part in os.environ.get(PLUGINS_VARIABLE, "").split(",")]
+    return load_plugin(MODELS, name, Model, approved)
+
+
+def numeric_features(settings: Settings, schema: Schema | None = None) -> int:
+    """Return how many features of a row are numbers, and not indicators of a category."""
+    if schema is not None:
+        return int(schema.numeric.sum())
+    if isinstance(settings.data, SyntheticData):
+        return settings.data.features
+    return 0 if isinstance(settings.data, FilesData) else _SKLEARN[settings.data.dataset][0]
+
+
+def _check_model(settings: Settings, schema: Schema) -> None:
+    name, model = settings.task.name, settings.task.model
+    if (schema.image is not None) != (name == "images"):
+        raise SettingsError(f"task={name} does not fit the schema: images are task=images, columns task=tabular.")
+    if model == "logistic" and schema.target.kind == "regression":
+        raise SettingsError(
+            "task.model=logistic tells classes apart, the schema's target is a number: take linear or mlp."
+        )
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

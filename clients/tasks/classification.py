@@ -1,4 +1,4 @@
-"""Classification of feature vectors: model, loss, metrics."""
+"""Classification of feature vectors and images: model, loss, metrics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from quire.clients.tasks import models
 class Classification:
     """Tell rows of ``features`` numbers apart into ``classes`` classes.
 
-    Two classes are told apart by one logit (logistic regression and its deeper kin), more by one logit each.
+    Two classes are told apart by one logit (logistic regression and its deeper kin), more by one logit each. The rows
+    of images are flattened; ``image`` gives their channels, height and width.
     """
 
     name: str
@@ -23,10 +24,13 @@ class Classification:
     classes: int
     model: str
     hidden: tuple[int, ...]
+    image: models.ImageForm | None = None
+    plugin: models.Model | None = None
 
-    def build_model(self) -> nn.Sequential:
+    def build_model(self) -> nn.Module:
         """Build the model, its parameters not yet set."""
-        return models.mlp(self.features, self.hidden, 1 if self.classes == 2 else self.classes)
+        outputs = 1 if self.classes == 2 else self.classes
+        return models.build(self.model, self.features, self.hidden, outputs, self.image, self.plugin)
 
     def initial_arrays(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw the first global model.
@@ -68,6 +72,10 @@ class Classification:
         with torch.no_grad():
             loss = float(self.loss(torch.from_numpy(logits), torch.from_numpy(y)))
         return {"loss": loss, **label_metrics(self.predict(logits), y), **self._auc(logits, y)}
+
+    def guess(self, train_y: np.ndarray, y: np.ndarray) -> dict[str, float]:
+        """Score the most frequent class of the training rows as the answer to every row."""
+        return label_metrics(np.full_like(y, int(np.bincount(train_y).argmax())), y)
 
     def _auc(self, logits: np.ndarray, y: np.ndarray) -> dict[str, float]:
         if self.classes != 2 or len(np.unique(y)) < 2:

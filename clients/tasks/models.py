@@ -3,10 +3,80 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
+
+ImageForm = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of one's own: what a plug-in in the group ``quire.models`` leads to.
+
+    Attributes
+    ----------
+    name : str
+        Also the name of the entry point.
+    build : callable
+        From the number of features, of outputs, and the form of an image (None for columns) to a ``torch.nn.Module``
+        of linear, convolutional and GroupNorm or LayerNorm layers. Rows of images come flattened.
+    """
+
+    name: str
+    build: Callable[[int, int, ImageForm | None], nn.Module]
+
+
+_CHANNELS = (16, 32)
+_GROUPS = 4
+
+
+def build(
+    name: str,
+    inputs: int,
+    hidden: tuple[int, ...],
+    outputs: int,
+    image: ImageForm | None = None,
+    plugin: Model | None = None,
+) -> nn.Module:
+    """Build a model.
+
+    Parameters
+    ----------
+    name : str
+        ``logistic`` or ``linear`` (one linear layer), ``mlp``, ``cnn``, ``plugin``.
+    inputs : int
+        Features of a row.
+    hidden : tuple of int
+        Widths of hidden layers: all of an mlp, the dense ones after the convolutions of a cnn.
+    outputs : int
+    image : tuple of int, optional
+        Channels, height and width of an image, whose rows are flattened; a cnn needs it.
+
+    plugin : Model, optional
+        A model of one's own.
+
+    Returns
+    -------
+    torch.nn.Module
+        Its parameters are not initialised: they come from the server.
+
+    Raises
+    ------
+    ValueError
+        If a cnn is asked for where there are no images.
+    """
+    if plugin is not None:
+        return plugin.build(inputs, outputs, image)
+    if name == "cnn":
+        if image is None:
+            raise ValueError("a cnn needs images")
+        return cnn(image, hidden, outputs)
+    return mlp(inputs, hidden if name == "mlp" else (), outputs)
 
 
 def mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
@@ -14,25 +84,65 @@ def mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
 
     The parameters are not initialised: they come from the server.
     """
-    widths = (inputs, *hidden, outputs)
+    return nn.Sequential(*_dense(inputs, hidden, outputs))
+
+
+def cnn(image: ImageForm, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
+    """Build a small convolutional network: two convolutions of 5 x 5, each with GroupNorm, ReLU and pooling.
+
+    GroupNorm (Wu & He 2018, arXiv 1803.08494) in the place of BatchNorm: it keeps no running statistics of a silo's
+    rows, and no row has a say in how another one is seen.
+    """
+    channels, height, width = image
+    layers: list[nn.Module] = [nn.Unflatten(1, image)]
+    for wide in _CHANNELS:
+        layers += [
+            torch.nn.utils.skip_init(nn.Conv2d, channels, wide, 5, padding=2),  # type: ignore[no-untyped-call]
+            nn.GroupNorm(_GROUPS, wide),
+            nn.ReLU(),
+            nn.MaxPool2d(2, ceil_mode=True),
+        ]
+        channels, height, width = wide, math.ceil(height / 2), math.ceil(width / 2)
+    layers += [nn.Flatten(), *_dense(channels * height * width, hidden, outputs)]
+    return nn.Sequential(*layers)
+
+
+def _dense(inputs: int, hidden: tuple[int, ...], outputs: int) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for place, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
+    for place, (fan_in, fan_out) in enumerate(itertools.pairwise((inputs, *hidden, outputs))):
         if place:
             layers.append(nn.ReLU())
         layers.append(torch.nn.utils.skip_init(nn.Linear, fan_in, fan_out))  # type: ignore[no-untyped-call]
-    return nn.Sequential(*layers)
+    return layers
 
 
 def initial_arrays(model: nn.Module, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Draw parameters as torch does by default: uniform in +-1/sqrt(fan_in), for weights and biases alike.
 
-    Torch's own initialisation draws from its global generator; this one draws from ``rng``, so that nothing else
-    that uses random numbers can change the first model.
+    A normalisation begins as the identity. Torch's own initialisation draws from its global generator; this one draws
+    from ``rng``, so that nothing else that uses random numbers can change the first model.
+
+    Raises
+    ------
+    ValueError
+        If the model has parameters in a layer of another kind, or buffers: what is in those would depend on the rows
+        that a silo happens to see.
     """
     arrays: dict[str, np.ndarray] = {}
     for prefix, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            bound = 1.0 / np.sqrt(module.in_features)
-            for name, parameter in module.named_parameters(prefix=prefix):
-                arrays[name] = rng.uniform(-bound, bound, tuple(parameter.shape)).astype(np.float32)
+        own = dict(module.named_parameters(prefix=prefix, recurse=False))
+        if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+            arrays |= {
+                name: np.full(tuple(parameter.shape), float(name.endswith("weight")), np.float32)
+                for name, parameter in own.items()
+            }
+        elif isinstance(module, nn.Linear | nn.Conv2d):
+            bound = 1.0 / np.sqrt(np.prod(module.weight.shape[1:]))
+            arrays |= {
+                name: rng.uniform(-bound, bound, tuple(parameter.shape)).astype(np.float32)
+                for name, parameter in own.items()
+            }
+    missing = [name for name in model.state_dict() if name not in arrays]
+    if missing:
+        raise ValueError(f"there is no rule for the first value of '{missing[0]}'")
     return {name: arrays[name] for name in model.state_dict()}

@@ -9,6 +9,7 @@ from quire.clients import client_app, contract, work
 from quire.clients.arrays import decode, encode
 from quire.clients.client_app import CODE_HASH, app
 from quire.clients.code import code_hash
+from quire.clients.data.simulated import federation
 from quire.clients.tasks import task_of
 from quire.privacy.randomness import stream
 from quire.simulation.grid import InlineGrid, server_identity
@@ -54,7 +55,7 @@ def test_train_replies_with_an_update_its_rows_and_its_identity():
     assert {name: array.shape for name, array in update.items()} == {name: array.shape for name, array in model.items()}
     assert any(np.abs(array).max() > 0 for array in update.values())
     assert set(reply.content["metrics"]) == {"num-examples", "train-loss"}
-    assert reply.content["metrics"]["num-examples"] == len(work.federation(compose(OVERRIDES))[1].train)
+    assert reply.content["metrics"]["num-examples"] == len(federation(compose(OVERRIDES))[1].train)
     assert reply.content["identity"]["silo"] == "hospital-2"
 
 
@@ -78,7 +79,7 @@ def test_fedprox_is_taken_from_the_settings_that_the_silo_composed():
 def test_evaluate_replies_with_scores_on_the_silos_own_test_rows():
     metrics = ask("evaluate", **request()).content["metrics"]
     assert set(metrics) == {"num-examples", "loss", "accuracy", "balanced_accuracy", "auc"}
-    assert metrics["num-examples"] == len(work.federation(compose(OVERRIDES))[1].test)
+    assert metrics["num-examples"] == len(federation(compose(OVERRIDES))[1].test)
 
 
 @pytest.mark.parametrize(

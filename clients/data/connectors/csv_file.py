@@ -1,0 +1,38 @@
+"""``connector: csv``: a text file with one row a line, plain or compressed (``.gz``)."""
+
+from __future__ import annotations
+
+from quire.clients.data.connectors.base import Connector, Raw, Source, one_file
+from quire.errors import DataError
+
+
+def read(source: Source) -> Raw:
+    """Read all cells as text: what is a number, and what is missing, the schema and ``missing`` decide."""
+    import pandas as pd
+
+    path, names = source.path(), list(source.texts("names"))
+    header = source.flag("header", not names)
+    try:
+        table = pd.read_csv(
+            path,
+            sep=source.text("separator", ","),
+            header=0 if header else None,
+            names=names or None,
+            dtype=str,
+            keep_default_na=False,
+            na_filter=False,
+            skipinitialspace=True,
+            encoding=source.text("encoding", "utf-8"),
+            engine="c" if len(source.text("separator", ",")) == 1 else "python",
+            index_col=False,
+            on_bad_lines="error",
+        )
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{path} is empty.") from None
+    except (ValueError, LookupError, OSError, EOFError) as error:  # parser errors and bad encodings are ValueErrors
+        raise DataError(f"{path} cannot be read as CSV: {' '.join(str(error).split())[:200].rstrip('.')}.") from error
+    source.check_columns([str(name) for name in table.columns], path)
+    return Raw({name: table[name].to_numpy(dtype=object) for name in source.wanted})
+
+
+CONNECTOR = Connector("csv", frozenset({"path", "separator", "header", "names", "encoding"}), read, one_file)

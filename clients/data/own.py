@@ -1,0 +1,117 @@
+"""A silo's own rows, wherever they are: a part of a simulated data set, or what its ``silo.yaml`` names."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from quire.clients.arrays import fingerprint
+from quire.clients.data.preprocess import Loaded
+from quire.clients.data.silo import Rows, SiloData, hold_out, split
+from quire.clients.data.silo_file import Section, SiloFile
+from quire.clients.data.simulated import federation
+from quire.clients.data.table import to_rows
+from quire.clients.tasks.schema import Numeric, Schema
+from quire.conf.schema import FilesData, Settings
+from quire.errors import DataError
+from quire.privacy.randomness import stream
+
+LOG = logging.getLogger("quire.clients")
+
+Where = int | SiloFile
+Signature = tuple[tuple[str, int, int], ...]
+
+_KEPT = 1024
+_CACHE: OrderedDict[Path, tuple[tuple[float, float, int, str, Signature], Loaded]] = OrderedDict()
+
+
+def load(settings: Settings, where: Where, name: str) -> Loaded:
+    """Load a silo's rows; once in a process, and again only when a file has changed.
+
+    Parameters
+    ----------
+    settings : Settings
+    where : int or SiloFile
+        The silo's place in the simulated partition, or its own file.
+    name : str
+        The silo's name, which with the seed decides which rows are kept for testing.
+
+    Raises
+    ------
+    DataError
+        If the rows cannot be had, or changed while they were read.
+    """
+    if isinstance(where, int):
+        return _simulated(federation(settings)[where])
+    data = settings.data
+    if not isinstance(data, FilesData):
+        raise DataError(f"data={data.name} does not read a silo's own files.")
+    files = _signature(where)
+    now = (data.test_fraction, data.validation_fraction, settings.seed, name, files)
+    if where.path in _CACHE and _CACHE[where.path][0] == now:
+        _CACHE.move_to_end(where.path)
+        return _CACHE[where.path][1]
+    loaded = _read(where, data, settings.seed, name)
+    if _signature(where) != files:
+        raise DataError(f"A file of {where.path} changed while it was read.")
+    _CACHE[where.path] = (now, loaded)  # one for each silo: a sweep over seeds must not pile up copies
+    while len(_CACHE) > _KEPT:
+        _CACHE.popitem(last=False)
+    return loaded
+
+
+@lru_cache(maxsize=512)
+def _simulated(data: SiloData) -> Loaded:
+    features = data.train.x.shape[1]
+    return Loaded(data, np.ones(features, dtype=bool), np.zeros(features, dtype=np.float32))
+
+
+def _signature(silo: SiloFile) -> Signature:
+    files = [silo.path, silo.schema_path]
+    for section in (silo.data, silo.test):
+        if section is not None:
+            files += section.connector.files(section.source)
+    try:
+        stats = [(str(path), path.stat()) for path in files]
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
+
+
+def _read(silo: SiloFile, how: FilesData, seed: int, name: str) -> Loaded:
+    rows = _rows(silo.data)
+    if silo.test is not None:
+        data = SiloData(rows, _rows(silo.test))
+    elif len(rows) < 2:
+        raise DataError(f"{silo.path} names 1 row; at least two are needed, one to train on and one to test.")
+    else:
+        data = split(rows, how.test_fraction, stream(seed, "split", name))
+    data = hold_out(data, how.validation_fraction, stream(seed, "validation", name))
+    if silo.schema.target.kind == "classification" and len(np.unique(rows.y)) == 1:
+        LOG.warning("%s: all rows are of one class; the silo can take part, but learns little by itself", silo.path)
+    every = {"train": data.train, "test": data.test, "validation": data.validation}
+    arrays = {f"{part}/{side}": getattr(rows, side) for part, rows in every.items() if rows for side in ("x", "y")}
+    return Loaded(data, silo.schema.numeric, _impute(silo.schema), fingerprint(arrays))
+
+
+def _rows(section: Section) -> Rows:
+    raw = section.connector.read(section.source)
+    where = f"{section.source.entry.file} ({section.source.entry.key})"
+    return to_rows(raw, section.source.schema, section.missing, section.missing_in, where)
+
+
+def _impute(schema: Schema) -> np.ndarray:
+    """Return the public constants for missing values, scaled as the columns are; categories have zeros."""
+    if schema.image is not None:
+        return np.zeros(schema.features, dtype=np.float32)
+    parts = [
+        [2.0 * (column.impute - column.low) / (column.high - column.low) - 1.0]
+        if isinstance(column, Numeric)
+        else [0.0] * len(column.categories)
+        for column in schema.columns
+    ]
+    return np.concatenate(parts).astype(np.float32)

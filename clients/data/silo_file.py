@@ -1,0 +1,140 @@
+"""A silo's own file, ``silo.yaml``: where its rows are and how they are read. It never leaves the silo.
+
+::
+
+    name: cleveland              # what the silo is called in reports
+    schema: schema.yaml          # the agreed form of the rows; beside this file by default
+    data:
+      connector: csv
+      path: processed.cleveland.data
+      names: [age, sex, num]     # keys of the connector
+      missing: ["?"]             # marks of a missing value, in every column
+      missing_in: {chol: [0]}    # and in one column
+    test:                        # rows kept for testing; without it a share of `data`
+      connector: csv
+      path: test.csv
+    plugins: [my_connector]      # what the operator has installed and approves
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from quire.clients.data.connectors import Connector, Source, connector_of
+from quire.clients.strict_yaml import Entry, read_yaml
+from quire.clients.tasks.schema import Label, Schema, read_schema
+from quire.errors import DataError
+
+SCHEMA_FILE = "schema.yaml"
+#: In a simulation by Flower: names the folder of silo files to every node.
+SILOS_VARIABLE = "QUIRE_SILOS"
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """Where some rows are: a connector with its source, and the marks of missing values."""
+
+    connector: Connector
+    source: Source
+    missing: tuple[Label, ...]
+    missing_in: dict[str, tuple[Label, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class SiloFile:
+    """What a ``silo.yaml`` says."""
+
+    path: Path
+    name: str | None
+    schema_path: Path
+    schema: Schema
+    data: Section
+    test: Section | None
+    plugins: tuple[str, ...]
+
+
+def read_silo(path: Path) -> SiloFile:
+    """Read a ``silo.yaml`` and the schema that it names; neither is parsed again unless it has changed.
+
+    Raises
+    ------
+    DataError
+        If one of them cannot be read, or says something that it cannot say.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    root = _root(path, status.st_size, status.st_mtime_ns)
+    found = root.mapping(["data"], ["name", "schema", "test", "plugins"])
+    schema_path = path.parent / (found["schema"].text() if "schema" in found else SCHEMA_FILE)
+    return _silo(root, schema_path, read_schema(schema_path))
+
+
+def silo_files(folder: Path) -> tuple[Path, ...]:
+    """Return the silos' files in a folder, all ``*.yaml`` but the schema, in natural order of their names.
+
+    Raises
+    ------
+    DataError
+        If the folder does not exist, or holds no schema or no silo.
+    """
+    if not folder.is_dir():
+        raise DataError(
+            f"There is no folder {folder}: silos=FOLDER names one with {SCHEMA_FILE} and a YAML file per silo."
+        )
+    if not (folder / SCHEMA_FILE).is_file():
+        raise DataError(f"The folder {folder} has no {SCHEMA_FILE}, the agreed form of the rows.")
+    found = [path for path in folder.glob("*.yaml") if path.name != SCHEMA_FILE and path.is_file()]
+    if not found:
+        raise DataError(f"The folder {folder} has no YAML file of a silo beside {SCHEMA_FILE}.")
+    return tuple(
+        sorted(
+            found,
+            key=lambda path: [
+                (part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", path.stem)
+            ],
+        )
+    )
+
+
+@lru_cache(maxsize=512)
+def _root(path: Path, size: int, changed: int) -> Entry:
+    return read_yaml(path)
+
+
+@lru_cache(maxsize=512)
+def _silo(root: Entry, schema_path: Path, schema: Schema) -> SiloFile:
+    found = root.mapping(["data"], ["name", "schema", "test", "plugins"])
+    name = found["name"].text() if "name" in found else None
+    if name is not None and not _NAME.fullmatch(name):
+        found["name"].fail("'name' must be at most 32 lower-case letters, digits and dashes, and begin with a letter")
+    plugins = found["plugins"].texts() if "plugins" in found else ()
+    data = _section(found["data"], schema, plugins)
+    test = _section(found["test"], schema, plugins) if "test" in found else None
+    return SiloFile(root.file, name, schema_path, schema, data, test, plugins)
+
+
+def _section(entry: Entry, schema: Schema, plugins: tuple[str, ...]) -> Section:
+    found = entry.entries()
+    if "connector" not in found:
+        entry.fail(f"'{entry.key}' lacks the key 'connector'")
+    name = found["connector"].text()
+    try:
+        connector = connector_of(name, plugins)
+    except DataError as error:
+        found["connector"].fail(f"'{name}' is none of Quire's connectors, and no plug-in to be used: {str(error)[:-1]}")
+    found = entry.mapping(["connector"], ["missing", "missing_in", *sorted(connector.keys)])
+    missing_in = (
+        {key: item.labels() for key, item in found["missing_in"].entries().items()} if "missing_in" in found else {}
+    )
+    for column in missing_in:
+        if column not in {known.name for known in schema.columns}:
+            found["missing_in"].fail(f"the schema has no column '{column}'")
+    options = {key: item for key, item in found.items() if key in connector.keys}
+    missing = found["missing"].labels() if "missing" in found else ()
+    return Section(connector, Source(entry, options, schema), missing, missing_in)

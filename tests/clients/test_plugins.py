@@ -1,0 +1,147 @@
+"""What an operator adds: a real package, installed into a folder of its own, approved by name."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+import quire
+from quire.clients.data.connectors import Connector
+from quire.clients.plugins import CONNECTORS, load_plugin
+from quire.clients.tasks import task_of
+from quire.conf.compose import compose
+from quire.errors import DataError
+from quire.privacy.randomness import stream
+
+CODE = """
+import numpy as np
+from quire.clients.data.connectors import Connector, Raw
+
+
+def read(source):
+    rows = source.plain()["rows"]
+    return Raw({name: np.arange(rows) % 2 if name == "sick" else np.array(["some"] * rows, dtype=object)
+                if name == "pain" else np.linspace(100, 200, rows) for name in source.wanted})
+
+
+made_up = Connector("made_up", frozenset({"rows"}), read)
+liar = made_up
+number = 5
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Lay a package out as pip would, in a folder on the path."""
+    site = tmp_path / "site"
+    monkeypatch.syspath_prepend(str(site))
+
+    def lay_out(
+        entries: str, package: str = "quire_made_up", code: str = CODE, group: str = "quire.connectors"
+    ) -> None:
+        info = site / f"{package}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (site / f"{package}.py").write_text(textwrap.dedent(code), encoding="utf-8")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{entries}\n", encoding="utf-8")
+        monkeypatch.delitem(sys.modules, package, raising=False)
+
+    yield lay_out
+    sys.modules.pop("quire_made_up", None)
+
+
+def test_an_approved_connector_reads_rows(install, home):
+    install("made_up = quire_made_up:made_up")
+    home.silo("{connector: made_up, rows: 20}", "plugins: [made_up]")
+    data = home.load().data
+    assert len(data.train) + len(data.test) == 20
+    home.silo("{connector: made_up, rows: 20, path: x}", "plugins: [made_up]")
+    with pytest.raises(DataError, match="'data' has no key 'path'; there are connector, missing, missing_in, rows"):
+        home.load()
+
+
+def test_installed_is_not_approved_and_approved_is_not_installed(install, home):
+    home.silo("{connector: made_up, rows: 20}", "plugins: [made_up]")
+    with pytest.raises(DataError, match=r"\(quire\.connectors\) is not installed here"):
+        home.load()
+    install("made_up = quire_made_up:made_up")
+    home.silo("{connector: made_up, rows: 20}", "plugins: [another]")
+    with pytest.raises(DataError, match=r"is not approved: the operator adds it to 'plugins' in silo\.yaml"):
+        home.load()
+    assert "quire_made_up" not in sys.modules, "what is not approved must not even be imported"
+
+
+@pytest.mark.parametrize(
+    ("entry", "name", "words"),
+    [
+        ("liar = quire_made_up:liar", "liar", "calls itself 'made_up': a plug-in must bear the name"),
+        ("number = quire_made_up:number", "number", "is not a Connector"),
+        ("gone = quire_made_up:gone", "gone", r"cannot be loaded \(AttributeError\)"),
+        ("lost = no_such_module:x", "lost", r"cannot be loaded \(ModuleNotFoundError\)"),
+    ],
+)
+def test_a_plugin_that_is_not_what_it_says(install, entry, name, words):
+    install(entry)
+    with pytest.raises(DataError, match=words):
+        load_plugin(CONNECTORS, name, Connector, [name])
+
+
+def test_a_plugin_installed_by_two_packages(install):
+    install("made_up = quire_made_up:made_up")
+    install("made_up = quire_other:made_up", package="quire_other")
+    with pytest.raises(DataError, match="installed by more than one package"):
+        load_plugin(CONNECTORS, "made_up", Connector, ["made_up"])
+
+
+def test_no_plugin_takes_the_place_of_a_connector_of_quires_own(install, home):
+    install("csv = quire_made_up:made_up")
+    home.silo("{connector: csv, path: rows.csv}", "plugins: [csv]")
+    assert home.read().data.connector.read.__module__ == "quire.clients.data.connectors.csv_file"
+
+
+# ------------------------------------------------------------------------------------------------ models
+MODEL = """
+from torch import nn
+from quire.clients.tasks.models import Model
+
+
+def build(inputs, outputs, image):
+    return nn.Sequential(nn.Linear(inputs, 3), nn.LayerNorm(3), nn.ReLU(), nn.Linear(3, outputs))
+
+
+mine = Model("mine", build)
+normed = Model("normed", lambda inputs, outputs, image: nn.Sequential(nn.BatchNorm1d(inputs), nn.Linear(inputs, 1)))
+"""
+OVERRIDES = (
+    "task=breast_cancer partition.silos=3 partition.alpha=1 strategy.rounds=2 task.model=plugin task.plugin=mine"
+)
+
+
+def test_a_model_of_ones_own(install, monkeypatch, tmp_path):
+    install("mine = quire_made_up:mine\nnormed = quire_made_up:normed", code=MODEL, group="quire.models")
+    monkeypatch.delenv("QUIRE_PLUGINS", raising=False)
+    with pytest.raises(DataError, match=r"is not approved: .* at a server to QUIRE_PLUGINS"):
+        quire.run(OVERRIDES, tmp_path / "refused")
+    monkeypatch.setenv("QUIRE_PLUGINS", "other, mine, normed")
+    first = quire.run(OVERRIDES, tmp_path / "a")
+    assert quire.run(OVERRIDES, tmp_path / "b").model == first.model
+    assert set(load_file(tmp_path / "a" / "model.safetensors")) == {
+        f"{layer}.{part}" for layer in (0, 1, 3) for part in ("weight", "bias")
+    }
+    normed = task_of(compose(OVERRIDES.replace("plugin=mine", "plugin=normed")))
+    with pytest.raises(ValueError, match=r"there is no rule for the first value of '0\.weight'"):
+        normed.initial_arrays(stream(1, "model"))
+
+
+def test_a_silo_uses_only_models_that_its_own_file_approves(install, monkeypatch, home):
+    install("mine = quire_made_up:mine", code=MODEL, group="quire.models")
+    monkeypatch.setenv("QUIRE_PLUGINS", "mine")  # the server's approval is not the silo's
+    settings = compose("task=tabular task.model=plugin task.plugin=mine")
+    with pytest.raises(DataError, match="is not approved"):
+        task_of(settings, home.read().schema, home.read().plugins)
+    home.silo("{connector: csv, path: rows.csv}", "plugins: [mine]")
+    assert task_of(settings, home.read().schema, home.read().plugins).features == 4
