@@ -136,6 +136,7 @@ def test_evaluation_happens_as_often_as_asked_and_after_the_last_round():
     diary = Diary()
     FedAvg(min_silos=2, fraction_evaluate=0.0).start(grid(), first_model(), num_rounds=2, observer=diary)
     assert [report.evaluate for report in diary.reports] == [None, None]
+    assert [report.failed for report in diary.reports] == [[], []]  # nobody was asked, so nobody failed to answer
 
 
 def test_who_took_part_and_what_crossed_the_wire_is_counted():
