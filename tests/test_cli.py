@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import command_line
 
-from quire import cli
 from quire.strategies.folder import read_about
 
 SMALL = ["partition=iid", "partition.silos=3", "strategy.rounds=2"]
@@ -20,18 +20,7 @@ SMALL = ["partition=iid", "partition.silos=3", "strategy.rounds=2"]
 def quire(tmp_path, monkeypatch, capsys):
     """Call the command line in an empty folder; return exit status, standard output and error output."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["quire", *args])
-        try:
-            status = cli.main()
-        except SystemExit as end:
-            status = end.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return status or 0, out, err
-
-    return call
+    return command_line(monkeypatch, capsys)
 
 
 def one_sentence(err):

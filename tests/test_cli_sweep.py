@@ -12,8 +12,8 @@ import time
 
 import pytest
 import yaml
+from command_line import command_line
 
-from quire import cli
 from quire.strategies.folder import read_about
 
 SMALL = ["partition=iid", "partition.silos=3", "strategy.rounds=2", "output.baselines=false", "output.report=false"]
@@ -32,18 +32,7 @@ joblib, optuna = plugin("hydra_joblib_launcher"), plugin("hydra_optuna_sweeper")
 def quire(tmp_path, monkeypatch, capsys):
     """Call the command line in an empty folder; return exit status, standard output and error output."""
     monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["quire", *args])
-        try:
-            status = cli.main()
-        except SystemExit as end:
-            status = end.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return status or 0, out, err
-
-    return call
+    return command_line(monkeypatch, capsys)
 
 
 def models(folder, jobs):

@@ -3,12 +3,12 @@
 import json
 import os
 import signal
-import sys
 
 import pytest
+from command_line import command_line
 
 import quire
-from quire import cli, compose
+from quire import compose
 from quire.errors import RunFailed, SettingsError
 from quire.simulation.inline import run_inline
 from quire.simulation.launch import launch
@@ -245,15 +245,8 @@ def test_what_silos_remember_cannot_be_made_up(tmp_path):
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["quire", "run", *args])
-        try:
-            status = cli.main()
-        except SystemExit as end:
-            status = end.code
-        return status or 0, *capsys.readouterr()
-
-    return call
+    call = command_line(monkeypatch, capsys)
+    return lambda *args: call("run", *args)
 
 
 def test_the_command_line_resumes_and_shows_only_what_is_new(tmp_path, command):
