@@ -12,7 +12,7 @@ from quire.errors import Interrupted, QuireError
 
 app = typer.Typer(
     name="quire",
-    help="Federated learning for consortia: the server learns the noisy sum and nothing else.",
+    help="Federated learning for consortia, on Flower. A run protects nothing yet beyond keeping records at home.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
