@@ -1,4 +1,7 @@
-"""Write ``docs/benchmarks.md`` from what ``benchmarks/run_all.py`` has measured and kept in ``runs/bench/``."""
+"""Write ``docs/benchmarks.md`` from what ``benchmarks/run_all.py`` has measured and kept in ``runs/bench/``.
+
+``python benchmarks/render.py`` writes it anew: the section of a benchmark without figures there stays as it stands.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,24 @@ a figure reaches its goal; what does not, stays and says so. A goal is what the 
 
 def write_page(names: list[str]) -> Path:
     """Write the page with one section for each benchmark, in the order given."""
-    sections = [HEAD, *(section(name) for name in names)]
+    kept = sections_of_page()
+    measured = {name for name in names if (RESULTS / f"{name}.about.json").is_file()}
+    sections = [HEAD, *(section(name) if name in measured else kept[heading(name)] for name in names)]
     PAGE.write_text("\n".join(sections), encoding="utf-8")
     return PAGE
+
+
+def heading(name: str) -> str:
+    """Return the title of a benchmark's section."""
+    return name.capitalize().replace("_", " ")
+
+
+def sections_of_page() -> dict[str, str]:
+    """Return the sections of the page as it stands, by title."""
+    if not PAGE.is_file():
+        return {}
+    parts = ("\n" + PAGE.read_text(encoding="utf-8")).split("\n## ")[1:]
+    return {part.splitlines()[0]: f"## {part.rstrip()}\n" for part in parts}
 
 
 def section(name: str) -> str:
@@ -38,8 +56,11 @@ def section(name: str) -> str:
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     made = f"`{about['command']}`, {about['date']}, {about['seconds']:.0f} s. {about['machine']}."
     description = str(about["description"]).replace("``", "`")
-    return f"## {name.capitalize()}\n\n{description}\n\n{made}\n\n{table}\n"
+    return f"## {heading(name)}\n\n{description}\n\n{made}\n\n{table}\n"
 
 
 if __name__ == "__main__":
-    write_page(sorted(path.name.removesuffix(".about.json") for path in RESULTS.glob("*.about.json")))
+    from run_all import BENCHMARKS
+
+    known = sections_of_page()
+    write_page([name for name in BENCHMARKS if heading(name) in known or (RESULTS / f"{name}.about.json").is_file()])

@@ -19,7 +19,7 @@ import harness
 import render
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ["accuracy", "simulation"]
+BENCHMARKS = ["accuracy", "data_sets", "simulation"]
 
 
 def run(name: str, folder: Path, quick: bool) -> int:
