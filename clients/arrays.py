@@ -21,6 +21,7 @@ Arrays = dict[str, np.ndarray]
 
 _STYPE = "numpy.ndarray"
 # A version 1.0 header as NumPy writes it for a plain array, and nothing else that its parser would accept.
+_MAX_DIMENSIONS, _MAX_SIDE = 32, 2**40
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '(?P<dtype>[<|][a-z][1-8])', 'fortran_order': (?P<fortran>True|False), "
     rb"'shape': \((?P<shape>(?:[0-9]{1,18}, ?)*(?:[0-9]{1,18})?)\), \} {0,63}\n",
@@ -106,5 +107,7 @@ def _decode_one(name: str, array: Array) -> np.ndarray:
     shape = tuple(int(side) for side in header["shape"].split(b",") if side.strip())
     if len(data) - header.end() != math.prod(shape) * dtype.itemsize:
         raise MalformedArray(f"'{name}' has a shape that does not fit its bytes")
+    if len(shape) > _MAX_DIMENSIONS or max(shape, default=0) > _MAX_SIDE:
+        raise MalformedArray(f"'{name}' has a shape that no array has")
     view = np.frombuffer(data, dtype=dtype, offset=header.end())
     return view.reshape(shape, order="F" if header["fortran"] == b"True" else "C")

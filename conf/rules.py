@@ -25,7 +25,7 @@ from quire.errors import SettingsError
 FAULT_KINDS = ("drop", "delay", "error")
 FAULT_STAGES = ("query", "train", "evaluate")
 MAX_DELAY = 86_400
-MAX_CELLS = 2_000_000_000
+MAX_CELLS = 200_000_000
 ROWS = {"breast_cancer": 569, "digits": 1797, "diabetes": 442}
 # What each task learns from; for data=sklearn the data set of the same name.
 _HOMES = {"synthetic": SyntheticData, "tabular": FilesData, "images": FilesData}
@@ -115,6 +115,8 @@ def _enough_rows(settings: Settings) -> None:
             f"data={data.name} has {rows} rows, too few to give {fewest} to each of partition.silos={partition.silos}: "
             "take fewer silos."
         )
+    if isinstance(data, SyntheticData) and data.classes > data.rows:
+        raise SettingsError(f"data.classes={data.classes} is more than data.rows={data.rows}: lower it.")
     if isinstance(data, SyntheticData) and data.rows * data.features > MAX_CELLS:
         raise SettingsError(
             f"data.rows={data.rows} times data.features={data.features} is more than {MAX_CELLS} numbers: lower one."

@@ -41,7 +41,7 @@ def launch(settings: Settings, folder: Path, console: Console | None = None, res
     """
     console = console or Console()
     if resume:
-        already = _take_up(folder)
+        already = _take_up(folder, settings)
     else:
         check_folder(folder)
         already = 0
@@ -79,12 +79,20 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def _take_up(folder: Path) -> int:
-    """Cut an unfinished run back to its last checkpoint; return the bytes of its journal that stay."""
+def _take_up(folder: Path, settings: Settings) -> int:
+    """Cut an unfinished run back to its last checkpoint; return the bytes of its journal that stay.
+
+    Whatever may refuse it comes first: a run that cannot go on is left as it was.
+    """
+    from quire.clients.code import code_hash
+    from quire.simulation.silos import local_silos
     from quire.strategies.folder import RunFolder
+
+    local_silos(settings)
 
     unfinished = RunFolder(folder, reopen=True)
     try:
+        unfinished.check_same(settings, settings, code_hash())
         unfinished.resume()
     finally:
         unfinished.close()

@@ -14,9 +14,15 @@ from quire.strategies.rounds import Algorithm, Arrays, RoundState
 
 def moved(model: Arrays, direction: Arrays, step: float) -> Arrays:
     """Return the model moved along a direction: summed in float64, rounded once to the model's dtype."""
-    return {
-        name: (array.astype(np.float64) + step * direction[name]).astype(array.dtype) for name, array in model.items()
-    }
+    result = {}
+    for name, array in model.items():
+        new = array.astype(np.float64) + step * direction[name]
+        if array.dtype.kind in "iu":  # a counter among a model's buffers
+            limits = np.iinfo(array.dtype)
+            new = np.clip(np.rint(new), limits.min, limits.max)
+        with np.errstate(over="ignore"):  # the strategy looks for values that are not finite
+            result[name] = new.astype(array.dtype)
+    return result
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,10 @@ class Normalised(Averaging):
     def reply_form(self, model: Arrays) -> Arrays:
         """The model's arrays, and the length of the course."""
         return {**model, STEPS: np.zeros((), np.float64)}
+
+    def objection(self, update: Arrays) -> str | None:
+        """A course has a positive length, and no silo takes a thousand million steps."""
+        return None if 0.0 < float(update[STEPS]) <= 1e9 else "its number of steps cannot be"
 
     def step(self, state: RoundState, mean: Arrays, share: float) -> RoundState:
         """Return the model moved by the mean normalised update, as far as the mean course is long."""

@@ -78,7 +78,7 @@ class Checkpoints:
         }
         sync = time.perf_counter() - self._synced >= _SECONDS_BETWEEN_SYNCS
         replace(self._folder / name, content, sync)
-        replace(self._folder / _LATEST, json.dumps(latest).encode(), sync)
+        replace(self._folder / _LATEST, json.dumps(latest, allow_nan=False).encode(), sync)
         if sync:
             replace(self._folder / _SYNCED, json.dumps(latest).encode())
             self._synced, self._synced_name = time.perf_counter(), name

@@ -154,4 +154,4 @@ def _wait_for_nodes(grid: Grid, expected: int, join_timeout: float, simulated: b
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts hospital-2 before hospital-10."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]

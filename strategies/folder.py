@@ -22,7 +22,7 @@ from typing import Any
 import quire
 from quire.clients.arrays import fingerprint
 from quire.conf.schema import Settings
-from quire.errors import SettingsError
+from quire.errors import RunFailed, SettingsError
 from quire.strategies.checkpoint import Checkpoint, Checkpoints, replace, safetensors
 from quire.strategies.rounds import Arrays, RoundState
 from quire.strategies.strategy import RoundReport
@@ -145,6 +145,28 @@ class RunFolder:
                 f"The run in '{self.path}' was started with other code than is here now: it would not end with the "
                 "same model; start it anew."
             )
+
+    def hold_to(self, what: str, value: Any) -> None:
+        """Note what a run began with; refuse to go on where it has become something else.
+
+        Parameters
+        ----------
+        what : str
+            For example the silos, by name and in order.
+        value : object
+            Of a kind that JSON holds exactly.
+
+        Raises
+        ------
+        RunFailed
+            If a resumed run began with another value.
+        """
+        held = self._about.setdefault("held_to", {})
+        if what in held and held[what] != value:
+            shown = f" ({', '.join(held[what])})" if what == "silos" else ""
+            raise RunFailed(f"This run began with other {what}{shown}: it can only go on with those.")
+        held[what] = value
+        self._write_about()
 
     def resume(self) -> Checkpoint | None:
         """Take up a reopened run: cut its journal back to the last checkpoint and mark it as running.

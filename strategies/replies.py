@@ -6,8 +6,10 @@ that are gone, and puts its own id there.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,10 +22,15 @@ from quire.clients.tasks.moments import usable
 from quire.strategies.rounds import Update
 
 Silos = dict[int, str]
+
+LOG = logging.getLogger("quire.strategies")
 Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 
 # Beyond this a weight is a mistake or an attack: no silo has a thousand billion rows.
 _MAX_WEIGHT = 1e12
+
+# What is journalled, logged and shown to the operator under a silo's own name for it.
+_METRIC_NAME, _MAX_METRICS = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,63}"), 64
 
 # Flower's own error codes, for a node or a process that is gone.
 _FLOWER_CODES: dict[int, tuple[str, str]] = {
@@ -107,6 +114,8 @@ def read_identities(
             silos[node] = name
         except Unusable as why:
             failed.append(Failure(f"node {node}", contract.QUERY, why.code, why.words))
+        except Exception:  # as below
+            failed.append(_unreadable(f"node {node}", contract.QUERY))
     return silos, failed
 
 
@@ -125,10 +134,10 @@ def read_moments(
             if not usable(parts, features):
                 raise Unusable("bad_moments", "its moments cannot be those of its features")
             good[silos[node]] = parts
-        except MalformedArray:
-            failed.append(Failure(silos[node], contract.QUERY, "malformed", "its arrays cannot be read"))
         except Unusable as why:
             failed.append(Failure(silos[node], contract.QUERY, why.code, why.words))
+        except Exception:  # arrays that cannot be read, or whatever else a reply stumbles over
+            failed.append(_unreadable(silos[node], contract.QUERY))
     return good, failed
 
 
@@ -139,6 +148,7 @@ def read_train_replies(
     model: Arrays,
     code_hash: str | None,
     form: Arrays | None = None,
+    objection: Callable[[Arrays], str | None] = lambda update: None,
 ) -> tuple[list[TrainReply], list[Failure]]:
     """Check the answers to ``train``.
 
@@ -155,6 +165,8 @@ def read_train_replies(
         The code that replies must come from; None takes any (a foreign app, replying with whole models).
     form : dict of str to numpy.ndarray, optional
         Arrays whose names, shapes and dtypes updates must have; by default those of the model.
+    objection : callable
+        Says, in words, what the strategy has against an update; None if nothing.
 
     Returns
     -------
@@ -172,10 +184,14 @@ def read_train_replies(
             arrays, received = _update(
                 _of_kind(content, ArrayRecord), model, form or model, strict=code_hash is not None
             )
+            if (words := objection(arrays)) is not None:
+                raise Unusable("impossible_update", words)
             weight, metrics = _metrics(_of_kind(content, MetricRecord))
             good.append(TrainReply(Update(silos[node], arrays, weight), metrics, received))
         except Unusable as why:
             failed.append(Failure(silos[node], contract.TRAIN, why.code, why.words))
+        except Exception:  # whatever a reply stumbles over, it is that silo's dropout and not the end of the run
+            failed.append(_unreadable(silos[node], contract.TRAIN))
     return good, failed
 
 
@@ -193,18 +209,28 @@ def read_evaluate_replies(
             good.append(EvaluateReply(silos[node], weight, metrics))
         except Unusable as why:
             failed.append(Failure(silos[node], contract.EVALUATE, why.code, why.words))
+        except Exception:  # as above
+            failed.append(_unreadable(silos[node], contract.EVALUATE))
     return good, failed
 
 
 def weighted_mean(parts: Iterable[tuple[float, Mapping[str, float]]]) -> dict[str, float]:
     """Average metrics by weight, each over those silos that report it."""
-    totals: dict[str, float] = {}
+    parts = list(parts)
     weights: dict[str, float] = {}
     for weight, metrics in parts:
-        for name, value in metrics.items():
-            totals[name] = totals.get(name, 0.0) + weight * value
+        for name in metrics:
             weights[name] = weights.get(name, 0.0) + weight
-    return {name: totals[name] / weights[name] for name in totals}
+    means = dict.fromkeys(weights, 0.0)
+    for weight, metrics in parts:
+        for name, value in metrics.items():
+            means[name] += weight / weights[name] * value  # the share first: a mean of finite numbers stays finite
+    return means
+
+
+def _unreadable(silo: str, stage: str) -> Failure:
+    LOG.exception("the reply of %s to %s cannot be read", silo, stage)
+    return Failure(silo, stage, "malformed", "its reply cannot be read")
 
 
 def _by_node(
@@ -274,24 +300,27 @@ def _update(records: Mapping[str, ArrayRecord], model: Arrays, form: Arrays, str
             raise Unusable("wrong_shape", f"its array '{key}' has the shape {arrays[key].shape}, not {array.shape}")
         if arrays[key].dtype != array.dtype:
             raise Unusable("wrong_dtype", f"its array '{key}' has the dtype {arrays[key].dtype}, not {array.dtype}")
+        if array.dtype == np.bool_:
+            raise Unusable("wrong_dtype", f"its array '{key}' holds truth values, of which there is no mean")
         if not np.isfinite(arrays[key]).all():
             raise Unusable("not_finite", f"its array '{key}' holds values that are not finite")
     ordered = {key: arrays[key] for key in form}
-    if whole:
-        ordered = {key: array - model[key] for key, array in ordered.items()}
+    if whole:  # in float64, where neither small integers wrap around nor large numbers overflow
+        ordered = {key: array.astype(np.float64) - model[key].astype(np.float64) for key, array in ordered.items()}
     return ordered, byte_size(record)
 
 
 def _metrics(records: Mapping[str, MetricRecord]) -> tuple[float, dict[str, float]]:
-    """Return weight and metrics of a reply; lists are not metrics and are left aside."""
+    """Return weight and metrics of a reply; lists, and names that nobody would give a metric, are left aside."""
     if len(records) != 1:
         raise Unusable("wrong_records", "its reply does not hold exactly one set of metrics")
     metrics = next(iter(records.values()))
     weight = metrics.get(contract.NUM_EXAMPLES)
     if not isinstance(weight, (int, float)) or not 0 < weight <= _MAX_WEIGHT:
         raise Unusable("bad_weight", f"its weight '{contract.NUM_EXAMPLES}' is not a positive, finite number")
-    scalars = {name: value for name, value in metrics.items() if not isinstance(value, list)}
+    named = {name: metrics[name] for name in list(metrics)[:_MAX_METRICS] if _METRIC_NAME.fullmatch(name)}
+    scalars = {name: value for name, value in named.items() if not isinstance(value, list)}
     if any(not math.isfinite(value) for value in scalars.values()):
         raise Unusable("not_finite", "its metrics hold values that are not finite")
-    del scalars[contract.NUM_EXAMPLES]
+    scalars.pop(contract.NUM_EXAMPLES, None)
     return float(weight), {name: float(value) for name, value in scalars.items()}

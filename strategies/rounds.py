@@ -66,6 +66,10 @@ class Algorithm:
         """Return arrays with the names, shapes and dtypes that every update must have."""
         return model
 
+    def objection(self, update: Arrays) -> str | None:
+        """Say in words why an update of the right form cannot be, or None."""
+        return None
+
     def step(self, state: RoundState, mean: Arrays, share: float) -> RoundState:
         """Move the model by the mean update and count the round.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -67,12 +68,18 @@ def main(grid: Grid, context: Context) -> None:
         _log_to_flower()
     settings = compose(str(context.run_config.get("overrides", "")))
     resume = bool(context.node_config.get(RESUME_KEY) or os.environ.get(RESUME_VARIABLE))
-    folder = RunFolder(_folder(context), reopen=resume)
-    LOG.info("Results go to %s", folder.path)
-    if resume:
-        folder.check_same(compose(read_overrides(folder.path)), settings, CODE_HASH)
-    else:
-        folder.begin(settings, runtime=_runtime(grid), code_hash=CODE_HASH)
+    with closing(RunFolder(_folder(context), reopen=resume)) as folder:
+        LOG.info("Results go to %s", folder.path)
+        if resume:
+            folder.check_same(compose(read_overrides(folder.path)), settings, CODE_HASH)
+        else:
+            folder.begin(settings, runtime=_runtime(grid), code_hash=CODE_HASH)
+        _run(grid, context, settings, folder, resume)
+        LOG.info("Results are in %s", folder.path)
+
+
+def _run(grid: Grid, context: Context, settings: Settings, folder: RunFolder, resume: bool) -> None:
+    """Federate, and write into the folder how it ended, however it ends."""
     try:
         _federate(grid, settings, _schema(context, settings), folder, folder.resume() if resume else None)
     except KeyboardInterrupt:
@@ -85,7 +92,6 @@ def main(grid: Grid, context: Context) -> None:
         folder.finish("failed", f"An unexpected error stopped the run: {type(error).__name__}; see the log.")
         raise
     folder.finish("completed")
-    LOG.info("Results are in %s", folder.path)
 
 
 def _federate(
@@ -108,6 +114,9 @@ def _federate(
         features, minimum = numeric_features(settings, schema), settings.strategy.min_silos
         statistics, roster = agree_on_statistics(grid, roster, features, minimum, settings.strategy.deadline)
         told = as_config(statistics)
+        folder.hold_to("statistics", {key: list(told[key]) for key in told})  # type: ignore[arg-type]
+    folder.hold_to("silos", roster.names)
+    folder.hold_to("schema", schema.sha256 if schema is not None else None)
     if strategy.algorithm.silos_remember:
         _keep_silo_memory(grid, folder, checkpoint)
     if checkpoint is not None:

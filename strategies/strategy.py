@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -26,6 +27,9 @@ from quire.strategies.replies import Failure, read_evaluate_replies, read_train_
 from quire.strategies.rounds import Aggregator, Algorithm, RoundState, advance
 
 LOG = logging.getLogger("quire.strategies")
+
+# Keys of a silo's entry in the journal that its scores must not overwrite.
+_ABOUT_TRAINING = ("rows", "train_loss")
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -93,6 +97,7 @@ class FederatedStrategy(Strategy):
         self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
         self.evaluate_every, self.min_silos, self.seed = evaluate_every, min_silos, seed
         self.roster: Roster | None = None
+        self._enrolled, self._join_timeout = False, 3600.0
         self.report = RoundReport(0)
         self._state = RoundState(0, {})
         self._sent: list[Message] = []
@@ -118,7 +123,13 @@ class FederatedStrategy(Strategy):
         roster = self.roster or Roster({})
         model = self._state.model
         good, failed = read_train_replies(
-            self._sent, replies, roster.silos, model, roster.code_hash, self.algorithm.reply_form(model)
+            self._sent,
+            replies,
+            roster.silos,
+            model,
+            roster.code_hash,
+            self.algorithm.reply_form(model),
+            self.algorithm.objection,
         )
         report = self.report
         report.replied = [reply.update.silo for reply in good]
@@ -127,19 +138,26 @@ class FederatedStrategy(Strategy):
         if len(good) < self.min_silos:
             return None, None
         started = time.perf_counter()
-        self._state = advance(
+        state = advance(
             self._state,
             [reply.update for reply in good],
             self.algorithm,
             self.aggregator,
             share=len(good) / len(roster.silos),
         )
+        if not all(np.isfinite(array).all() for array in state.model.values()):
+            # Raised before anybody is told of this state, so that the last good one stays the last.
+            raise RunFailed(
+                f"Round {server_round} failed: the mean of {len(good)} finite updates moves the model to values that "
+                "are not finite; one of the silos sends updates beyond all measure."
+            )
+        self._state = state
         report.seconds["aggregate"] = time.perf_counter() - started
         report.train = weighted_mean((reply.update.weight, reply.metrics) for reply in good)
         for reply in good:
             about = report.silos.setdefault(reply.update.silo, {})
-            about["rows"] = reply.update.weight
             about.update({key.replace("-", "_"): value for key, value in reply.metrics.items()})
+            about["rows"] = reply.update.weight
         return encode(self._state.model), MetricRecord(dict(report.train))
 
     def configure_evaluate(
@@ -160,8 +178,8 @@ class FederatedStrategy(Strategy):
         self.report.failed += failed
         for reply in good:
             about = self.report.silos.setdefault(reply.silo, {})
+            about.update({key: value for key, value in reply.metrics.items() if key not in _ABOUT_TRAINING})
             about["test_rows"] = reply.weight
-            about.update(reply.metrics)
         if not good:
             return None
         self.report.evaluate = weighted_mean((reply.weight, reply.metrics) for reply in good)
@@ -209,7 +227,7 @@ class FederatedStrategy(Strategy):
         evaluate_fn : callable, optional
             Scores the global model at the server, before the first round and after each.
         roster : Roster, optional
-            Who may take part. Without one: the nodes that the grid knows in the first round.
+            Who may take part. Without one: in each round the nodes that have joined, at least ``min_silos``.
         observer : Observer, optional
             Told of every completed round.
         resume_from : RoundState, optional
@@ -225,7 +243,7 @@ class FederatedStrategy(Strategy):
         RunFailed
             If a round has fewer than ``min_silos`` good replies. What the observer was told stands.
         """
-        self.roster = roster
+        self.roster, self._enrolled, self._join_timeout = roster, roster is not None, timeout
         self.summary()
         train_config, evaluate_config = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
         result = Result()
@@ -263,8 +281,16 @@ class FederatedStrategy(Strategy):
         return replies
 
     def _roster(self, grid: Grid) -> Roster:
-        if self.roster is None:
-            self.roster = Roster.of_nodes(grid.get_node_ids())
+        """Return the run's roster; without one, the nodes that are there now, once they are enough."""
+        if self.roster is None or not self._enrolled:
+            deadline = time.monotonic() + self._join_timeout
+            while len(nodes := list(grid.get_node_ids())) < self.min_silos:
+                if time.monotonic() > deadline:
+                    raise RunFailed(
+                        f"{len(nodes)} nodes joined within {self._join_timeout:g} seconds, {self.min_silos} are needed."
+                    )
+                time.sleep(0.1)
+            self.roster = Roster.of_nodes(nodes)
         return self.roster
 
     def _messages(

@@ -46,7 +46,7 @@ def load(settings: Settings, where: Where, name: str) -> Loaded:
         If the rows cannot be had, or changed while they were read.
     """
     if isinstance(where, int):
-        return _simulated(federation(settings)[where])
+        return _simulated(federation(settings))[where]
     data = settings.data
     if not isinstance(data, FilesData):
         raise DataError(f"data={data.name} does not read a silo's own files.")
@@ -64,10 +64,12 @@ def load(settings: Settings, where: Where, name: str) -> Loaded:
     return loaded
 
 
-@lru_cache(maxsize=512)
-def _simulated(data: SiloData) -> Loaded:
-    features = data.train.x.shape[1]
-    return Loaded(data, np.ones(features, dtype=bool), np.zeros(features, dtype=np.float32))
+@lru_cache(maxsize=2)  # a sweep over seeds must not pile up data sets
+def _simulated(federated: tuple[SiloData, ...]) -> tuple[Loaded, ...]:
+    features = federated[0].train.x.shape[1]
+    return tuple(
+        Loaded(data, np.ones(features, dtype=bool), np.zeros(features, dtype=np.float32)) for data in federated
+    )
 
 
 def _signature(silo: SiloFile) -> Signature:

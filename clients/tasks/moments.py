@@ -40,6 +40,9 @@ def moments(x: np.ndarray, numeric: np.ndarray) -> dict[str, np.ndarray]:
     return {COUNT: known.sum(axis=0).astype(np.float64), SUM: values.sum(axis=0), SQUARES: (values**2).sum(axis=0)}
 
 
+_MOST_ROWS = 1e12
+
+
 def usable(parts: Mapping[str, np.ndarray], features: int) -> bool:
     """Tell whether what came from a silo can be moments at all: names, shapes, and what no rows could give."""
     if set(parts) != {COUNT, SUM, SQUARES}:
@@ -50,9 +53,14 @@ def usable(parts: Mapping[str, np.ndarray], features: int) -> bool:
     if not all(np.isfinite(part).all() for part in parts.values()):
         return False
     # Scaled values lie in [-1, 1]; float32 rounds, hence the slack.
+    if not ((count >= 0).all() and (count <= _MOST_ROWS).all() and (count == np.rint(count)).all()):
+        return False
     bound = count * (1 + 1e-6)
     return bool(
-        (count >= 0).all() and (np.abs(total) <= bound).all() and (squares >= 0).all() and (squares <= bound).all()
+        (np.abs(total) <= bound).all()
+        and (squares >= 0).all()
+        and (squares <= bound).all()
+        and (total**2 <= bound * squares + 1e-6 * bound).all()  # Cauchy and Schwarz
     )
 
 

@@ -83,6 +83,14 @@ def test_a_header_cannot_claim_more_than_its_bytes_hold():
         decode(ArrayRecord({"w": Array("float32", (1,), "numpy.ndarray", data)}))
 
 
+@pytest.mark.parametrize("shape", ["1, " * 65, "0, 999999999999999999, 999999999999999999"])
+def test_a_shape_that_numpy_itself_refuses_is_malformed(shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}\n".encode()
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + (b"" if "0," in shape else b"\0" * 4)
+    with pytest.raises(MalformedArray, match="no array has"):
+        decode(ArrayRecord({"w": Array("float32", (1,), "numpy.ndarray", data)}))
+
+
 def test_the_fingerprint_sees_names_shapes_dtypes_and_bits_but_not_order():
     base = {"a": np.zeros((2, 3), np.float32), "b": np.ones(2, np.float32)}
     same = fingerprint(base)

@@ -240,3 +240,12 @@ def test_a_bomb_of_an_idx_file_is_not_unpacked(tmp_path):
     (tmp_path / "bomb.gz").write_bytes(gzip.compress(header + bytes(50_000_000)))
     with pytest.raises(DataError, match="it holds more"):
         read_idx(tmp_path / "bomb.gz")
+
+
+def test_a_row_longer_than_the_header_is_refused_and_not_read_shifted(home):
+    """As some programs write row names: without a name for their column."""
+    lines = home.folder.joinpath("rows.csv").read_text().splitlines()
+    named = "\n".join([lines[0], *(f"{place},{line}" for place, line in enumerate(lines[1:], start=1))])
+    home.write("rows.csv", named + "\n")
+    with pytest.raises(DataError, match="cannot be read as CSV"):
+        home.load()

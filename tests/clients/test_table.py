@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from quire.clients.data.connectors import Raw
 from quire.clients.data.preprocess import prepare
@@ -215,3 +216,17 @@ def test_statistics_that_keep_changing_do_not_fill_the_memory(home):
         prepare(loaded, "federated", Statistics((float(mean), 0.0), (1.0, 1.0)))
     assert len(loaded.prepared) == 1
     assert prepare(loaded, "public") is prepare(loaded, "public")
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "squares"),
+    [(1e308, -1e308, 0.0), (1e13, 0.0, 0.0), (2.5, 0.0, 1.0), (10.0, 10.0, 1.0), (-1.0, 0.0, 0.0), (4.0, 0.0, 5.0)],
+)
+def test_moments_that_no_rows_could_give_are_refused(count, total, squares):
+    parts = {COUNT: np.array([count]), SUM: np.array([total]), SQUARES: np.array([squares])}
+    assert not usable(parts, 1)
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.integers(0, 20), st.just(3)), elements=st.floats(-1, 1, width=32)))
+def test_moments_of_rows_are_always_usable(x):
+    assert usable(moments(x, np.ones(3, dtype=bool)), 3)

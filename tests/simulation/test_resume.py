@@ -223,6 +223,26 @@ def test_other_settings_and_other_code_are_refused_by_name(tmp_path, monkeypatch
         run_inline(compose(overrides), tmp_path, resume=True)
 
 
+def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path, monkeypatch):
+    overrides = failed_run(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr("quire.clients.code.code_hash", lambda: "0" * 64)
+    with pytest.raises(SettingsError, match="was started with other code"):
+        resumed(overrides, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_resumed_run_needs_the_silos_that_it_began_with(tmp_path):
+    overrides = failed_run(tmp_path)
+    about = tmp_path / "run.json"
+    assert json.loads(about.read_text())["held_to"]["silos"] == [f"hospital-{place}" for place in range(1, 5)]
+    about.write_text(about.read_text().replace("hospital-3", "hospital-9"))
+    with pytest.raises(RunFailed, match=r"began with other silos \(hospital-1, hospital-2, hospital-9, hospital-4\)"):
+        run_inline(compose(overrides), tmp_path, resume=True)
+    about.write_text(about.read_text().replace("hospital-9", "hospital-3"))
+    assert read_about(tmp_path)["status"] == "failed"
+
+
 def test_two_processes_cannot_write_one_run(tmp_path):
     failed_run(tmp_path)
     first = RunFolder(tmp_path, reopen=True)

@@ -134,3 +134,9 @@ def test_an_exchange_takes_a_reply_that_comes_during_the_wait():
     grid = FakeGrid(answers)
     threading.Timer(0.2, lambda: answers.update({1: identity("a")})).start()
     assert len(exchange(grid, [Message(RecordDict(), 1, "query")], timeout=30)) == 1
+
+
+def test_the_order_of_silos_is_total_whatever_their_names():
+    names = ["h-1", "h-01", "h-10", "h-2", "a"]
+    assert len({tuple(cohort.natural(name)) for name in names}) == len(names)
+    assert sorted(names, key=cohort.natural) == ["a", "h-01", "h-1", "h-2", "h-10"]

@@ -148,6 +148,56 @@ def test_an_identity_of_another_type_is_no_identity(silos):
     assert read_identities(sent[:1], [reply], silos.code)[1][0].code == "no_identity"
 
 
+def test_what_nobody_would_call_a_metric_is_left_aside(silos, model):
+    forged = {"x\x1b[2J\nRound 1: 5 of 5 silos replied": 1.0, "": 2.0, "a" * 65: 3.0, "val/acc": 0.5}
+    forged |= {f"m{place}": 0.0 for place in range(1000)}
+    sent = silos.sent()
+    good, failed = read_train_replies(
+        sent[:1], [silos.reply(sent[0], GOOD, metrics=forged)], silos.by_node, model, silos.code
+    )
+    assert failed == []
+    assert set(good[0].metrics) >= {"train-loss", "val/acc"}
+    assert all(name.isprintable() and 0 < len(name) <= 64 for name in good[0].metrics)
+    assert len(good[0].metrics) <= 64
+
+
+def test_a_reply_that_no_check_foresaw_is_that_silos_dropout(silos, model, caplog):
+    sent = silos.sent()
+
+    def stumble(update):
+        raise RecursionError("unforeseen")
+
+    good, failed = read_train_replies(
+        sent[:1], [silos.reply(sent[0], GOOD)], silos.by_node, model, silos.code, objection=stumble
+    )
+    assert good == []
+    assert [(failure.silo, failure.code) for failure in failed] == [("a", "malformed")]
+    assert "unforeseen" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("dtype", "new", "difference"), [(np.uint8, 3, -2.0), (np.int64, 9, 4.0), (np.float32, -3e38, -6e38)]
+)
+def test_whole_models_are_subtracted_where_nothing_wraps_or_overflows(silos, dtype, new, difference):
+    start = {"w": np.full(2, 5 if dtype != np.float32 else 3e38, dtype)}
+    sent = silos.sent()
+    reply = silos.reply(sent[0], arrays=encode({"w": np.full(2, new, dtype)}))
+    good, failed = read_train_replies(sent[:1], [reply], silos.by_node, start, None)
+    assert failed == []
+    np.testing.assert_allclose(good[0].update.arrays["w"], difference, rtol=1e-6)
+
+
+def test_truth_values_have_no_mean(silos):
+    sent = silos.sent()
+    reply = silos.reply(sent[0], arrays=encode({"w": np.ones(2, np.bool_)}))
+    _, failed = read_train_replies(sent[:1], [reply], silos.by_node, {"w": np.zeros(2, np.bool_)}, None)
+    assert failed[0].code == "wrong_dtype"
+
+
+def test_a_mean_of_finite_numbers_is_finite():
+    assert weighted_mean([(1e12, {"loss": 1e300}), (1.0, {"loss": 0.0})])["loss"] == pytest.approx(1e300)
+
+
 def test_metrics_are_averaged_by_rows_over_those_who_report_them():
     mean = weighted_mean([(1.0, {"loss": 1.0}), (3.0, {"loss": 2.0, "auc": 0.5})])
     assert mean == {"loss": 1.75, "auc": 0.5}

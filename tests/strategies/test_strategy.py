@@ -7,7 +7,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Strategy
 
-from quire import FedAvg, FedProx
+from quire import FedAvg, FedNova, FedProx
+from quire.clients.arrays import encode
 from quire.errors import RunFailed
 from quire.simulation.faults import Fault
 from quire.simulation.grid import InlineGrid
@@ -180,3 +181,76 @@ def test_impossible_options_are_refused_when_made(wrong):
         FedAvg(**wrong)
     with pytest.raises(ValueError, match="mu must be"):
         FedProx(mu=-1.0)
+
+
+def lying_app(**changes):
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        lies = changes if context.node_id == 10 else {}
+        arrays = {"0": np.full(4, 0.5, np.float32), **lies}
+        metrics = MetricRecord({"num-examples": 1, "rows": 1e9})
+        return Message(RecordDict({"update": encode(arrays), "metrics": metrics}), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message, context):
+        metrics = MetricRecord({"num-examples": 1, "rows": 1e9, "loss": 1.0})
+        return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+    return app
+
+
+def test_a_model_that_is_not_finite_is_never_told_to_anybody():
+    diary = Diary()
+    huge = {"0": np.full(4, 3.4e38, np.float32)}
+    with pytest.raises(RunFailed, match="moves the model to values that are not finite"):
+        FedAvg(min_silos=3, server_lr=9.0).start(grid(lying_app(**huge)), first_model(), num_rounds=2, observer=diary)
+    assert diary.models == []
+
+
+@pytest.mark.parametrize("steps", [-1e300, 0.0, 1e30])
+def test_a_number_of_steps_that_cannot_be_is_that_silos_dropout(steps):
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        count = steps if context.node_id == 10 else 4.0
+        update = encode({"0": np.full(4, 0.25, np.float32), "nova/steps": np.array(count)})
+        return Message(RecordDict({"update": update, "metrics": MetricRecord({"num-examples": 1})}), reply_to=message)
+
+    diary = Diary()
+    FedNova(min_silos=2, fraction_evaluate=0.0).start(grid(app), first_model(), num_rounds=1, observer=diary)
+    assert [(f.silo, f.code) for f in diary.reports[0].failed] == [("node-10", "impossible_update")]
+    assert (diary.models[0][1]["0"] == 1.0).all()
+
+
+def test_scores_cannot_overwrite_what_is_known_of_the_training():
+    diary = Diary()
+    FedAvg(min_silos=3).start(grid(lying_app()), first_model(), num_rounds=1, observer=diary)
+    assert diary.reports[0].silos["node-10"]["rows"] == 1.0
+
+
+def test_integer_buffers_are_rounded_and_not_cut():
+    from quire.strategies.algorithms import moved
+
+    model = {"n": np.array([5], np.int64), "small": np.array([250], np.uint8)}
+    new = moved(model, {"n": np.array([4.9999999]), "small": np.array([9.0])}, 1.0)
+    assert (new["n"][0], new["small"][0]) == (10, 255)
+
+
+def test_it_waits_until_enough_nodes_have_joined():
+    contexts = {node: Context(7, node, {}, RecordDict(), {}) for node in TARGETS}
+
+    class Slow(InlineGrid):
+        asked = 0
+
+        def get_node_ids(self):
+            Slow.asked += 1
+            return list(contexts)[: Slow.asked // 3]
+
+    slow = Slow(foreign_app(), contexts)
+    FedAvg(min_silos=2).start(slow, first_model(), num_rounds=1, timeout=60)
+    assert Slow.asked >= 6
+    with pytest.raises(RunFailed, match=r"3 nodes joined within 0\.3 seconds, 4 are needed"):
+        FedAvg(min_silos=4).start(grid(), first_model(), num_rounds=1, timeout=0.3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from quire.clients.data.connectors.base import Connector, Raw, Source, one_file
 from quire.errors import DataError
 
@@ -13,23 +15,32 @@ def read(source: Source) -> Raw:
     path, names = source.path(), list(source.texts("names"))
     header = source.flag("header", not names)
     try:
-        table = pd.read_csv(
-            path,
-            sep=source.text("separator", ","),
-            header=0 if header else None,
-            names=names or None,
-            dtype=str,
-            keep_default_na=False,
-            na_filter=False,
-            skipinitialspace=True,
-            encoding=source.text("encoding", "utf-8"),
-            engine="c" if len(source.text("separator", ",")) == 1 else "python",
-            index_col=False,
-            on_bad_lines="error",
-        )
+        with warnings.catch_warnings():
+            # A row that is longer than the header would be read shifted by a column, with a warning only.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                sep=source.text("separator", ","),
+                header=0 if header else None,
+                names=names or None,
+                dtype=str,
+                keep_default_na=False,
+                na_filter=False,
+                skipinitialspace=True,
+                encoding=source.text("encoding", "utf-8"),
+                engine="c" if len(source.text("separator", ",")) == 1 else "python",
+                index_col=False,
+                on_bad_lines="error",
+            )
     except pd.errors.EmptyDataError:
         raise DataError(f"{path} is empty.") from None
-    except (ValueError, LookupError, OSError, EOFError) as error:  # parser errors and bad encodings are ValueErrors
+    except (
+        ValueError,
+        LookupError,
+        OSError,
+        EOFError,
+        pd.errors.ParserWarning,
+    ) as error:  # parser errors and bad encodings are ValueErrors
         raise DataError(f"{path} cannot be read as CSV: {' '.join(str(error).split())[:200].rstrip('.')}.") from error
     source.check_columns([str(name) for name in table.columns], path)
     return Raw({name: table[name].to_numpy(dtype=object) for name in source.wanted})
