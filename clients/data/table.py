@@ -87,6 +87,8 @@ class _Cells:
                 self.missing = self.missing | (self.numbers == mark)
             elif self.texts is not None:
                 self.missing = self.missing | np.array([text == mark for text in self.texts], dtype=bool)
+            elif (number := _as_number(mark)) is not None:  # a quoted "-9" is -9 in a column of numbers
+                self.missing = self.missing | (self.numbers == number)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -117,8 +119,20 @@ class _Cells:
             found = order[spots]
             return np.where(keys[found] == values, found, -1).astype(np.int64)
         known = {str(label): place for place, label in enumerate(labels)}
-        texts = self.texts if self.texts is not None else [f"{number:g}" for number in self.numbers]
+        texts = self.texts if self.texts is not None else [_as_text(number) for number in self.numbers.tolist()]
         return np.array([known.get(text, -1) for text in texts], dtype=np.int64)
+
+
+def _as_text(number: float) -> str:
+    """Write a number as a text file would: 1234567, not 1.23457e+06."""
+    return str(int(number)) if number.is_integer() else repr(number)
+
+
+def _as_number(mark: str) -> float | None:
+    try:
+        return float(mark)
+    except ValueError:
+        return None
 
 
 def _numbers(cells: _Cells, column: Numeric) -> np.ndarray:

@@ -230,3 +230,13 @@ def test_moments_that_no_rows_could_give_are_refused(count, total, squares):
 @given(hnp.arrays(np.float32, st.tuples(st.integers(0, 20), st.just(3)), elements=st.floats(-1, 1, width=32)))
 def test_moments_of_rows_are_always_usable(x):
     assert usable(moments(x, np.ones(3, dtype=bool)), 3)
+
+
+def test_a_column_of_numbers_is_read_as_the_same_column_of_text_would_be():
+    """A Parquet file has numbers where a CSV file has their digits: both mean the same."""
+    codes = Categorical("code", ("1234567", "0.25", "other"), missing=False, unknown="ignore")
+    expected = [[1, 0, 0], [0, 1, 0]]
+    assert one(codes, np.array([1234567, 0.25])).tolist() == expected
+    assert one(codes, cells("1234567", "0.25")).tolist() == expected
+    for values in (np.array([200, -9]), cells("200", "-9")):
+        assert np.isnan(one(CHOL, values, missing=("-9",))[:, 0]).tolist() == [False, True]
