@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from quire.errors import DataError
+
 ImageForm = tuple[int, int, int]
 
 
@@ -124,11 +126,18 @@ def initial_arrays(model: nn.Module, rng: np.random.Generator) -> dict[str, np.n
 
     Raises
     ------
-    ValueError
+    DataError
         If the model has parameters in a layer of another kind, or buffers: what is in those would depend on the rows
-        that a silo happens to see.
+        that a silo happens to see. Or a layer that behaves otherwise in training than in scoring, such as dropout.
     """
     arrays: dict[str, np.ndarray] = {}
+    two_faced = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU)
+    for name, module in model.named_modules():
+        if isinstance(module, two_faced):
+            raise DataError(
+                f"The model cannot be trained here: its layer '{name}' ({type(module).__name__}) does not do the same "
+                "in training and in scoring; GroupNorm and weight decay are the usual ways without it."
+            )
     for prefix, module in model.named_modules():
         own = dict(module.named_parameters(prefix=prefix, recurse=False))
         if isinstance(module, nn.GroupNorm | nn.LayerNorm):
@@ -144,5 +153,5 @@ def initial_arrays(model: nn.Module, rng: np.random.Generator) -> dict[str, np.n
             }
     missing = [name for name in model.state_dict() if name not in arrays]
     if missing:
-        raise ValueError(f"there is no rule for the first value of '{missing[0]}'")
+        raise DataError(f"The model cannot be trained here: there is no rule for the first value of '{missing[0]}'.")
     return {name: arrays[name] for name in model.state_dict()}

@@ -15,7 +15,6 @@ from quire.clients.plugins import CONNECTORS, load_plugin
 from quire.clients.tasks import task_of
 from quire.conf.compose import compose
 from quire.errors import DataError
-from quire.privacy.randomness import stream
 
 CODE = """
 import numpy as np
@@ -114,6 +113,8 @@ def build(inputs, outputs, image):
 
 
 mine = Model("mine", build)
+dropping = Model("dropping", lambda inputs, outputs, image: nn.Sequential(nn.Linear(inputs, outputs), nn.Dropout()))
+strange = Model("strange", lambda inputs, outputs, image: nn.Sequential(nn.PReLU(), nn.Linear(inputs, outputs)))
 normed = Model("normed", lambda inputs, outputs, image: nn.Sequential(nn.BatchNorm1d(inputs), nn.Linear(inputs, 1)))
 """
 OVERRIDES = (
@@ -132,9 +133,21 @@ def test_a_model_of_ones_own(install, monkeypatch, tmp_path):
     assert set(load_file(tmp_path / "a" / "model.safetensors")) == {
         f"{layer}.{part}" for layer in (0, 1, 3) for part in ("weight", "bias")
     }
-    normed = task_of(compose(OVERRIDES.replace("plugin=mine", "plugin=normed")))
-    with pytest.raises(ValueError, match=r"there is no rule for the first value of '0\.weight'"):
-        normed.initial_arrays(stream(1, "model"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("normed", r"its layer '0' \(BatchNorm1d\) does not do the same in training and in scoring"),
+        ("dropping", r"its layer '1' \(Dropout\) does not do the same"),
+        ("strange", r"there is no rule for the first value of '0\.weight'"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_here_is_refused_in_words(name, words, install, monkeypatch, tmp_path):
+    install(f"{name} = quire_made_up:{name}", code=MODEL, group="quire.models")
+    monkeypatch.setenv("QUIRE_PLUGINS", name)
+    with pytest.raises(DataError, match=words):
+        quire.run(OVERRIDES.replace("plugin=mine", f"plugin={name}"), tmp_path)
 
 
 def test_a_silo_uses_only_models_that_its_own_file_approves(install, monkeypatch, home):
