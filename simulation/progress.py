@@ -6,7 +6,6 @@ progress never disturbs the run: a missing file, a torn line or a closed termina
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from rich.progress import (
 from rich.text import Text
 
 from quire.errors import SettingsError
-from quire.simulation.report_data import number
+from quire.simulation.report_data import json_objects, number
 from quire.simulation.report_words import name
 
 MODES = ("auto", "rich", "plain", "none")
@@ -216,10 +215,4 @@ class Tail:
             added = b""
         self._offset += len(added)
         *lines, self._rest = (self._rest + added).split(b"\n")
-        for line in [*lines, self._rest] if last else lines:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
-                yield event
+        yield from json_objects([*lines, self._rest] if last else lines)

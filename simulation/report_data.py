@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -198,7 +198,12 @@ def _text(path: Path) -> str:
 
 
 def _events(path: Path) -> Iterator[dict[str, Any]]:
-    for line in _text(path).splitlines() if path.is_file() else ():
+    return json_objects(_text(path).splitlines() if path.is_file() else ())
+
+
+def json_objects(lines: Iterable[str | bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the JSON objects among some lines; a torn line, or one that is something else, is passed over."""
+    for line in lines:
         try:
             event = json.loads(line)
         except ValueError:

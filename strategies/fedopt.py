@@ -6,7 +6,7 @@ from typing import Any
 
 from quire.strategies.aggregators import PlainMean
 from quire.strategies.rounds import Aggregator, Algorithm
-from quire.strategies.server_optimizers import Adagrad, Adam, Momentum, Yogi
+from quire.strategies.server_optimizers import Adagrad, Adam, Adaptive, Momentum, Yogi
 from quire.strategies.strategy import FederatedStrategy
 
 
@@ -62,6 +62,8 @@ class FedAdam(_ServerOptimizer):
         Of :class:`~quire.strategies.strategy.FederatedStrategy`: fractions, ``min_silos``, ``seed``.
     """
 
+    _adaptive: type[Adaptive] = Adam
+
     def __init__(
         self,
         *,
@@ -72,20 +74,10 @@ class FedAdam(_ServerOptimizer):
         aggregator: Aggregator | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(Adam(server_lr, beta_1, beta_2, tau), aggregator, options)
+        super().__init__(self._adaptive(server_lr, beta_1, beta_2, tau), aggregator, options)
 
 
-class FedYogi(_ServerOptimizer):
+class FedYogi(FedAdam):
     """FedYogi (Reddi et al. 2021, arXiv 2003.00295, algorithm 2); parameters as for :class:`FedAdam`."""
 
-    def __init__(
-        self,
-        *,
-        server_lr: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.99,
-        tau: float = 1e-3,
-        aggregator: Aggregator | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(Yogi(server_lr, beta_1, beta_2, tau), aggregator, options)
+    _adaptive = Yogi
