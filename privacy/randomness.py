@@ -53,3 +53,21 @@ def stream(seed: int, *labels: Label) -> np.random.Generator:
         A fresh generator; two calls with the same name yield the same numbers.
     """
     return np.random.Generator(np.random.PCG64(derive_seed(seed, *labels)))
+
+
+def key(seed: int, *labels: Label) -> bytes:
+    """Derive the key of a simulated :class:`quire.privacy.csprng.Csprng`. A deployment draws its keys from the system.
+
+    Parameters
+    ----------
+    seed : int
+        The run's seed, at least 0.
+    labels : str or int
+        The name of the draw, as in ``key(seed, "noise", round, silo, step)``.
+
+    Returns
+    -------
+    bytes
+        32 bytes; unrelated to the numbers of ``stream`` under the same name.
+    """
+    return derive_seed(seed, "key", *labels).to_bytes(32, "big")

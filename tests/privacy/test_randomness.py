@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quire.privacy.randomness import derive_seed, stream
+from quire.privacy.randomness import derive_seed, key, stream
 
 labels = st.lists(st.one_of(st.integers(-5, 10**6), st.text(max_size=8)), max_size=4)
 
@@ -32,3 +32,8 @@ def test_neither_the_split_nor_the_type_of_labels_can_be_confused():
     assert derive_seed(1, "ab", "c") != derive_seed(1, "a", "bc")
     assert derive_seed(1, "1") != derive_seed(1, 1)
     assert derive_seed(1, 2) != derive_seed(12)
+
+
+def test_the_key_of_a_simulated_source_is_a_fixed_function_and_not_the_seed_of_a_stream():
+    assert key(1, "noise").hex()[:16] == "394c44c506f94b93"
+    assert key(1, "noise") != derive_seed(1, "noise").to_bytes(32, "big")

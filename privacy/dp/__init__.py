@@ -1,0 +1,1 @@
+"""Differential privacy, pure: contracts, events, accounting, calibration, discrete noise, cards and audits."""
