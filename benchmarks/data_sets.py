@@ -1,4 +1,4 @@
-"""Accuracy on digits, on heart disease in four hospitals, and on MNIST, beside what was published.
+"""Accuracy on digits, and on heart disease in four hospitals beside what was published.
 
 ``digits``: five sites, the defaults of ``task=digits``, dealt out IID and by Dirichlet(0.3); each seed draws another
 partition, split and first model; a gap is the pooled model's score minus the federated one's.
@@ -8,13 +8,12 @@ thal dropped, cp and restecg as indicators without the first: 13 features), its 
 cholesterol of 0 counts as a value, as there) and its split (66 % to train, 34 % to test, by scikit-learn's
 ``train_test_split`` with seed 43; one hospital has 45 positives and 1 negative, and the split puts that one among its
 test rows). Each hospital standardises all 13 by its own training rows. FLamby's pooled training set is standardised as
-one; how its test rows were then standardised we do not know, so pooled is shown in two ways. Logistic regression,
-batch 4, 15 rounds, the learning rates of FLamby's published configuration. There a round is 100 batches in every
-hospital; here it counts passes: 3 over 30 to 199 rows, so 24 to 150 batches, 92 on average. Pooled is our SGD with
-FedAvg's learning rate and 45 passes; FLamby's is Adam with 50. Seeds draw the first model and the order of rows. Noise
-is taken to be twice the standard deviation that FLamby publishes for FedAvg. That limit was set after trial runs of
-one to three seeds, and pooling with hospitals standardised apart was kept beside the other after that had missed it:
-both are to be read so.
+one; how its test rows were then standardised we do not know, so pooled is shown in two ways. Logistic regression, 15
+rounds of 100 batches of 4 rows in every hospital, the learning rates of FLamby's published configuration. Pooled is our
+SGD with FedAvg's learning rate and as many batches as all hospitals take together, 6,000 or 49 passes; FLamby's is Adam
+with 50 passes. Seeds draw the first model and the order of rows. Noise is taken to be twice the standard deviation that
+FLamby publishes for FedAvg. That limit was set after trial runs of one to three seeds, and pooling with hospitals
+standardised apart was kept beside the other after that had missed it: both are to be read so.
 
 ``heart_disease``, our settings: all 920 rows and 13 columns of the recipe's schema, missing values filled in. 20 % of
 each hospital's rows are for testing, drawn anew by each seed, class by class. Batch 16, 2 epochs; learning rate (0.01,
@@ -22,9 +21,7 @@ each hospital's rows are for testing, drawn anew by each seed, class by class. B
 of its training rows; then the model is trained on all of them. Test rows take no part in the choice. The majority row
 answers with the most frequent class of all training rows. A mean over hospitals leaves out where AUC is not defined.
 
-``mnist``: ``recipes/mnist``, 10 silos by Dirichlet(0.5) over the 60,000 training images, the defaults of
-``task=images`` (a CNN, 10 rounds of one epoch), scored on the 10,000 test images. The raw rows of the last two are
-never part of the project: where they are absent, the table says so.
+Nothing of the raw rows is part of the project: where they are absent, the table says so.
 """
 
 from __future__ import annotations
@@ -33,7 +30,6 @@ import logging
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,9 +39,6 @@ from harness import Figure
 
 PARTITIONS = {"IID": "partition=iid", "Dirichlet(0.3)": "partition=dirichlet partition.alpha=0.3"}
 GOALS = {"IID": "<= 1", "Dirichlet(0.3)": "<= 3"}
-PUBLISHED = (
-    "Flower's niid_bench: FedAvg 98.89, SCAFFOLD 99.07, FedProx 99.02, FedNova 98.03, each 50 rounds of 10 epochs"
-)
 
 
 def digits(seeds: Sequence[int]) -> list[Figure]:
@@ -78,44 +71,13 @@ def digits(seeds: Sequence[int]) -> list[Figure]:
     return figures
 
 
-def mnist(seed: int) -> list[Figure]:
-    """Train a CNN at ten post offices; one run takes minutes."""
-    from quire.conf.compose import compose
-    from quire.simulation.baselines import compare
-    from quire.simulation.inline import run_inline
-
-    overrides = "task=images partition.silos=10 strategy.fraction_evaluate=0 output.baselines=false"
-    settings = compose(f"{overrides} seed={seed}")
-    with tempfile.TemporaryDirectory() as folder:
-        silos = hospitals.lay_out("mnist", Path(folder) / "offices", silos=10, alpha=0.5, seed=seed)
-        started = time.perf_counter()
-        run = run_inline(settings, Path(folder) / "run", silos=silos)
-        seconds = time.perf_counter() - started
-        scores = compare(settings, run.folder, silos=silos)["everyone"]["federated"]
-    cost = f"{settings.strategy.rounds} rounds of {settings.training.epochs} epoch, {seconds:.0f} s on one core"
-    note = f"seed {seed}; {cost}; {PUBLISHED}"
-    return [
-        Figure(
-            "mnist, 10 silos, Dirichlet(0.5): accuracy of FedAvg, percent", 100 * scores["accuracy"], ">= 98.5", note
-        ),
-        Figure(
-            "mnist, 10 silos, Dirichlet(0.5): seconds to train", seconds, None, "one core; other work ran beside it"
-        ),
-    ]
-
-
 def main() -> int:
     """Measure, print, write."""
     args = harness.arguments(__doc__)
     logging.getLogger("quire.clients").setLevel(logging.ERROR)  # one hospital is known to have a single class
     figures = digits((1,) if args.quick else (1, 2, 3, 4, 5)) + hospitals.measure(args.quick)
-    why = hospitals.absent("mnist") or ("not measured with --quick: it takes minutes" if args.quick else None)
-    if why:
-        figures.append(Figure("mnist, 10 silos, Dirichlet(0.5): accuracy of FedAvg, percent", None, None, why))
-    else:
-        figures += mnist(1)
     goals_first = sorted(figures, key=lambda item: item.goal is None)
-    return harness.report(goals_first, args, "Accuracy on digits, heart disease and MNIST")
+    return harness.report(goals_first, args, "Accuracy on digits and heart disease")
 
 
 if __name__ == "__main__":

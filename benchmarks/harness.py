@@ -61,20 +61,17 @@ class Figure:
         return {**asdict(self), "value": value, "met": self.met}
 
 
-def arguments(description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read ``--quick`` and ``--json`` and let the rooms of this checkout be imported.
-
-    Parameters
-    ----------
-    description : str or None
-        The script's own docstring.
-    argv : sequence of str, optional
-        By default those of this process.
-    """
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of ``--quick`` and ``--json``; ``description`` is the script's own docstring."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a short form that ends in under a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    return parser.parse_args(argv)
+    return parser
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """Read ``--quick`` and ``--json`` from the command line of this process."""
+    return parser(description).parse_args()
 
 
 def interleaved(contenders: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:

@@ -23,10 +23,11 @@ a figure reaches its goal; what does not, stays and says so. A goal is what the 
 
 
 def write_page(names: list[str]) -> Path:
-    """Write the page with one section for each benchmark, in the order given."""
+    """Write the page with one section for each benchmark that has figures, in the order given."""
     kept = sections_of_page()
     measured = {name for name in names if (RESULTS / f"{name}.about.json").is_file()}
-    sections = [HEAD, *(section(name) if name in measured else kept[heading(name)] for name in names)]
+    known = [name for name in names if name in measured or heading(name) in kept]
+    sections = [HEAD, *(section(name) if name in measured else kept[heading(name)] for name in known)]
     PAGE.write_text("\n".join(sections), encoding="utf-8")
     return PAGE
 
@@ -62,5 +63,4 @@ def section(name: str) -> str:
 if __name__ == "__main__":
     from run_all import BENCHMARKS
 
-    known = sections_of_page()
-    write_page([name for name in BENCHMARKS if heading(name) in known or (RESULTS / f"{name}.about.json").is_file()])
+    write_page(BENCHMARKS)

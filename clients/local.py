@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from quire.clients.arrays import Arrays
 from quire.clients.contract import CONTROL, STEPS
 from quire.clients.data.silo import Rows
-from quire.clients.training import Workbench
+from quire.clients.training import Workbench, steps
 from quire.conf.schema import FedNovaStrategy, FedProxStrategy, ScaffoldStrategy, Settings, SgdTraining
 
 
@@ -79,11 +78,6 @@ def train_locally(
         update = {name: (part / length).astype(part.dtype) for name, part in update.items()}
         update[STEPS] = np.array(length)
     return Trained(update, len(rows), loss)
-
-
-def steps(plan: SgdTraining, rows: int) -> int:
-    """Return the number of SGD steps that a plan takes over some rows."""
-    return plan.epochs * math.ceil(rows / plan.batch_size)
 
 
 def course_length(steps: int, momentum: float) -> float:

@@ -1,9 +1,9 @@
 """What a silo's operator has installed beside Quire: found by entry point, used only if approved by name.
 
-A plug-in is a Python package with an entry point in the group ``quire.connectors`` or ``quire.models``. Installing it
-is one half of the approval, naming it in the ``plugins:`` of ``silo.yaml`` the other; where there is no such file, at
-the server and in a simulation, the environment names them (``QUIRE_PLUGINS=a,b``). Settings can choose among what is
-approved; they can never bring code.
+A plug-in is a Python package with an entry point in the group ``quire.connectors``, ``quire.models`` or
+``quire.tasks``. Installing it is one half of the approval, naming it in the ``plugins:`` of ``silo.yaml`` the other;
+where there is no such file, at the server and in a simulation, the environment names them (``QUIRE_PLUGINS=a,b``).
+Settings can choose among what is approved; they can never bring code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from quire.errors import DataError
 
 Kind = TypeVar("Kind")
 
-CONNECTORS, MODELS = "quire.connectors", "quire.models"
+CONNECTORS, MODELS, TASKS = "quire.connectors", "quire.models", "quire.tasks"
 #: Names what is approved where there is no silo.yaml, with commas between.
 PLUGINS_VARIABLE = "QUIRE_PLUGINS"
 

@@ -6,7 +6,8 @@ a message are copied into it. Nothing else survives from one message to the next
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -35,10 +36,10 @@ class Workbench:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self._model = task.build_model()
-        self._parameters = list(self._model.parameters())
+        self.model = task.build_model()
+        self.parameters = list(self.model.parameters())
         # NumPy views of the model's own memory: writing to one writes to the model.
-        self._views = {name: tensor.detach().numpy() for name, tensor in self._model.state_dict().items()}
+        self._views = {name: tensor.detach().numpy() for name, tensor in self.model.state_dict().items()}
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Copy parameters into the model.
@@ -78,7 +79,8 @@ class Workbench:
         rows : Rows
             At least one row. The last batch of an epoch may be smaller than the others.
         plan : SgdTraining
-            Epochs, batch size, learning rate, momentum, weight decay.
+            Epochs or steps, batch size, learning rate, momentum, weight decay. With steps, epoch follows epoch until
+            so many batches have been taken.
         rng : numpy.random.Generator
             Shuffles the rows anew in each epoch.
         mu : float
@@ -90,23 +92,19 @@ class Workbench:
         Returns
         -------
         float
-            Mean training loss over all rows of all epochs, without the proximal term.
+            Mean training loss over all rows of all batches, without the proximal term.
         """
-        x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y)
         corrections = (
-            [torch.tensor(correction[name]) for name, _ in self._model.named_parameters()] if correction else []
+            [torch.tensor(correction[name]) for name, _ in self.model.named_parameters()] if correction else []
         )
-        optimizer = _Sgd(self._parameters, plan, mu, corrections)
-        total = 0.0
-        for _ in range(plan.epochs):
-            order = torch.from_numpy(rng.permutation(len(rows)))
-            shuffled_x, shuffled_y = x.index_select(0, order), y.index_select(0, order)
-            for start in range(0, len(rows), plan.batch_size):
-                batch_y = shuffled_y[start : start + plan.batch_size]
-                loss = self.task.loss(self._model(shuffled_x[start : start + plan.batch_size]), batch_y)
-                optimizer.step(torch.autograd.grad(loss, self._parameters))
-                total += loss.item() * len(batch_y)
-        return total / (plan.epochs * len(rows))
+        optimizer = Sgd(self.parameters, plan, mu, corrections)
+        total, seen = 0.0, 0
+        for batch_x, batch_y in _batches(rows, plan, rng):
+            loss = self.task.loss(self.model(batch_x), batch_y)
+            optimizer.step(torch.autograd.grad(loss, self.parameters))
+            total += loss.item() * len(batch_y)
+            seen += len(batch_y)
+        return total / seen
 
     def score(self, rows: Rows) -> dict[str, float]:
         """Score the model on some rows; see :meth:`quire.clients.tasks.base.Task.metrics`."""
@@ -116,11 +114,29 @@ class Workbench:
         """Return the model's outputs on some rows, float32 of shape (n, outputs)."""
         x = torch.from_numpy(rows.x)
         with torch.inference_mode():  # in blocks: between the layers of a cnn an image is many times its size
-            parts = [self._model(x[start : start + _BLOCK]) for start in range(0, len(rows), _BLOCK)]
+            parts = [self.model(x[start : start + _BLOCK]) for start in range(0, len(rows), _BLOCK)]
             return np.asarray(torch.cat(parts).numpy())
 
 
-class _Sgd:
+def steps(plan: SgdTraining, rows: int) -> int:
+    """Return the number of SGD steps that a plan takes over some rows in one round."""
+    return plan.steps or plan.epochs * math.ceil(rows / plan.batch_size)
+
+
+def _batches(rows: Rows, plan: SgdTraining, rng: np.random.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield features and labels of one batch after the other, in epochs that are each shuffled anew."""
+    x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y)
+    left = steps(plan, len(rows))
+    while left:
+        order = torch.from_numpy(rng.permutation(len(rows)))
+        shuffled_x, shuffled_y = x.index_select(0, order), y.index_select(0, order)
+        starts = range(0, len(rows), plan.batch_size)[:left]
+        for start in starts:
+            yield shuffled_x[start : start + plan.batch_size], shuffled_y[start : start + plan.batch_size]
+        left -= len(starts)
+
+
+class Sgd:
     """SGD in the order of torch.optim.SGD: weight decay, then momentum, then the step; with what an algorithm adds."""
 
     def __init__(

@@ -195,6 +195,8 @@ _LIMITS: dict[str, tuple[str, typing.Callable[[Any, Any], bool]]] = {
 
 
 def _check_limits(key: str, value: Any, limits: typing.Mapping[str, Any]) -> None:
+    if value == math.inf and limits.get("inf"):
+        return
     if isinstance(value, float) and not math.isfinite(value):
         raise SettingsError(f"{key} must be a finite number, not {_quoted(value)}.")
     if "choices" in limits and value not in limits["choices"]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from quire.conf.overrides import shown
+from quire.conf.overrides import parse, shown
+from quire.conf.privacy_rules import check_privacy
 from quire.conf.schema import (
     DirichletPartition,
     FilesData,
@@ -28,7 +29,7 @@ MAX_DELAY = 86_400
 MAX_CELLS = 200_000_000
 ROWS = {"breast_cancer": 569, "digits": 1797, "diabetes": 442}
 # What each task learns from; for data=sklearn the data set of the same name.
-_HOMES = {"synthetic": SyntheticData, "tabular": FilesData, "images": FilesData}
+_HOMES = {"synthetic": SyntheticData, "tabular": FilesData, "images": FilesData, "plugin": FilesData}
 
 _ROUND = re.compile(r"\*|[0-9]{1,9}")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?|\.[0-9]{1,9}")
@@ -45,8 +46,10 @@ def check(settings: Settings) -> None:
     _task_fits_data(settings)
     _enough_silos(settings)
     _scaffold_is_plain(settings)
+    _steps_or_epochs(settings)
     _enough_rows(settings)
     _uri_holds_no_password(settings)
+    check_privacy(settings, None if isinstance(settings.data, FilesData) else rows_of(settings.data))
     if isinstance(settings.runtime, InlineRuntime):
         for fault in settings.runtime.faults:
             _fault_is_readable(fault)
@@ -73,6 +76,11 @@ def _task_fits_model(settings: Settings) -> None:
     task = settings.task
     if task.model == "mlp" and not task.hidden:
         raise SettingsError("task.model=mlp needs at least one width in task.hidden.")
+    if task.name == "plugin" and (task.model != "plugin" or task.plugin == "none"):
+        raise SettingsError(
+            "task=plugin takes model, loss and metrics from a plug-in that every party has approved: name it with "
+            "task.plugin=NAME, and leave task.model out."
+        )
     if (task.model == "plugin") != (task.plugin != "none"):
         raise SettingsError("task.model=plugin and task.plugin=NAME go together: set both or neither.")
     if task.model == "cnn" and task.name not in ("digits", "images"):
@@ -104,11 +112,28 @@ def _scaffold_is_plain(settings: Settings) -> None:
         )
 
 
+def _steps_or_epochs(settings: Settings) -> None:
+    plan = settings.training
+    if not plan.steps or plan.epochs == 1:
+        return
+    # What a task chose for epochs gives way to steps; what the user chose does not do so silently.
+    if any(item.key == "training.epochs" for item in parse(settings.overrides)):
+        raise SettingsError(
+            f"training.epochs={plan.epochs} and training.steps={plan.steps} both say how long a silo trains in a "
+            "round: set one of them."
+        )
+
+
+def rows_of(data: SklearnData | SyntheticData) -> int:
+    """Return the number of rows of a data set that is shared out over simulated silos."""
+    return data.rows if isinstance(data, SyntheticData) else ROWS[data.dataset]
+
+
 def _enough_rows(settings: Settings) -> None:
     data, partition = settings.data, settings.partition
     if isinstance(data, FilesData):
         return
-    rows = data.rows if isinstance(data, SyntheticData) else ROWS[data.dataset]
+    rows = rows_of(data)
     fewest = partition.min_rows if isinstance(partition, DirichletPartition) else 2
     if rows < fewest * partition.silos:
         raise SettingsError(
@@ -117,6 +142,7 @@ def _enough_rows(settings: Settings) -> None:
         )
     if isinstance(data, SyntheticData) and data.classes > data.rows:
         raise SettingsError(f"data.classes={data.classes} is more than data.rows={data.rows}: lower it.")
+    # There are no more classes than rows, so that this bounds their centres, classes times features, as well.
     if isinstance(data, SyntheticData) and data.rows * data.features > MAX_CELLS:
         raise SettingsError(
             f"data.rows={data.rows} times data.features={data.features} is more than {MAX_CELLS} numbers: lower one."

@@ -2,7 +2,8 @@
 
 The YAML files beside this module hold the *values*; the dataclasses here hold the *types and limits*. The
 registry :data:`GROUPS` is closed: a group or an option that is not in it does not exist, whatever lies on disk.
-This module imports neither Hydra nor anything else of Quire's, so that a silo can read it at no cost.
+This module imports neither Hydra nor anything of Quire's but the two leaves beside it, so that a silo can read it at no
+cost.
 """
 
 # No `from __future__ import annotations` here: the types are read at run time, and must not need an eval.
@@ -10,15 +11,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-
-def setting(help_text: str, **limits: Any) -> Any:
-    """Declare a field with its one-line help and its limits.
-
-    Limits are ``ge``, ``gt``, ``le``, ``lt`` and ``choices``, for a list of each of its entries; ``max_items``
-    of a list; ``word=True`` for a text that names something and may become part of a name.
-    """
-    return dataclasses.field(metadata={"help": help_text, **limits})
-
+from quire.conf.privacy_schema import NoPrivacy as NoPrivacy
+from quire.conf.privacy_schema import PlainAggregation as PlainAggregation
+from quire.conf.privacy_schema import RecordPrivacy as RecordPrivacy
+from quire.conf.privacy_schema import SiloPrivacy as SiloPrivacy
+from quire.conf.setting import setting
 
 PREPROCESSING = ("public", "per_silo", "federated")
 PREPROCESSING_HELP = (
@@ -39,7 +36,9 @@ class TaskSettings:
     )
     hidden: tuple[int, ...] = setting("widths of the hidden dense layers (mlp, cnn)", ge=1, le=65_536, max_items=16)
     silo_label: str = setting("what a silo is called in reports, such as hospital or bank", word=True)
-    plugin: str = setting("for task.model=plugin: which of the models that every party has approved", word=True)
+    plugin: str = setting(
+        "for task.model=plugin and task=plugin: which of the models, or tasks, that every party has approved", word=True
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- data
@@ -184,6 +183,11 @@ class SgdTraining:
 
     name: str
     epochs: int = setting("passes over the silo's training rows in one round", ge=1, le=1_000_000)
+    steps: int = setting(
+        "batches that every silo trains on in one round, whatever its number of rows; 0: as epochs says",
+        ge=0,
+        le=1_000_000,
+    )
     batch_size: int = setting("rows in a batch", ge=1, le=100_000_000)
     lr: float = setting("learning rate", gt=0.0)
     momentum: float = setting("momentum (reset at the start of each round)", ge=0.0, lt=1.0)
@@ -209,21 +213,6 @@ class FlowerRuntime:
     threads: int = setting("torch threads inside a silo", ge=1, le=1024)
     join_timeout: float = setting("seconds to wait until every silo has joined", gt=0.0, le=1e7)
     cpus_per_silo: int = setting("cores that Ray reserves for a silo at work", ge=1, le=1024)
-
-
-# -------------------------------------------------------------------------------- privacy and aggregation
-@dataclass(frozen=True)
-class NoPrivacy:
-    """Updates leave the silo as they are: the server sees each of them."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class PlainAggregation:
-    """The server averages the updates that it sees, in float64 and in roster order."""
-
-    name: str
 
 
 # -------------------------------------------------------------------------------------------------- output
@@ -262,7 +251,9 @@ class MlflowTracking:
 
 
 GROUPS: dict[str, dict[str, type]] = {
-    "task": dict.fromkeys(("breast_cancer", "digits", "diabetes", "tabular", "images", "synthetic"), TaskSettings),
+    "task": dict.fromkeys(
+        ("breast_cancer", "digits", "diabetes", "tabular", "images", "plugin", "synthetic"), TaskSettings
+    ),
     "data": {"sklearn": SklearnData, "files": FilesData, "synthetic": SyntheticData},
     "partition": {
         "iid": IidPartition,
@@ -282,7 +273,7 @@ GROUPS: dict[str, dict[str, type]] = {
     },
     "training": {"sgd": SgdTraining},
     "runtime": {"inline": InlineRuntime, "flower": FlowerRuntime},
-    "privacy": {"none": NoPrivacy},
+    "privacy": {"none": NoPrivacy, "record": RecordPrivacy, "silo": SiloPrivacy},
     "aggregation": {"plain": PlainAggregation},
     "output": {"default": OutputSettings},
     "tracking": {"none": NoTracking, "tensorboard": TensorboardTracking, "mlflow": MlflowTracking},
@@ -303,7 +294,7 @@ class Settings:
     strategy: FedAvgStrategy
     training: SgdTraining
     runtime: InlineRuntime | FlowerRuntime
-    privacy: NoPrivacy
+    privacy: NoPrivacy | RecordPrivacy | SiloPrivacy
     aggregation: PlainAggregation
     output: OutputSettings
     tracking: NoTracking | TensorboardTracking | MlflowTracking

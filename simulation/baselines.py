@@ -1,7 +1,9 @@
 """What did federating buy? The pooled model and each silo's own, beside the federated one, on the same test rows.
 
 Only a simulator can ask: pooling needs all rows in one place. The three kinds of model share the architecture, the
-first parameters, the learning rate, the batch size and the number of passes over the rows.
+first parameters, the learning rate, the batch size and the number of passes over the rows. Where a round is counted in
+steps, a silo alone takes as many as in the federation, and pooled as many as all silos together. So each sees as many
+rows as are seen for the federated model, which is how FLamby (arXiv 2210.04620) sets rounds against pooled epochs, too.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 
 from quire.clients.data.silo import Rows, SiloData, concatenate
 from quire.clients.training import Workbench
-from quire.conf.schema import Settings
+from quire.conf.schema import Settings, SgdTraining
 from quire.errors import QuireError
 from quire.privacy.randomness import stream
 from quire.simulation.silos import local_silos
@@ -51,16 +53,14 @@ def compare(
     data, names = local.data(settings), list(local.names)
     bench = Workbench(local.task(settings))
     first = bench.task.initial_arrays(stream(settings.seed, "model"))
-    passes = max(1, round(settings.strategy.rounds * settings.strategy.fraction * settings.training.epochs))
-    plan = dataclasses.replace(settings.training, epochs=passes)
 
     everyone = concatenate([silo.test for silo in data])
     tests = {**{name: silo.test for name, silo in zip(names, data, strict=True)}, "": everyone}
 
-    def trained(rows: Rows, purpose: str) -> None:
+    def trained(rows: Rows, purpose: str, silos: int = 1) -> None:
         tick(purpose)
         bench.load(first)
-        bench.train(rows, plan, stream(settings.seed, "baseline", purpose))
+        bench.train(rows, whole_course(settings, silos), stream(settings.seed, "baseline", purpose))
 
     def scores() -> dict[str, Scores]:
         return {name: bench.score(rows) for name, rows in tests.items()}
@@ -70,7 +70,7 @@ def compare(
     if not settings.output.baselines:
         return _written(folder, _federated_only(data, names, bench.task.classes, federated))
     pooled_rows = concatenate([silo.train for silo in data])
-    trained(pooled_rows, "pooled")
+    trained(pooled_rows, "pooled", len(data))
     pooled = scores()
     majority = {name: bench.task.guess(pooled_rows.y, rows.y) for name, rows in tests.items()}
     alone: dict[str, dict[str, Scores]] = {}
@@ -102,6 +102,22 @@ def compare(
         },
     }
     return _written(folder, comparison)
+
+
+def whole_course(settings: Settings, silos: int) -> SgdTraining:
+    """Return as one plan what some silos do in all rounds of a run, each taking part in its share of them.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    silos : int
+        How many silos' rows are trained on: more silos are more steps, but no more passes.
+    """
+    plan, rounds = settings.training, settings.strategy.rounds * settings.strategy.fraction
+    if plan.steps:
+        return dataclasses.replace(plan, steps=max(1, round(rounds * plan.steps * silos)))
+    return dataclasses.replace(plan, epochs=max(1, round(rounds * plan.epochs)))
 
 
 def _federated_only(

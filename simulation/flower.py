@@ -26,7 +26,7 @@ from quire.simulation.flower_app import run_config, stage
 from quire.simulation.flower_daemon import CONNECTION, FlowerDaemon
 from quire.simulation.inline import RunResult
 from quire.simulation.processes import alive
-from quire.simulation.silos import check_rows, local_silos
+from quire.simulation.silos import check_rows, hold_to_rows, local_silos
 from quire.strategies.folder import RunFolder, close_abandoned, read_about
 
 LOG = logging.getLogger("quire.simulation")
@@ -72,8 +72,10 @@ def run_flower(settings: Settings, folder: Path, resume: bool = False) -> RunRes
         raise SettingsError(
             f"runtime.cpus_per_silo={settings.runtime.cpus_per_silo} is more than the {cores} cores of this machine."
         )
+    silos = local_silos(settings)
+    check_rows(settings, silos)  # rows that cannot be used are refused here, in words
+    hold_to_rows(settings, silos, folder, resume)
     _prepare(folder, resume)
-    check_rows(settings, local_silos(settings))  # rows that cannot be used are refused here, in words
     try:
         with _Interrupts() as interrupts:
             daemon = FlowerDaemon(folder, resume)

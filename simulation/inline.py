@@ -36,7 +36,7 @@ def run(overrides: str, folder: Path | str, silos: Path | str | None = None) -> 
     folder : path
         The run folder. It must not hold a run yet.
     silos : path, optional
-        For ``task=tabular`` and ``task=images``: the folder with the schema and the silos' files.
+        For ``task=tabular``, ``task=images`` and ``task=plugin``: the folder with the schema and the silos' files.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def run_inline(settings: Settings, folder: Path, resume: bool = False, silos: Pa
     from quire.clients.client_app import SILO_KEY
     from quire.clients.client_app import app as client_app
     from quire.clients.data.silo_file import SiloFile
-    from quire.simulation.silos import check_rows, local_silos
+    from quire.simulation.silos import check_rows, hold_to_rows, local_silos
     from quire.strategies.folder import read_about
     from quire.strategies.server_app import RESUME_KEY, RUN_DIR_KEY, SCHEMA_KEY
     from quire.strategies.server_app import app as server_app
@@ -68,6 +68,7 @@ def run_inline(settings: Settings, folder: Path, resume: bool = False, silos: Pa
     torch.set_num_threads(settings.runtime.threads)
     local = local_silos(settings, silos)
     check_rows(settings, local)
+    hold_to_rows(settings, local, folder, resume)
     run_id = secrets.randbits(62)
     run_config = {"overrides": settings.overrides}
     contexts, names = {}, {}

@@ -85,11 +85,10 @@ def _take_up(folder: Path, settings: Settings) -> int:
     Whatever may refuse it comes first: a run that cannot go on is left as it was.
     """
     from quire.clients.code import code_hash
-    from quire.simulation.silos import local_silos
+    from quire.simulation.silos import hold_to_rows, local_silos
     from quire.strategies.folder import RunFolder
 
-    local_silos(settings)
-
+    hold_to_rows(settings, local_silos(settings), folder, resume=True)
     unfinished = RunFolder(folder, reopen=True)
     try:
         unfinished.check_same(settings, settings, code_hash())

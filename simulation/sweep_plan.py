@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from quire.conf.schema import FlowerRuntime, Settings
+from quire.conf.schema import GROUPS, FlowerRuntime, Settings
 from quire.errors import SettingsError
 
 _DEFAULT_TRIALS = 20
@@ -94,13 +94,27 @@ def _is_interval(item: Any) -> bool:
 
 
 def _values(item: Any) -> list[str]:
+    from hydra.core.override_parser.types import Glob
+
     key = item.get_key_element()
+    if item.is_sweep_override() and isinstance(item.value(), Glob):
+        return _options(key, item)
     if _is_interval(item):
         sweep = item.value()
         return [f"{key}={sweep.start}", f"{key}={sweep.end}"]
     if item.is_sweep_override() and item.is_discrete_sweep():
         return [f"{key}={value}" for value in item.sweep_string_iterator()]
     return [str(item.input_line)]
+
+
+def _options(key: str, item: Any) -> list[str]:
+    """Return the options of a group that a glob names, as Hydra will."""
+    if key not in GROUPS:
+        raise SettingsError(f"{item.input_line}: glob names options of a group, and {key} has none; list the values.")
+    names = item.value().filter(sorted(GROUPS[key]))
+    if not names:
+        raise SettingsError(f"{item.input_line} names no option of {key}: choose from {', '.join(GROUPS[key])}.")
+    return [f"{key}={name}" for name in names]
 
 
 def check_search(hydra: list[str], swept: Swept) -> None:

@@ -52,6 +52,22 @@ def test_a_sweep_ends_with_a_page_that_report_writes_again(quire, tmp_path):
     assert (tmp_path / "s" / "sweep.html").read_text(encoding="utf-8") == page
 
 
+@pytest.mark.parametrize(
+    ("swept", "strategies"),
+    [
+        ("strategy=glob(fed*,exclude=[fedad*,fednova,fedyogi])", ["fedavg", "fedavgm", "fedprox"]),
+        ("strategy=choice(fedprox,fedavg)", ["fedprox", "fedavg"]),
+    ],
+)
+def test_globs_and_choices_of_options(quire, tmp_path, swept, strategies):
+    status, _, err = quire("run", "-m", *SMALL, swept, "hydra.sweep.dir=s")
+    assert (status, err) == (0, "")
+    ran = [yaml.safe_load((tmp_path / "s" / str(job) / "settings.yaml").read_text()) for job in range(len(strategies))]
+    assert [settings["strategy"]["name"] for settings in ran] == strategies
+    about = json.loads((tmp_path / "s" / "sweep.json").read_text(encoding="utf-8"))
+    assert about["planned"] == len(strategies) == len(list((tmp_path / "s").glob("*/job.json")))
+
+
 def test_without_progress_a_sweep_is_silent_about_its_page(quire, tmp_path):
     args = ["run", "-m", *SMALL, "seed=1,2", "output.progress=none", "hydra.sweep.dir=s"]
     status, out, err = quire(*args)
@@ -197,6 +213,10 @@ REFUSED = {
     ),
     "Ray beside Ray": (["hydra/launcher=joblib", "runtime=flower", "seed=1,2"], "Ray shares out the cores", joblib),
     "a launcher that there is not": (["hydra/launcher=nothing", "seed=1,2"], "Hydra cannot use these arguments", None),
+    "a glob over numbers": (["training.lr=glob(*)"], "training.lr=glob(*): glob names options of a group", None),
+    "a glob that names nothing": (["strategy=glob(x*)"], "strategy=glob(x*) names no option of strategy", None),
+    "a glob over what does not fit": (["partition=glob(*)"], "cannot be shared out by partition=natural", None),
+    "a choice that does not exist": (["strategy=choice(fedavg,nope)"], "strategy=nope does not exist", None),
     "a sweep with a bad value": (["data.validation_fraction=0.1,1"], "validation_fraction must be", None),
     "flags that exclude each other": (["seed=1,2", "--cfg", "job"], "Only one of --run", None),
     "a value twice": (["seed=1,2", "seed=3"], "is set twice", None),

@@ -15,5 +15,5 @@ def load(settings: SyntheticData, seed: int) -> Rows:
     centres = rng.standard_normal((settings.classes, settings.features)) * (2.0 / np.sqrt(settings.features))
     y = rng.permutation(np.arange(settings.rows) % settings.classes).astype(np.int64)
     x = rng.standard_normal((settings.rows, settings.features), dtype=np.float32)
-    x += centres[y].astype(np.float32)
+    x += centres.astype(np.float32)[y]
     return Rows(x, y)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from quire.clients.plugins import MODELS, PLUGINS_VARIABLE, load_plugin
+from quire.clients.plugins import MODELS, PLUGINS_VARIABLE, TASKS, Kind, load_plugin
 from quire.clients.tasks.schema import Schema
 from quire.conf.schema import FilesData, Settings, SyntheticData
 from quire.errors import DataError, SettingsError
@@ -17,7 +17,6 @@ from quire.errors import DataError, SettingsError
 if TYPE_CHECKING:
     from quire.clients.tasks.base import Task
     from quire.clients.tasks.classification import Classification
-    from quire.clients.tasks.models import Model
     from quire.clients.tasks.regression import Regression
 
 __all__ = ["Classification", "Regression", "Task", "task_of"]
@@ -48,16 +47,22 @@ def task_of(settings: Settings, schema: Schema | None = None, approved: Collecti
     Raises
     ------
     DataError
-        If silos read their own rows and there is no schema, or if the model is a plug-in that cannot be used.
+        If silos read their own rows and there is no schema, or if model or task is a plug-in that cannot be used.
     SettingsError
         If the model cannot learn what the schema describes.
     """
+    from quire.clients.tasks import models
+    from quire.clients.tasks.base import TaskPlugin
     from quire.clients.tasks.classification import Classification
     from quire.clients.tasks.regression import Regression
 
     name, model = settings.task.name, settings.task.model
+    if name == "plugin":
+        if schema is None:
+            raise DataError("task=plugin needs the agreed form of the rows, a schema.yaml.")
+        return _plugin(TASKS, settings.task.plugin, TaskPlugin, approved).task(schema, settings.task.hidden)
     hidden = settings.task.hidden if model in ("mlp", "cnn") else ()
-    plugin = _plugin(settings.task.plugin, approved) if model == "plugin" else None
+    plugin = _plugin(MODELS, settings.task.plugin, models.Model, approved) if model == "plugin" else None
     if isinstance(settings.data, FilesData):
         if schema is None:
             raise DataError(f"task={name} needs the agreed form of the rows, a schema.yaml.")
@@ -75,12 +80,10 @@ def task_of(settings: Settings, schema: Schema | None = None, approved: Collecti
     return Classification(name, features, classes, model, hidden, _DIGITS_IMAGE if features == 64 else None, plugin)
 
 
-def _plugin(name: str, approved: Collection[str] | None) -> Model:
-    from quire.clients.tasks.models import Model
-
+def _plugin(group: str, name: str, kind: type[Kind], approved: Collection[str] | None) -> Kind:
     if approved is None:
         approved = [part.strip() for part in os.environ.get(PLUGINS_VARIABLE, "").split(",")]
-    return load_plugin(MODELS, name, Model, approved)
+    return load_plugin(group, name, kind, approved)
 
 
 def numeric_features(settings: Settings, schema: Schema | None = None) -> int:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+from quire.clients.tasks.schema import Schema
+from quire.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,3 +47,41 @@ class Task(Protocol):
 
     def guess(self, train_y: np.ndarray, y: np.ndarray) -> dict[str, float]:
         """Score the best constant answer to the training rows: what a model that learned nothing would reach."""
+
+
+@dataclass(frozen=True)
+class TaskPlugin:
+    """A task of one's own: what a plug-in in the group ``quire.tasks`` leads to.
+
+    Attributes
+    ----------
+    name : str
+        Also the name of the entry point.
+    make : callable
+        From the agreed form of the rows and the widths in ``task.hidden`` to a :class:`Task`. It is called anew for
+        each message, which is why equal tasks have to be equal; a frozen dataclass is.
+    """
+
+    name: str
+    make: Callable[[Schema, tuple[int, ...]], Task]
+
+    def task(self, schema: Schema, hidden: tuple[int, ...]) -> Task:
+        """Make the task.
+
+        Raises
+        ------
+        DataError
+            If it cannot be made, or what is made lacks a part of a task.
+        """
+        try:
+            task = self.make(schema, hidden)
+            hash(task)
+        except Exception as error:
+            raise DataError(f"The plug-in '{self.name}' cannot make its task ({type(error).__name__}).") from error
+        lacking = [part for part in _PARTS if not hasattr(task, part)]
+        if lacking:
+            raise DataError(f"The plug-in '{self.name}' makes something that is not a task: it has no '{lacking[0]}'.")
+        return task
+
+
+_PARTS = ("name", "features", "classes", "build_model", "initial_arrays", "loss", "metrics", "guess")

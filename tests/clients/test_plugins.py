@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -14,7 +16,8 @@ from quire.clients.data.connectors import Connector
 from quire.clients.plugins import CONNECTORS, load_plugin
 from quire.clients.tasks import task_of
 from quire.conf.compose import compose
-from quire.errors import DataError
+from quire.errors import DataError, RunFailed
+from quire.simulation.baselines import compare
 
 CODE = """
 import numpy as np
@@ -158,3 +161,119 @@ def test_a_silo_uses_only_models_that_its_own_file_approves(install, monkeypatch
         task_of(settings, home.read().schema, home.read().plugins)
     home.silo("{connector: csv, path: rows.csv}", "plugins: [mine]")
     assert task_of(settings, home.read().schema, home.read().plugins).features == 4
+
+
+# ------------------------------------------------------------------------------------------------- tasks
+TASK = """
+from dataclasses import dataclass
+import torch
+from quire.clients.tasks import Classification
+from quire.clients.tasks.base import TaskPlugin
+
+
+@dataclass(frozen=True)
+class Weighted(Classification):
+    def loss(self, logits, y):
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            logits.squeeze(1), y.to(logits.dtype), pos_weight=torch.tensor(4.0))
+
+    def metrics(self, logits, y):
+        return {**super().metrics(logits, y), "sensitivity": float((logits[y == 1, 0] > 0).mean())}
+
+
+def make(schema, hidden):
+    return Weighted("weighted", schema.features, len(schema.target.classes), "mlp", hidden)
+
+
+def cannot(schema, hidden):
+    raise RuntimeError("secret")
+
+
+weighted = TaskPlugin("weighted", make)
+liar = TaskPlugin("weighted", make)
+model = make
+broken = TaskPlugin("broken", cannot)
+half = TaskPlugin("half", lambda schema, hidden: "a text has no build_model")
+unlike = TaskPlugin("unlike", lambda schema, hidden: [])
+"""
+OWN_TASK = "task=plugin task.plugin=weighted partition.silos=2 strategy.rounds=2 task.hidden=[5]"
+
+
+@pytest.fixture
+def clinics(home, tmp_path: Path) -> Path:
+    """A folder of two silos that approve the plug-in `weighted`, with the same rows."""
+    for number in (1, 2):
+        home.silo("{connector: csv, path: rows.csv}", "plugins: [weighted]").rename(tmp_path / f"clinic-{number}.yaml")
+        own = tmp_path / f"clinic-{number}.yaml"
+        own.write_text(own.read_text().replace("name: home", f"name: clinic-{number}"))
+    return tmp_path
+
+
+def test_a_task_of_ones_own(install, monkeypatch, clinics, tmp_path):
+    install("weighted = quire_made_up:weighted", code=TASK, group="quire.tasks")
+    monkeypatch.delenv("QUIRE_PLUGINS", raising=False)
+    with pytest.raises(
+        DataError, match=r"'weighted' \(quire\.tasks\) is not approved: .* at a server to QUIRE_PLUGINS"
+    ):
+        quire.run(OWN_TASK, tmp_path / "refused", silos=clinics)
+    monkeypatch.setenv("QUIRE_PLUGINS", "weighted")
+    first = quire.run(OWN_TASK, tmp_path / "a", silos=clinics)
+    assert quire.run(OWN_TASK, tmp_path / "b", silos=clinics).model == first.model
+    plain = OWN_TASK.replace("task=plugin task.plugin=weighted", "task=tabular task.model=mlp")
+    assert quire.run(plain, tmp_path / "c", silos=clinics).model != first.model
+    assert load_file(tmp_path / "a" / "model.safetensors")["0.weight"].shape == (5, 4)
+    events = map(json.loads, (tmp_path / "a" / "metrics.jsonl").read_text().splitlines())
+    scores = [event["evaluate"] for event in events if event["event"] == "round"]
+    assert all({"loss", "accuracy", "sensitivity"} <= set(score) for score in scores)
+    compared = compare(compose(OWN_TASK), tmp_path / "a", silos=clinics)
+    assert "sensitivity" in compared["everyone"]["pooled"]
+
+
+def test_a_silo_that_has_not_approved_a_task_drops_out_by_name(install, monkeypatch, clinics, tmp_path):
+    install("weighted = quire_made_up:weighted", code=TASK, group="quire.tasks")
+    monkeypatch.setenv("QUIRE_PLUGINS", "weighted")
+    own = clinics / "clinic-2.yaml"
+    own.write_text(own.read_text().replace("[weighted]", "[another]"))
+    with pytest.raises(RunFailed, match=r"1 of 2 silos.*clinic-2"):
+        quire.run(OWN_TASK, tmp_path / "run", silos=clinics)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gone", r"'gone' \(quire\.tasks\) is not installed here"),
+        ("liar", r"'liar' \(quire\.tasks\) calls itself 'weighted': a plug-in must bear the name"),
+        ("model", r"'model' \(quire\.tasks\) is not a TaskPlugin"),
+        ("broken", r"'broken' cannot make its task \(RuntimeError\)\.$"),
+        ("half", r"'half' makes something that is not a task: it has no 'name'"),
+        ("unlike", r"'unlike' cannot make its task \(TypeError\)\.$"),
+    ],
+)
+def test_a_task_that_is_not_one_is_refused_in_words(name, words, install, monkeypatch, home):
+    entries = "\n".join(f"{one} = quire_made_up:{one}" for one in ("liar", "model", "broken", "half", "unlike"))
+    install(entries, code=TASK, group="quire.tasks")
+    monkeypatch.setenv("QUIRE_PLUGINS", name)
+    with pytest.raises(DataError, match=words):
+        task_of(compose(f"task=plugin task.plugin={name}"), home.read().schema)
+
+
+def test_a_plugin_of_another_kind_is_not_a_task(install, monkeypatch, home):
+    install("mine = quire_made_up:mine", code=MODEL, group="quire.models")
+    monkeypatch.setenv("QUIRE_PLUGINS", "mine")
+    with pytest.raises(DataError, match=r"'mine' \(quire\.tasks\) is not installed here"):
+        task_of(compose("task=plugin task.plugin=mine"), home.read().schema)
+
+
+def test_the_task_on_the_page_works_as_it_stands(install, monkeypatch, home, tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "bring-your-own-data.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"^```text\n(.*?)^```$", page, re.M | re.S) if "TaskPlugin" in block)
+    install("quantile = quire_made_up:QUANTILE", code=code, group="quire.tasks")
+    monkeypatch.setenv("QUIRE_PLUGINS", "quantile")
+    schema = (tmp_path / "schema.yaml").read_text()
+    home.write("schema.yaml", schema.replace("classification, classes: [0, 1]", "regression, low: 0, high: 1"))
+    for number in (1, 2):
+        home.write(f"clinic-{number}.yaml", "data: {connector: csv, path: rows.csv}\nplugins: [quantile]\n")
+    (tmp_path / "silo.yaml").unlink()
+    quire.run("task=plugin task.plugin=quantile partition.silos=2 strategy.rounds=2", tmp_path / "run", silos=tmp_path)
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-2])
+    assert {"loss", "rmse", "mae", "r2"} == set(line["evaluate"])

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quire.clients.data.silo import Rows
 from quire.clients.tasks import Classification
-from quire.clients.training import Workbench, WrongModel
+from quire.clients.training import Workbench, WrongModel, _batches, steps
 from quire.conf.schema import SgdTraining
 from quire.privacy.randomness import stream
 
@@ -16,10 +18,11 @@ TASKS = [
 ]
 
 
+PLAIN = {"name": "sgd", "epochs": 2, "steps": 0, "batch_size": 4, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}
+
+
 def plan(**changes):
-    return SgdTraining(
-        **{"name": "sgd", "epochs": 2, "batch_size": 4, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, **changes}
-    )
+    return SgdTraining(**{**PLAIN, **changes})
 
 
 def rows_of(task, n=18):
@@ -58,6 +61,41 @@ def test_training_is_what_torch_does(task, momentum, weight_decay, mu):
     bench.train(rows, how, stream(1, "batches"), mu)
     for name, expected in reference(task, first, rows, how, mu).items():
         np.testing.assert_allclose(bench.arrays()[name], expected, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_as_many_steps_as_epochs_have_are_those_epochs(task):
+    rows, first = rows_of(task), task.initial_arrays(stream(1, "model"))  # 18 rows: batches of 4, 4, 4, 4, 2
+    models, losses = [], []
+    for how in (plan(momentum=0.9), plan(momentum=0.9, epochs=7, steps=10)):
+        bench = Workbench(task)
+        bench.load(first)
+        losses.append(bench.train(rows, how, stream(1, "batches")))
+        models.append(bench.arrays())
+    assert losses[0] == losses[1]
+    assert all((models[0][name] == models[1][name]).all() for name in first)
+
+
+@given(rows=st.integers(1, 23), batch=st.integers(1, 9), count=st.integers(1, 40))
+def test_steps_are_counted_and_every_epoch_sees_every_row_once(rows, batch, count):
+    x = np.arange(rows, dtype=np.float32)[:, None]
+    how = plan(steps=count, batch_size=batch)
+    batches = list(_batches(Rows(x, np.zeros(rows, np.int64)), how, stream(1, "batches")))
+    assert len(batches) == count == steps(how, rows)
+    seen = np.concatenate([part.numpy()[:, 0] for part, _ in batches])
+    for start in range(0, len(seen), rows):
+        epoch = seen[start : start + rows]
+        assert len(set(epoch)) == len(epoch)
+    assert all(len(y) == len(part) <= batch for part, y in batches)
+
+
+def test_the_loss_of_a_broken_off_epoch_is_the_mean_over_the_rows_seen():
+    task, rows = TASKS[0], rows_of(TASKS[0])
+    bench = Workbench(task)
+    bench.load(task.initial_arrays(stream(1, "model")))
+    loss = bench.train(rows, plan(lr=1e-12, steps=2, batch_size=5), stream(1, "batches"))
+    seen = stream(1, "batches").permutation(len(rows))[:10]
+    assert loss == pytest.approx(bench.score(rows.take(seen))["loss"], rel=1e-5)
 
 
 def test_the_proximal_term_holds_the_model_back():

@@ -108,27 +108,37 @@ def test_faults_that_can_be_read(fault: str) -> None:
 
 
 ROWS = ("task", "data", "partition")  # what depends on one another
-CHOICES = [
-    *itertools.product(*([f"{group}={option}" for option in GROUPS[group]] for group in ROWS)),
-    *itertools.product(*([f"{g}={o}" for o in options] for g, options in GROUPS.items() if g not in ROWS)),
-]
+NEEDED = {"task=plugin": "task=plugin task.plugin=mine", "privacy=silo": "privacy=silo privacy.delta=1e-5"}
 NOT_TOGETHER = (
     r"(task|data)=\w+ cannot be (learned from|shared out by) [\w.]+=\w+\.|partition=dirichlet shares .*|"
     r"data=\w+ has no setting 'dataset': task=\w+ cannot be combined with data=\w+\."
 )
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_every_combination_composes_or_says_why_not(choice: tuple[str, ...]) -> None:
-    text = " ".join(choice)
+@pytest.mark.parametrize("choice", itertools.product(*([f"{g}={option}" for option in GROUPS[g]] for g in ROWS)))
+def test_every_combination_of_rows_composes_or_says_why_not(choice: tuple[str, ...]) -> None:
     try:
-        s = compose(text)
+        s = compose(" ".join(NEEDED.get(item, item) for item in choice))
     except SettingsError as refused:
         assert re.fullmatch(NOT_TOGETHER, str(refused))  # noqa: PT017
         task, data, partition = (item.partition("=")[2] for item in choice)
-        home = {"tabular": "files", "images": "files", "synthetic": "synthetic"}.get(task, "sklearn")
-        assert data != home or (data == "files") != (partition == "natural") or task == "diabetes"
+        home = dict.fromkeys(("tabular", "images", "plugin"), "files") | {"synthetic": "synthetic"}
+        assert data != home.get(task, "sklearn") or (data == "files") != (partition == "natural") or task == "diabetes"
     else:
+        assert {f"{group}={getattr(s, group).name}" for group in GROUPS} >= set(choice)
+
+
+@pytest.mark.parametrize(
+    "choice", itertools.product(*([f"{g}={o}" for o in options] for g, options in GROUPS.items() if g not in ROWS))
+)
+def test_every_way_of_training_composes_or_says_why_not(choice: tuple[str, ...]) -> None:
+    in_clear = {"strategy=fednova", "strategy=scaffold"} & set(choice)
+    text = " ".join(NEEDED.get(item, item) for item in choice)
+    if in_clear and "privacy=none" not in choice:
+        with pytest.raises(SettingsError, match=f"^{in_clear.pop()} sends each silo's .* in clear"):
+            compose(text)
+    else:
+        s = compose(text)
         assert {f"{group}={getattr(s, group).name}" for group in GROUPS} >= set(choice)
 
 

@@ -29,14 +29,15 @@ FIELDS = [
     for field in dataclasses.fields(GROUPS[group][option])
     if field.name != "name"
 ]
-LIMITS = {"ge", "gt", "le", "lt", "choices", "max_items", "word"}
+LIMITS = {"ge", "gt", "le", "lt", "choices", "max_items", "word", "inf"}
 
 
 def alone(group: str, option: str) -> str:
     """Overrides that choose this option in company that suits it."""
     if group == "task":
-        return f"task={option}"
+        return f"task={option}" + (" task.plugin=mine" if option == "plugin" else "")
     company = {"data=synthetic": " task=synthetic", "data=files": " task=tabular", "partition=natural": " task=tabular"}
+    company["privacy=silo"] = " privacy.delta=1e-5"
     return f"{group}={option}" + company.get(f"{group}={option}", "")
 
 
@@ -76,7 +77,7 @@ def test_every_field_has_help_known_limits_and_a_plain_type(group: str, option: 
     assert field.metadata["help"].strip()
     assert not field.metadata["help"].endswith(".")
     assert set(field.metadata) - {"help"} <= LIMITS
-    assert field.type in (int, float, bool, str, tuple[int, ...], tuple[str, ...])
+    assert field.type in (int, float, bool, str, tuple[int, ...], tuple[str, ...], float | None)
     assert field.default is dataclasses.MISSING, "values belong in the YAML files"
     if field.type in (int, tuple[int, ...]):
         assert {"le", "lt"} & set(field.metadata), "a whole number without an upper limit overflows somewhere"
@@ -85,7 +86,8 @@ def test_every_field_has_help_known_limits_and_a_plain_type(group: str, option: 
 
 @pytest.mark.parametrize(("group", "option", "field"), FIELDS)
 def test_limits_hold_at_their_edges(group: str, option: str, field: typing.Any) -> None:
-    key, start = f"{group}.{field.name}", alone(group, option)
+    key = f"{group}.{field.name}"
+    start = " ".join(item for item in alone(group, option).split() if not item.startswith(f"{key}="))
     step = 1 if field.type in (int, tuple[int, ...]) else 1e-9
     wrap = "{}=[{}]".format if typing.get_origin(field.type) is tuple else "{}={}".format
     inside, outside = [], []
@@ -115,12 +117,18 @@ WRONG |= {bool: ("1", "yes", "null", "'true'", "[true]"), str: ("1", "true", "nu
 
 @pytest.mark.parametrize(("group", "option", "field"), FIELDS)
 def test_a_wrong_type_is_refused(group: str, option: str, field: typing.Any) -> None:
-    key, start = f"{group}.{field.name}", alone(group, option)
+    key = f"{group}.{field.name}"
+    start = " ".join(item for item in alone(group, option).split() if not item.startswith(f"{key}="))
     if typing.get_origin(field.type) is tuple:
         wrong = [f"[{value}]" for value in WRONG[typing.get_args(field.type)[0]] if value[0] != "["]
         wrong += ["1", "a", "null"]
     else:
-        wrong = list(WRONG[field.type])
+        optional = isinstance(field.type, types.UnionType)
+        wrong = list(WRONG[float if optional else field.type])
+        if optional:
+            wrong.remove("null")
+        if field.metadata.get("inf"):
+            wrong.remove("inf")
     for value in wrong:
         with pytest.raises(SettingsError, match=rf"^(an entry of )?{key} must be "):
             compose(f"{start} {key}={value}")

@@ -35,9 +35,11 @@ class Silo:
     def train(self, w0, number, pull=lambda w, w0: 0.0):
         """Return the new weights and the number of steps."""
         plan, rng, w, v, steps = self.settings.training, stream(1, "batches", number, self.name), w0.copy(), 0.0, 0
-        for _ in range(plan.epochs):
+        for _ in range(plan.steps or plan.epochs):
             order = rng.permutation(len(self.y))
             for batch in np.split(order, range(plan.batch_size, len(order), plan.batch_size)):
+                if plan.steps and steps == plan.steps:
+                    break
                 v = plan.momentum * v + gradient(w, self.x[batch], self.y[batch]) + pull(w, w0)
                 w, steps = w - plan.lr * v, steps + 1
         return w, steps
@@ -79,17 +81,27 @@ CASES = {
     "fedprox": (fedprox, "strategy=fedprox strategy.mu=0.7"),
     "fednova": (fednova, "strategy=fednova"),
     "fednova with momentum": (fednova, "strategy=fednova training.momentum=0.8 training.lr=0.05"),
+    "fednova, 13 steps": (fednova, "strategy=fednova training.steps=13 training.epochs=1"),
+    "fednova with momentum, 13 steps": (
+        fednova,
+        "strategy=fednova training.momentum=0.8 training.steps=13 training.epochs=1 training.lr=0.05",
+    ),
+    "fedavg, 13 steps": (fedavg, "training.steps=13 training.epochs=1 strategy.server_lr=0.7"),
+    "scaffold, 13 steps": (scaffold, "strategy=scaffold training.steps=13 training.epochs=1"),
     "scaffold": (scaffold, "strategy=scaffold"),
     "scaffold, half a step": (scaffold, "strategy=scaffold strategy.server_lr=0.5"),
 }
 
 
+def with_changes(changes):
+    """Return the overrides of BASE, those that a case changes replaced."""
+    return " ".join({item.split("=")[0]: item for item in f"{BASE} {changes}".split()}.values())
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_is_the_papers_algorithm(case, tmp_path):
     algorithm, changes = CASES[case]
-    overrides = (
-        f"{BASE} {changes}" if "training.lr" not in changes else f"{BASE} {changes}".replace(" training.lr=0.3", "")
-    )
+    overrides = with_changes(changes)
     settings = compose(overrides)
     quire.run(overrides, tmp_path)
     silos = [Silo(place, data, settings) for place, data in enumerate(federation(settings))]
@@ -104,11 +116,21 @@ def test_a_run_is_the_papers_algorithm(case, tmp_path):
 
 def test_the_strategies_really_differ(tmp_path):
     models = {
-        case: quire.run(f"{BASE} {changes}", tmp_path / str(place)).model
+        case: quire.run(with_changes(changes), tmp_path / str(place)).model
         for place, (case, (_, changes)) in enumerate(CASES.items())
         if "training.lr" not in changes
     }
     assert len(set(models.values())) == len(models)
+
+
+def test_where_all_silos_take_as_many_steps_fednova_is_fedavg(tmp_path):
+    changes = "training.steps=6 training.epochs=1"
+    models = []
+    for name in ("fedavg", "fednova"):
+        quire.run(with_changes(f"{changes} strategy={name}"), tmp_path / name)
+        models.append(load_file(tmp_path / name / "model.safetensors"))
+    for name, part in models[0].items():
+        np.testing.assert_allclose(models[1][name], part, rtol=1e-5, atol=1e-6)
 
 
 def test_scaffold_sums_to_zero_drift_when_all_take_part(tmp_path):
