@@ -1,0 +1,138 @@
+"""``quire gate``: Flower's SuperExec, in an environment in which it can start nothing but our starter.
+
+SuperExec starts the commands ``flwr-clientapp``, ``flwr-agentapp`` and so on by their names, and which of them is for
+the server to say. So the gate gives it a search path of one folder, in which each of these names is the starter.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+import quire
+from quire.clients.gate.approvals import approvals_file, private_to_us, read_approvals
+from quire.clients.gate.scrub import check_names
+from quire.errors import QuireError
+
+LOG = logging.getLogger("quire.gate")
+
+#: Tells the starters what the operator has said: a JSON object with ``silo`` and ``pass``.
+GATE_VARIABLE = "QUIRE_GATE"
+_SUPEREXEC = "import sys; from flwr.supercore.cli import flower_superexec; sys.argv[0] = 'flower-superexec'; "
+_GRACE = 15.0
+
+
+class GateError(QuireError):
+    """The gate cannot be opened."""
+
+    exit_code = 2
+
+
+def write_commands(folder: Path, kinds: Sequence[str]) -> None:
+    """Write one small script for every command that SuperExec may start; each is the starter.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    kinds : sequence of str
+        Names of the commands.
+    """
+    # In a checkout the rooms lie beside the package, and an isolated Python would not find them.
+    where = str(Path(quire.__file__).resolve().parent.parent)
+    for kind in kinds:
+        program = (
+            f"import sys; sys.path.insert(0, {where!r}); from quire.clients.gate.starter import main; "
+            f"sys.exit(main({kind!r}))"
+        )
+        script = folder / kind
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -c {shlex.quote(program)} "$@"\n')
+        script.chmod(0o500)
+
+
+def gate_environment(variables: Mapping[str, str], silo: Path, passed: Sequence[str], folder: Path) -> dict[str, str]:
+    """Return the environment of SuperExec and its starters.
+
+    Parameters
+    ----------
+    variables : mapping of str to str
+        The operator's.
+    silo : pathlib.Path
+        The silo's own file.
+    passed : sequence of str
+        Names of variables that approved code may see.
+    folder : pathlib.Path
+        Holds the commands; everything short-lived lies below it.
+    """
+    kept = {
+        name: value for name, value in variables.items() if name in passed or not name.startswith(("QUIRE_", "PYTHON"))
+    }
+    return {
+        **kept,
+        "PATH": str(folder / "bin"),
+        "TMPDIR": str(folder),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        GATE_VARIABLE: json.dumps({"silo": str(silo), "pass": list(passed)}),
+    }
+
+
+def open_gate(silo: Path, superexec: Sequence[str], passed: Sequence[str] = ()) -> int:
+    """Run Flower's SuperExec behind the gate until it ends or is asked to, and return its exit status.
+
+    Parameters
+    ----------
+    silo : pathlib.Path
+        The silo's own file; the list of approved bundles lies beside it.
+    superexec : sequence of str
+        Arguments of ``flower-superexec``.
+    passed : sequence of str
+        Names of environment variables that approved code sees.
+
+    Raises
+    ------
+    GateError
+        If the silo's file is not there.
+    ApprovalError
+        If it, or the list, may be written by others, or the list cannot be read.
+    ScrubError
+        If a variable cannot be handed on.
+    """
+    from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
+
+    silo = silo.resolve()
+    if not silo.is_file():
+        raise GateError(f"There is no file {silo}: --silo names the silo's own file.")
+    private_to_us(silo)
+    approved = len(read_approvals(approvals_file(silo)))
+    check_names(passed)
+    with tempfile.TemporaryDirectory(prefix="quire-gate-") as name:
+        folder = Path(name)
+        (folder / "bin").mkdir(mode=0o700)
+        write_commands(folder / "bin", sorted(TASK_TYPE_TO_COMMAND.values()))
+        command = [sys.executable, "-I", "-c", f"{_SUPEREXEC}flower_superexec()", *superexec]
+        command += ["--parent-pid", str(os.getpid())]
+        process = subprocess.Popen(command, env=gate_environment(os.environ, silo, passed, folder))
+        LOG.info("The gate is open for %s (%d approved in %s)", silo, approved, approvals_file(silo))
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            process.terminate()
+
+        before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            status = process.wait()
+            return status if status >= 0 else 128 - status
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            if process.poll() is None:
+                process.kill()
+                process.wait(_GRACE)

@@ -1,0 +1,280 @@
+"""One process for each message, in the place of Flower's ``flwr-clientapp``: pull, check, hand on, answer.
+
+Flower's SuperExec starts this under that name. Pulling, heartbeats and pushing are Flower's own functions; what lies
+between them is ours. Nothing of a bundle that is not approved is written, unpacked to disk or imported, and its run
+is answered with a fixed code. Neither the runtime's token nor the gate's environment reaches the approved code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, BinaryIO
+
+from flwr.app import Context, Error, Message
+from flwr.common.args import add_args_flwr_app_common, try_obtain_flwr_app_token
+from flwr.common.serde import context_from_proto, context_to_proto, message_from_proto, message_to_proto
+from flwr.proto import message_pb2
+from flwr.supercore.app_utils import start_parent_process_monitor
+from flwr.supercore.fab import Fab
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.run import Run
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supercore.tls import validate_and_resolve_root_certificates
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from quire.clients import contract
+from quire.clients.contract import Code
+from quire.clients.gate import worker
+from quire.clients.gate.approvals import approvals_file, approved_hash, read_approvals
+from quire.clients.gate.bundle import Bundle
+from quire.clients.gate.launch import GATE_VARIABLE
+from quire.clients.gate.mark import MARK_VARIABLE
+from quire.clients.gate.scrub import scrubbed
+from quire.errors import QuireError
+
+LOG = logging.getLogger("quire.gate")
+
+#: Key of a node's config that names the silo's own file; filled in here, after approval.
+SILO_KEY = "silo"
+#: The only kind of task that runs code here; what else a server can ask a SuperNode for is refused.
+CLIENT_APP = "flwr-clientapp"
+
+
+class Refused(Exception):
+    """Ends the handling of a message with a fixed code; the words stay in the silo's log."""
+
+    def __init__(self, code: Code, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What the operator has said.
+
+    Attributes
+    ----------
+    silo : pathlib.Path
+        The silo's own file.
+    passed : tuple of str
+        Names of environment variables that approved code sees.
+    """
+
+    silo: Path
+    passed: tuple[str, ...] = ()
+
+    @classmethod
+    def from_environment(cls, variables: Mapping[str, str]) -> Gate:
+        """Read what ``quire gate`` has left for its starters.
+
+        Raises
+        ------
+        KeyError
+            If this process was not started by it.
+        """
+        told = json.loads(variables[GATE_VARIABLE])
+        return cls(Path(told["silo"]), tuple(told["pass"]))
+
+    def admit(self, bundle: Bundle) -> str:
+        """Return the hash by which a bundle is approved.
+
+        Raises
+        ------
+        Refused
+            If it is not.
+        """
+        file = approvals_file(self.silo)
+        try:
+            found = approved_hash(bundle, read_approvals(file))
+            if found is None:
+                raise Refused(
+                    Code.CODE_REFUSED,
+                    f"content {bundle.content} (fab {bundle.fab}) is not in {file}: if you have reviewed this code, "
+                    f"quire app approve {bundle.content} --silo {self.silo}",
+                )
+        except QuireError as error:  # of the bundle, or of the list: in doubt nothing runs
+            raise Refused(Code.CODE_REFUSED, str(error)) from error
+        return found
+
+
+@dataclass
+class Worker:
+    """The process in which approved code will run, and the pipes to and from it."""
+
+    process: subprocess.Popen[bytes]
+    to: BinaryIO
+    back: BinaryIO
+
+    def ask(self, header: dict[str, Any], context: Context, message: Message) -> tuple[Context, Message]:
+        """Hand over a message and wait for the answer.
+
+        Raises
+        ------
+        Refused
+            If the process ends without one.
+        """
+        frames = [context_to_proto(context).SerializeToString(), message_to_proto(message).SerializeToString()]
+        try:
+            worker.write_frames(self.to, [json.dumps(header).encode(), *frames])
+            answered, reply = worker.read_frames(self.back, 2)
+            return (
+                context_from_proto(message_pb2.Context.FromString(answered)),
+                message_from_proto(message_pb2.Message.FromString(reply)),
+            )
+        except Exception as error:
+            raise Refused(
+                Code.INTERNAL, "the approved code ended without an answer; see above for its own words"
+            ) from error
+
+
+@contextlib.contextmanager
+def started_worker(gate: Gate, home: Path) -> Iterator[Worker]:
+    """Start the process of approved code; at the end it is no more."""
+    incoming, to = os.pipe()
+    back, outgoing = os.pipe()
+    command = [sys.executable, "-IB", str(Path(worker.__file__).resolve()), str(incoming), str(outgoing)]
+    process = subprocess.Popen(
+        command,
+        env=scrubbed(os.environ, home, gate.passed),
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        pass_fds=(incoming, outgoing),
+        start_new_session=True,
+    )
+    os.close(incoming)
+    os.close(outgoing)
+    to_file, back_file = os.fdopen(to, "wb"), os.fdopen(back, "rb")
+    try:
+        yield Worker(process, to_file, back_file)
+    finally:
+        with contextlib.suppress(OSError):
+            to_file.close()
+        back_file.close()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def answer(gate: Gate, kind: str, message: Message, context: Context, run: Run, fab: Fab) -> Message:
+    """Return the reply to a message: the approved code's, or a refusal.
+
+    Parameters
+    ----------
+    gate : Gate
+    kind : str
+        The task's kind, as Flower names its command.
+    message, context, run, fab
+        As pulled from the SuperNode. ``context.state`` is changed as the approved code leaves it, and nothing else
+        of ``context``: where the silo's data are does not go back to the SuperNode.
+    """
+    try:
+        return _checked(gate, kind, message, context, run, fab)
+    except Refused as refusal:
+        LOG.error("Answered with %s: %s", refusal.code.name, refusal)
+        code = refusal.code
+    except Exception:
+        LOG.exception("Answered with %s", Code.INTERNAL.name)
+        code = Code.INTERNAL
+    return refusal_of(message, code)
+
+
+def _checked(gate: Gate, kind: str, message: Message, context: Context, run: Run, fab: Fab) -> Message:
+    if kind != CLIENT_APP:
+        raise Refused(Code.CODE_REFUSED, f"the server asked for {kind}; a silo runs {CLIENT_APP} only")
+    bundle = Bundle(fab.content)
+    with tempfile.TemporaryDirectory(prefix="message-") as name, started_worker(gate, Path(name)) as working:
+        approved = gate.admit(bundle)
+        app = Path(name) / "app"
+        bundle.write(app)
+        LOG.info("Admitted by %s: %s %s", approved, run.fab_id, run.fab_version)
+        header = {
+            "app": str(app),
+            "fab_id": run.fab_id,
+            "fab_version": run.fab_version,
+            "hash": bundle.fab,
+            "environment": {MARK_VARIABLE: approved},
+            "task": [TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id],
+        }
+        told = context_from_proto(context_to_proto(context))
+        told.node_config[SILO_KEY] = str(gate.silo)
+        after, reply = working.ask(header, told, message)
+    context.state = after.state
+    if not reply.has_error():
+        return Message(reply.content, reply_to=message)
+    try:
+        return refusal_of(message, Code(reply.error.code))
+    except ValueError:  # a code that is none of ours says nothing, whatever its words
+        return refusal_of(message, Code.INTERNAL)
+
+
+def refusal_of(message: Message, code: Code) -> Message:
+    """Return the reply that carries a fixed code and its fixed words, and no others."""
+    return Message(Error(code=int(code), reason=contract.reason(code)), reply_to=message)
+
+
+def main(kind: str) -> int:
+    """Handle the one message that SuperExec has started this process for, and return the exit status.
+
+    Parameters
+    ----------
+    kind : str
+        The name of the command of Flower's in whose place this is.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s gate %(levelname)s: %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, _interrupt)
+    gate = Gate.from_environment(os.environ)
+    parser = argparse.ArgumentParser(description=f"Quire's gate, in the place of {kind}.", allow_abbrev=False)
+    parser.add_argument("--runtime-api-address", required=True)
+    add_args_flwr_app_common(parser)
+    args = parser.parse_args()
+    if args.parent_pid is not None:
+        start_parent_process_monitor(args.parent_pid)
+    retries = make_simple_http_retry_invoker()
+    client = RuntimeHttpClient.from_server_address(
+        server_address=args.runtime_api_address,
+        insecure=args.insecure,
+        root_certificates=validate_and_resolve_root_certificates(args.root_certificates, args.insecure),
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name=CLIENT_APP),
+            RuntimeTokenHttpInterceptor(try_obtain_flwr_app_token(args)),
+        ],
+        retry_invoker=retries,
+    )
+    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    heartbeat.start()
+    context, status = None, "failed"
+    try:
+        message, context, run, fab = pull_task_input(client)
+        reply = answer(gate, kind, message, context, run, fab)
+        push_message(client, reply, context)
+        status = "completed"
+    except KeyboardInterrupt:
+        retries.max_tries = 1
+        LOG.warning("Stopped")
+    finally:
+        push_task_output(client, context, status, "")
+        if heartbeat.is_running:
+            heartbeat.stop()
+        client.close()
+    return 0 if status == "completed" else 1
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,136 @@
+"""``quire app`` and ``quire gate``: which code a silo lets in, and the gate that holds to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Which code this silo lets in: show the hash of a bundle, approve it, revoke it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Target = Annotated[str, typer.Argument(help="An app's folder, a .fab file, or a hash.")]
+Silo = Annotated[Path, typer.Option(help="The silo's own file; the list lies beside it, as silo.approved.json.")]
+
+
+@app.command("hash")
+def show_hash(
+    target: Annotated[
+        Path, typer.Argument(help="An app's folder (as `flwr run` would pack it), or a .fab file.")
+    ] = Path("."),
+) -> None:
+    """Show both hashes of a bundle: of its content, however it is packed, and of the packed file."""
+    from quire.clients.gate.bundle import read_bundle
+
+    bundle = read_bundle(target)
+    typer.echo(f"content {bundle.content}\nfab     {bundle.fab}")
+
+
+@app.command()
+def approve(
+    target: Target,
+    silo: Silo = Path("silo.yaml"),
+    note: Annotated[str, typer.Option(help="Your own words: what was reviewed, and by whom.")] = "",
+) -> None:
+    """Let a bundle in from the next message on."""
+    import getpass
+    from datetime import UTC, datetime
+
+    from quire.clients.gate.approvals import Approval, approvals_file
+    from quire.clients.gate.approvals import approve as add
+
+    _there(silo)
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):  # an account without a name
+        login = ""
+    moment = datetime.now(UTC).isoformat(timespec="seconds")
+    entry = Approval(_hashes(target), note, login, moment)
+    changed = add(approvals_file(silo), entry)
+    typer.echo(f"{'Approved' if changed else 'Already approved'}: {entry.hashes[0]}")
+
+
+@app.command()
+def revoke(target: Target, silo: Silo = Path("silo.yaml")) -> None:
+    """Let a bundle in no longer, from the next message on."""
+    from quire.clients.gate.approvals import ApprovalError, approvals_file
+    from quire.clients.gate.approvals import revoke as remove
+
+    _there(silo)
+    hashes = _hashes(target)
+    if not remove(approvals_file(silo), hashes):
+        raise ApprovalError(f"{hashes[0]} is not approved in {approvals_file(silo)}.")
+    typer.echo(f"Revoked: {hashes[0]}")
+
+
+@app.command("list")
+def show_list(silo: Silo = Path("silo.yaml")) -> None:
+    """Show what is approved: hash, when, by whom, note."""
+    from quire.clients.gate.approvals import approvals_file, read_approvals
+
+    _there(silo)
+    for entry in read_approvals(approvals_file(silo)):
+        typer.echo(" ".join(filter(None, (entry.hashes[0], entry.at, entry.by, entry.note))))
+
+
+def gate(
+    silo: Silo = Path("silo.yaml"),
+    runtime_api_address: Annotated[str, typer.Option(help="Of the SuperNode's Runtime API.")] = "127.0.0.1:9094",
+    superexec_auth_secret_file: Annotated[
+        Path | None, typer.Option(help="The secret that the SuperNode was started with.")
+    ] = None,
+    root_certificates: Annotated[
+        Path | None, typer.Option(help="Of the SuperNode's Runtime API, if it has TLS.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="The Runtime API is on this machine, without TLS.")
+    ] = False,
+    pass_variable: Annotated[
+        list[str] | None,
+        typer.Option("--pass", help="An environment variable that approved code sees; may be repeated."),
+    ] = None,
+) -> None:
+    """Stand between Flower and this silo's data: let in approved code only. Runs until it is stopped.
+
+    The SuperNode is started with --isolation process, and starts no code itself; see docs/gate.md.
+    """
+    import logging
+
+    from quire.clients.gate.launch import GateError, open_gate
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s gate %(levelname)s: %(message)s")
+    if insecure and root_certificates is not None:
+        raise GateError("--insecure and --root-certificates exclude each other.")
+    arguments = ["--runtime-api-address", runtime_api_address]
+    for option, value in (
+        ("--superexec-auth-secret-file", superexec_auth_secret_file),
+        ("--root-certificates", root_certificates),
+    ):
+        if value is not None:
+            if not value.is_file():
+                raise GateError(f"There is no file {value}, which {option} names.")
+            arguments += [option, str(value.resolve())]
+    if insecure:
+        arguments.append("--insecure")
+    raise typer.Exit(open_gate(silo, arguments, pass_variable or []))
+
+
+def _there(silo: Path) -> None:
+    from quire.clients.gate.approvals import ApprovalError
+
+    if not silo.is_file():
+        raise ApprovalError(f"There is no file {silo}: --silo names the silo's own file.")
+
+
+def _hashes(target: str) -> tuple[str, ...]:
+    from quire.clients.gate.approvals import is_hash
+    from quire.clients.gate.bundle import read_bundle
+
+    if is_hash(target):
+        return (target,)
+    bundle = read_bundle(Path(target))
+    return bundle.content, bundle.fab
