@@ -38,7 +38,14 @@ TRAIN_LOSS = "train-loss"
 TOLD, MEMORY = "told", "memory"
 STEPS = "nova/steps"
 CONTROL = "control/"
+# privacy.clipping=adaptive: the round's clip, told in the config; and the bit that a silo sends beside its update,
+# +1/2 if that was within the clip, else -1/2.
+CLIP, WITHIN = "clip", "clip/within"
 SILO, CODE_HASH, CONTRACT, SCHEMA = "silo", "code-hash", "contract", "schema"
+# Under privacy: the public number of records that the operator declares, and the signed statement of what was charged.
+RECORDS, RECEIPT = "records", "receipt"
+# What only a simulated silo shows: metrics that a real one keeps to itself under privacy.
+SHOWN = "simulator-only"
 
 
 class Code(enum.IntEnum):
@@ -50,6 +57,16 @@ class Code(enum.IntEnum):
     TRAINING_FAILED = 104
     EVALUATION_FAILED = 105
     NOT_FINITE = 106
+    NO_POLICY = 107
+    POLICY_REFUSED = 108
+    BUDGET_REFUSED = 109
+    CODE_REFUSED = 110
+    SEED_REFUSED = 111
+    ROUNDS_REFUSED = 112
+    SCORES_WITHHELD = 113
+    BOOKS_UNUSABLE = 114
+    REPLAY_REFUSED = 115
+    ROSTER_REFUSED = 116
     INTERNAL = 199
 
 
@@ -60,6 +77,16 @@ WORDS: dict[Code, str] = {
     Code.TRAINING_FAILED: "its training raised an error",
     Code.EVALUATION_FAILED: "its evaluation raised an error",
     Code.NOT_FINITE: "its model diverged to values that are not finite",
+    Code.NO_POLICY: "its operator has given it no policy, so it refuses every run",
+    Code.POLICY_REFUSED: "its own policy does not allow these settings",
+    Code.BUDGET_REFUSED: "the run would exceed the silo's own privacy budget",
+    Code.CODE_REFUSED: "its operator has not approved this code",
+    Code.SEED_REFUSED: "it draws its own randomness and refuses a seed: leave out 'seed'",
+    Code.ROUNDS_REFUSED: "its own limit of rounds is reached",
+    Code.SCORES_WITHHELD: "under differential privacy its scores stay in the silo",
+    Code.BOOKS_UNUSABLE: "its own books (store or ledger) cannot be used",
+    Code.REPLAY_REFUSED: "it has answered this round already, and does not answer twice",
+    Code.ROSTER_REFUSED: "the roster it finds is not the one that it has pinned",
     Code.INTERNAL: "an unexpected error inside the silo",
 }
 

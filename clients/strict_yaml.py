@@ -6,6 +6,7 @@ Every mistake is one sentence that names the file, the line and the column.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,8 @@ class Entry:
     def number(self) -> float:
         """Return a finite number."""
         value = self.scalar()
+        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+", value):
+            self.fail(f"{self._name} must be a number; YAML reads {value[:20]} as a text, write 1.0e-5 for 1e-5")
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(float(value)):
             self.fail(f"{self._name} must be a number")
         return float(value)

@@ -23,6 +23,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from quire.clients.arrays import decode, encode
+from quire.clients.simulation import simulated
 from quire.simulation.faults import Fault, striking
 
 LOG = logging.getLogger("quire.simulation")
@@ -144,7 +145,7 @@ class InlineGrid(Grid):
             if fault.seconds >= message.metadata.ttl:
                 return _runtime_error(message, _LATE)
         try:
-            with _as_node(node):
+            with _as_node(node), simulated():
                 reply = self._client_app(message, self._contexts[node])
         except Exception:
             # As in Flower, minus the text: what an exception says must not leave the silo.

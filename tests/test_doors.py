@@ -14,6 +14,7 @@ import pytest
 import quire
 from quire.clients import client_app
 from quire.clients.code import code_hash
+from quire.clients.identity import new_identity
 from quire.conf.compose import compose
 from quire.errors import RunFailed
 from quire.simulation.flower import run_flower
@@ -91,6 +92,19 @@ class FlowerUser:
     def close(self):
         assert self.processes.stop() == []
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+def silo_file(folder, partition):
+    """Write the file of a silo in a test deployment: a part of a shipped data set, and the policy of a test."""
+    folder.mkdir()
+    new_identity(folder / "silo.key")
+    path = folder / "silo.yaml"
+    path.write_text(
+        f"data: {{connector: shipped, partition: {partition}, partitions: {SILOS}}}\n"
+        f"population: {{name: breast-{partition}, records: 150}}\n"
+        "policy: {modes: [none], aggregation: [plain], code: [], min_cohort: 2, colluders: 0, test_seed: true}\n"
+    )
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +202,7 @@ def test_a_superlink_with_supernodes_gives_the_inline_model(tmp_path, checkout, 
         for silo in range(SILOS):
             user.start(
                 *("flower-supernode", "--insecure", "--superlink", address, "--port", str(free_port())),
-                *("--node-config", f"partition-id={silo} num-partitions={SILOS}"),
+                *("--node-config", f'silo="{silo_file(user.home / f"silo-{silo}", silo)}"'),
                 cwd=empty,
                 FLWR_HOME=str(user.home / f"node-{silo}"),
             )
@@ -201,6 +215,10 @@ def test_a_superlink_with_supernodes_gives_the_inline_model(tmp_path, checkout, 
         while not (folder / "run.json").exists() or about(folder)["status"] == "running":
             assert time.monotonic() < deadline, (user.home / "log").read_text()
             time.sleep(0.5)
+        ledgers = [
+            (user.home / f"silo-{silo}" / "store" / "ledger" / f"breast-{silo}.jsonl").read_text()
+            for silo in range(SILOS)
+        ]
     finally:
         user.close()
     found = about(folder)
@@ -208,6 +226,8 @@ def test_a_superlink_with_supernodes_gives_the_inline_model(tmp_path, checkout, 
     assert found["model"] == inline.model
     assert found["code"] == code_hash()
     assert [event["replied"] for event in events(folder)] == [event["replied"] for event in events(inline.folder)]
+    for silo in range(SILOS):  # counted and charged before anything left
+        assert ledgers[silo].count('"kind":"charge"') == 1
 
 
 # --------------------------------------------------------------------------------- what may not come through a door

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import quire
+from quire.clients.identity import new_identity
 from quire.conf.compose import compose
 from quire.simulation.flower import run_flower
 from quire.simulation.flower_daemon import free_port
@@ -39,6 +40,8 @@ def silos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{number}.csv").write_text(f"age,sick\n{rows}")
         (folder / f"clinic-{number}.yaml").write_text(
             f"name: clinic-{number}\ndata: {{connector: csv, path: {number}.csv}}\n"
+            f"population: {{name: clinic-{number}, records: {30 * number}}}\n"
+            "policy: {modes: [none], aggregation: [plain], code: [], min_cohort: 2, colluders: 0, test_seed: true}\n"
         )
     return folder
 
@@ -65,6 +68,7 @@ def test_supernodes_that_each_know_their_own_file_only(silos: Path, inline: str,
         homes[-1].mkdir()
         for name in ("schema.yaml", f"{number}.csv", f"clinic-{number}.yaml"):
             shutil.copy(silos / name, homes[-1] / name)
+        new_identity(homes[-1] / "silo.key")
     user = runpy.run_path(str(ROOT / "tests" / "test_doors.py"))["FlowerUser"]()
     try:
         address, empty = f"127.0.0.1:{free_port()}", user.home / "empty"

@@ -14,6 +14,13 @@
       connector: csv
       path: test.csv
     plugins: [my_connector]      # what the operator has installed and approves
+
+A test over a data set that ships with Quire names its part of it instead::
+
+    data: {connector: shipped, partition: 0, partitions: 3}
+
+What the operator lays down beside (population, store, identity, roster, policy) is read by
+:mod:`quire.clients.policy.read`.
 """
 
 from __future__ import annotations
@@ -24,6 +31,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from quire.clients.data.connectors import Connector, Source, connector_of
+from quire.clients.policy.model import Operator
+from quire.clients.policy.read import OPERATOR_KEYS, read_operator
 from quire.clients.strict_yaml import Entry, read_yaml
 from quire.clients.tasks.schema import Label, Schema, read_schema
 from quire.errors import DataError
@@ -31,6 +40,10 @@ from quire.errors import DataError
 SCHEMA_FILE = "schema.yaml"
 #: In a simulation by Flower: names the folder of silo files to every node.
 SILOS_VARIABLE = "QUIRE_SILOS"
+#: What ``connector`` says where the silo holds a part of a data set that ships with Quire.
+SHIPPED = "shipped"
+_KEYS = ("name", "schema", "test", "plugins", *OPERATOR_KEYS)
+_MOST_SILOS = 100_000
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
@@ -46,7 +59,7 @@ class Section:
 
 @dataclass(frozen=True, eq=False)
 class SiloFile:
-    """What a ``silo.yaml`` says."""
+    """What a ``silo.yaml`` says whose silo reads its own rows."""
 
     path: Path
     name: str | None
@@ -55,24 +68,56 @@ class SiloFile:
     data: Section
     test: Section | None
     plugins: tuple[str, ...]
+    operator: Operator
+
+
+@dataclass(frozen=True, eq=False)
+class ShippedFile:
+    """What a ``silo.yaml`` says whose silo holds one part of a data set that ships with Quire, for tests."""
+
+    path: Path
+    name: str | None
+    partition: int
+    partitions: int
+    operator: Operator
 
 
 def read_silo(path: Path) -> SiloFile:
-    """Read a ``silo.yaml`` and the schema that it names; neither is parsed again unless it has changed.
+    """Read the ``silo.yaml`` of a silo that reads its own rows, and the schema that it names.
+
+    Neither is parsed again unless it has changed.
 
     Raises
     ------
     DataError
         If one of them cannot be read, or says something that it cannot say.
     """
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    root = _root(path, status.st_size, status.st_mtime_ns)
-    found = root.mapping(["data"], ["name", "schema", "test", "plugins"])
+    own = read_silo_file(path)
+    if isinstance(own, ShippedFile):
+        raise DataError(f"{path} names a part of a shipped data set, but here a silo must read its own rows.")
+    return own
+
+
+def read_silo_file(path: Path) -> SiloFile | ShippedFile:
+    """Read a ``silo.yaml`` of either kind; see :func:`read_silo`."""
+    root = _root_of(path)
+    found = root.mapping(["data"], _KEYS)
+    data = found["data"].entries()
+    if "connector" in data and data["connector"].scalar() == SHIPPED:
+        return _shipped(root)
     schema_path = path.parent / (found["schema"].text() if "schema" in found else SCHEMA_FILE)
     return _silo(root, schema_path, read_schema(schema_path))
+
+
+def read_operator_of(path: Path) -> Operator:
+    """Read what the operator lays down in a ``silo.yaml``; neither the schema nor any data is looked at.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or says something that it cannot say.
+    """
+    return _operator(_root_of(path))
 
 
 def silo_files(folder: Path) -> tuple[Path, ...]:
@@ -102,21 +147,52 @@ def silo_files(folder: Path) -> tuple[Path, ...]:
     )
 
 
+def _root_of(path: Path) -> Entry:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    return _root(path, status.st_size, status.st_mtime_ns)
+
+
 @lru_cache(maxsize=512)
 def _root(path: Path, size: int, changed: int) -> Entry:
     return read_yaml(path)
 
 
 @lru_cache(maxsize=512)
+def _operator(root: Entry) -> Operator:
+    return read_operator(root.mapping(["data"], _KEYS), root.file)
+
+
+@lru_cache(maxsize=512)
 def _silo(root: Entry, schema_path: Path, schema: Schema) -> SiloFile:
-    found = root.mapping(["data"], ["name", "schema", "test", "plugins"])
-    name = found["name"].text() if "name" in found else None
-    if name is not None and not _NAME.fullmatch(name):
-        found["name"].fail("'name' must be at most 32 lower-case letters, digits and dashes, and begin with a letter")
+    found = root.mapping(["data"], _KEYS)
     plugins = found["plugins"].texts() if "plugins" in found else ()
     data = _section(found["data"], schema, plugins)
     test = _section(found["test"], schema, plugins) if "test" in found else None
-    return SiloFile(root.file, name, schema_path, schema, data, test, plugins)
+    return SiloFile(root.file, _name(found), schema_path, schema, data, test, plugins, _operator(root))
+
+
+@lru_cache(maxsize=512)
+def _shipped(root: Entry) -> ShippedFile:
+    found = root.mapping(["data"], _KEYS)
+    for key in ("schema", "test"):
+        if key in found:
+            found[key].fail(f"a shipped data set has no '{key}' of its own: leave it out")
+    data = found["data"].mapping(["connector", "partition", "partitions"])
+    partitions = data["partitions"].whole(1, _MOST_SILOS)
+    partition = data["partition"].whole(0, _MOST_SILOS)
+    if partition >= partitions:
+        data["partition"].fail(f"'partition' counts from 0: the last of {partitions} is {partitions - 1}")
+    return ShippedFile(root.file, _name(found), partition, partitions, _operator(root))
+
+
+def _name(found: dict[str, Entry]) -> str | None:
+    name = found["name"].text() if "name" in found else None
+    if name is not None and not _NAME.fullmatch(name):
+        found["name"].fail("'name' must be at most 32 lower-case letters, digits and dashes, and begin with a letter")
+    return name
 
 
 def _section(entry: Entry, schema: Schema, plugins: tuple[str, ...]) -> Section:

@@ -1,0 +1,190 @@
+"""Who a node is: its own file, its name and where its rows are, and what its operator lets it answer.
+
+A real silo goes by its own ``silo.yaml``, which its SuperNode's node config names; without a file, or without a policy
+in it, it refuses. A simulated one may do without.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from quire.clients import contract
+from quire.clients.answering import Refusal
+from quire.clients.contract import Code
+from quire.clients.data.own import Where
+from quire.clients.data.silo_file import SILOS_VARIABLE, SiloFile, read_silo, read_silo_file, silo_files
+from quire.clients.entropy import Entropy, Fresh, Seeded
+from quire.clients.policy.case import State
+from quire.clients.policy.decide import Refuse, decide
+from quire.clients.policy.model import Operator, Policy
+from quire.clients.receipts import Stand
+from quire.conf.schema import FilesData, Settings
+from quire.errors import DataError
+
+#: Key of a node's config that names the silo's own file.
+SILO_KEY = "silo"
+
+NodeConfig = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A silo in a run.
+
+    Attributes
+    ----------
+    name : str
+    where : int or SiloFile
+        Where its rows are.
+    operator : Operator or None
+        What its operator lays down; None for a simulated silo without a file.
+    simulated : bool
+    """
+
+    name: str
+    where: Where
+    operator: Operator | None
+    simulated: bool
+
+    @property
+    def policy(self) -> Policy | None:
+        """The operator's policy; None in a simulation whose silos have none."""
+        return self.operator.policy if self.operator is not None else None
+
+    def entropy(self, settings: Settings) -> Entropy:
+        """Return what the silo draws from: the run's seed in a simulation or a test, else the operating system."""
+        if self.simulated or (self.policy is not None and self.policy.test_seed):
+            return Seeded(settings.seed)
+        return Fresh()
+
+    def admit(self, settings: Settings, stage: str, code: str, run: int, round_number: int = 0) -> Stand | None:
+        """Hold a run against the policy and the silo's own books; on the way in, count the round and charge for it.
+
+        Parameters
+        ----------
+        settings : Settings
+        stage : str
+            What is asked.
+        code : str
+            Hash of the code that runs here.
+        run : int
+            Flower's number of the run.
+        round_number : int
+            What the server calls the round.
+
+        Returns
+        -------
+        Stand or None
+            Where a real silo's books stand after it was charged; None if it was not.
+
+        Raises
+        ------
+        Refusal
+            If the silo does not answer; the words are for its own log.
+        """
+        if self.operator is None or self.policy is None:  # only in a simulation, see `member_of`
+            return None
+        if self.simulated:  # nothing leaves this machine, so there are no books to keep
+            _hold(self.policy, settings, State(stage, code, simulated=True))
+            return None
+        from quire.clients.policy.books import opened
+
+        with opened(self.operator, self.policy, run, self.name) as books:
+            _hold(self.policy, settings, books.state(stage, code))
+            return books.enter(stage, settings, code, round_number) if stage != contract.QUERY else None
+
+
+def _hold(policy: Policy, settings: Settings, state: State) -> None:
+    decision = decide(policy, settings, state)
+    if isinstance(decision, Refuse):
+        raise Refusal(decision.code, decision.words)
+
+
+def member_of(settings: Settings, node_config: NodeConfig, simulated: bool) -> Member:
+    """Find out who this node is. Reads the silo's own file, and no data.
+
+    Parameters
+    ----------
+    settings : Settings
+    node_config : mapping
+        The operator's, or the launcher's in a simulation; never the server's.
+    simulated : bool
+        See :func:`quire.clients.simulation.is_simulated`.
+
+    Raises
+    ------
+    Refusal
+        If a real silo has no policy, or the node has no place among the silos of the settings.
+    DataError
+        If its file cannot be used.
+    """
+    return _simulated(settings, node_config) if simulated else _real(settings, node_config)
+
+
+def _real(settings: Settings, node_config: NodeConfig) -> Member:
+    named = node_config.get(SILO_KEY)
+    if named is None:
+        raise Refusal(
+            Code.NO_POLICY,
+            "this node's config names no silo file: start the SuperNode with --node-config 'silo=\"FILE\"'",
+        )
+    own = read_silo_file(Path(str(named)))
+    if own.operator.policy is None:
+        raise Refusal(
+            Code.NO_POLICY, f"{own.path} has no 'policy', so it serves the simulator only: add what this silo accepts"
+        )
+    if isinstance(own, SiloFile) != isinstance(settings.data, FilesData):
+        offers = "its own rows (data=files)" if isinstance(own, SiloFile) else "a part of a shipped data set"
+        raise DataError(f"{own.path} offers {offers}, and the settings ask for data={settings.data.name}.")
+    if isinstance(own, SiloFile):
+        return _of_file(settings, own, node_config, simulated=False)
+    place = _placed(settings, own.partition, own.partitions)
+    return Member(own.name or contract.silo_name(settings.task.silo_label, place), place, own.operator, False)
+
+
+def _simulated(settings: Settings, node_config: NodeConfig) -> Member:
+    partition, partitions = node_config.get("partition-id"), node_config.get("num-partitions")
+    named = node_config.get(SILO_KEY)
+    if isinstance(settings.data, FilesData) and named is not None:
+        return _of_file(settings, read_silo(Path(str(named))), node_config, simulated=True)
+    place = _placed(settings, partition, partitions)
+    if isinstance(settings.data, FilesData):
+        return _of_file(settings, read_silo(_file_of(place, partitions)), node_config, simulated=True)
+    return Member(contract.silo_name(settings.task.silo_label, place), place, None, True)
+
+
+def _placed(settings: Settings, partition: object, partitions: object) -> int:
+    """Return the partition, if the settings have it."""
+    if (
+        not isinstance(partition, int)
+        or not isinstance(partitions, int)
+        or partitions != settings.partition.silos
+        or not 0 <= partition < partitions
+    ):
+        raise DataError(
+            f"This node is partition {partition} of {partitions}, the settings have {settings.partition.silos} silos."
+        )
+    return partition
+
+
+def _of_file(settings: Settings, own: SiloFile, node_config: NodeConfig, simulated: bool) -> Member:
+    if own.name is not None:
+        return Member(own.name, own, own.operator, simulated)
+    partition = node_config.get("partition-id")
+    if not isinstance(partition, int):
+        raise DataError(f"{own.path} has no 'name', and this node has no partition-id to make one from.")
+    return Member(contract.silo_name(settings.task.silo_label, partition), own, own.operator, simulated)
+
+
+def _file_of(partition: int, partitions: object) -> Path:
+    """Return the file of a silo that Flower simulates, out of the folder that the launcher named."""
+    folder = os.environ.get(SILOS_VARIABLE)
+    if folder is None:
+        raise DataError("This node's config names no silo file: start it with --node-config 'silo=\"FILE\"'.")
+    files = silo_files(Path(folder))
+    if len(files) != partitions:
+        raise DataError(f"The folder {folder} holds {len(files)} silos, the settings have {partitions}.")
+    return files[partition]

@@ -1,0 +1,86 @@
+"""What a decision is about: a policy, the settings of a run, and what the silo knows at that moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from quire.clients import contract
+from quire.clients.policy.cost import epsilon_after
+from quire.clients.policy.model import Policy
+from quire.clients.private.plan import Plan, plan_of
+from quire.conf.schema import NoPrivacy, Settings
+
+if TYPE_CHECKING:
+    from quire.privacy.dp.spending import Spending
+
+
+@dataclass(frozen=True)
+class State:
+    """What the silo knows when it decides, all of it from its own books and its own code.
+
+    Attributes
+    ----------
+    stage : str
+        What is asked: a stage of :mod:`quire.clients.contract`.
+    code : str
+        SHA-256 (hex) of the code that runs here.
+    spent : Spending or None
+        What the population has spent in the current period, this run's earlier rounds included; None: unknown.
+    rounds_run : int
+        Rounds that the silo has trained in this run.
+    rounds_today : int
+        Rounds that it has trained today (UTC), in all runs.
+    cohort : int or None
+        Number of silos in the round, where it is known.
+    simulated : bool
+        Whether nothing leaves this machine; see :mod:`quire.clients.policy.place`.
+    """
+
+    stage: str = contract.QUERY
+    code: str = ""
+    spent: Spending | None = None
+    rounds_run: int = 0
+    rounds_today: int = 0
+    cohort: int | None = None
+    simulated: bool = False
+
+
+class Case:
+    """One decision's facts, and what follows from them, reckoned when first asked for."""
+
+    def __init__(self, policy: Policy, settings: Settings, state: State) -> None:
+        self.policy, self.settings, self.state = policy, settings, state
+
+    @property
+    def private(self) -> bool:
+        """Whether the run claims differential privacy."""
+        return not isinstance(self.settings.privacy, NoPrivacy)
+
+    @property
+    def cohort(self) -> int:
+        """The fewest silos that an update of this one may be merged with, itself included."""
+        fewest = self.settings.strategy.min_silos
+        return fewest if self.state.cohort is None else min(fewest, self.state.cohort)
+
+    @property
+    def rounds_left(self) -> int:
+        """Rounds of the run that are still to be trained here."""
+        return max(0, self.settings.strategy.rounds - self.state.rounds_run)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How the run would be noised here; see :func:`quire.clients.private.plan.plan_of`."""
+        return plan_of(self.settings, self.policy.population.records)
+
+    @cached_property
+    def spent(self) -> Spending | None:
+        """What has been spent before; a simulation keeps no books and begins at nothing."""
+        from quire.privacy.dp.spending import Spending
+
+        return Spending.zero() if self.state.simulated and self.state.spent is None else self.state.spent
+
+    def epsilon(self, rounds: int, spent: Spending) -> float:
+        """Return the population's epsilon, at the policy's delta, after so many further rounds."""
+        return epsilon_after(spent, self.plan, rounds, self.policy.delta)

@@ -1,0 +1,231 @@
+"""The checks of a decision, in order: each its own small function, with a fixed code for the server.
+
+An objection names the line of the policy, the setting, and what to do. It is logged at the silo and never travels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from quire.clients import contract
+from quire.clients.contract import Code
+from quire.clients.data.preprocess import PUBLIC, preprocessing_of
+from quire.clients.policy.case import Case
+from quire.clients.private.plan import delta_of
+from quire.conf.schema import RecordPrivacy
+from quire.privacy.dp.contract import PrivacyError
+
+Objection = str | None
+
+#: How silos may count under privacy: by numbers that were public before the run.
+_PUBLIC_WEIGHTS = ("uniform", "capped")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit.
+
+    Attributes
+    ----------
+    name : str
+        The policy's key for it, or a word where the limit always holds.
+    code : Code
+        What travels when it refuses.
+    objection : callable
+        What there is against a case, in words; None if nothing. A check may rely on those before it.
+    """
+
+    name: str
+    code: Code
+    objection: Callable[[Case], Objection]
+
+
+def _code(case: Case) -> Objection:
+    policy, code = case.policy, case.state.code
+    if case.state.simulated or not policy.code or code in policy.code:
+        return None
+    return (
+        f"{policy.place('code')} admits {len(policy.code)} versions of the code, and this one, {code[:12]}, is none "
+        "of them: have it reviewed, and add its hash if it is to run"
+    )
+
+
+def _seed(case: Case) -> Objection:
+    if case.state.simulated or case.policy.test_seed or not has_seed(case):
+        return None
+    return (
+        f"{case.policy.place('test_seed')} allows no seed, and the settings have seed={case.settings.seed}: leave "
+        "out 'seed', for whoever knows it can take the noise off"
+    )
+
+
+def _mode(case: Case) -> Objection:
+    return _listed(case, "modes", "privacy", case.settings.privacy.name, case.policy.modes)
+
+
+def _aggregation(case: Case) -> Objection:
+    return _listed(case, "aggregation", "aggregation", case.settings.aggregation.name, case.policy.aggregation)
+
+
+def _listed(case: Case, key: str, group: str, asked: str, allowed: Collection[str]) -> Objection:
+    if asked in allowed:
+        return None
+    return f"{case.policy.place(key)} does not list {group}={asked}: choose {group}={' or '.join(sorted(allowed))}"
+
+
+def _scores(case: Case) -> Objection:
+    if case.state.simulated or not case.private or case.state.stage != contract.EVALUATE:
+        return None
+    return f"under privacy={case.settings.privacy.name} scores stay in the silo: set strategy.fraction_evaluate=0"
+
+
+def _preprocessing(case: Case) -> Objection:
+    how = preprocessing_of(case.settings)
+    if not case.private or how == PUBLIC:
+        return None
+    return (
+        f"data.preprocessing={how} is fitted to private rows, which privacy={case.settings.privacy.name} does not "
+        f"account for: choose data.preprocessing={PUBLIC}"
+    )
+
+
+def _weights(case: Case) -> Objection:
+    weights = getattr(case.settings.privacy, "weights", "uniform")
+    if not case.private or weights in _PUBLIC_WEIGHTS:
+        return None
+    return f"privacy.weights={weights} tells how many rows there are: choose one of {', '.join(_PUBLIC_WEIGHTS)}"
+
+
+def _cohort(case: Case) -> Objection:
+    if case.cohort >= case.policy.min_cohort:
+        return None
+    return (
+        f"{case.policy.place('min_cohort')} is {case.policy.min_cohort}, and an update could be merged among "
+        f"{case.cohort} silos: set strategy.min_silos={case.policy.min_cohort} or more, with as many silos"
+    )
+
+
+def _colluders(case: Case) -> Objection:
+    honest = case.cohort - case.policy.colluders
+    if honest >= 2:
+        return None
+    return (
+        f"{case.policy.place('colluders')} is {case.policy.colluders}, which leaves fewer than two honest silos of "
+        f"{case.cohort}: set strategy.min_silos={case.policy.colluders + 2} or more"
+    )
+
+
+def _clip(case: Case) -> Objection:
+    clip = getattr(case.settings.privacy, "clip", 0.0)
+    if clip <= case.policy.max_clip:
+        return None
+    limit = f"{case.policy.max_clip:g}"
+    return f"{case.policy.place('max_clip')} is {limit}, and privacy.clip={clip:g}: set privacy.clip={limit} or less"
+
+
+def _rounds(case: Case) -> Objection:
+    asked, limit, done = case.settings.strategy.rounds, case.policy.max_rounds, case.state.rounds_run
+    if asked > limit:
+        return (
+            f"{case.policy.place('max_rounds')} is {limit}, and strategy.rounds={asked}: "
+            f"set strategy.rounds={limit} or fewer"
+        )
+    if case.state.stage == contract.TRAIN and done >= asked:
+        return f"strategy.rounds={asked} have been trained here, and the server asks for another: start another run"
+    return None
+
+
+def _rounds_today(case: Case) -> Objection:
+    done, limit = case.state.rounds_today, case.policy.max_rounds_per_day
+    if case.state.stage == contract.EVALUATE or done < limit:
+        return None
+    return (
+        f"{case.policy.place('max_rounds_per_day')} is {limit}, and {done} were trained here today (UTC): "
+        "go on tomorrow"
+    )
+
+
+def _batch(case: Case) -> Objection:
+    batch, records = case.settings.training.batch_size, case.policy.population.records
+    if not isinstance(case.settings.privacy, RecordPrivacy) or batch <= records:
+        return None
+    return (
+        f"training.batch_size={batch} is more than the {records} records of population.records, which batches are "
+        f"drawn from under privacy=record: set training.batch_size={records} or less"
+    )
+
+
+def _delta(case: Case) -> Objection:
+    if not case.private:
+        return None
+    asked, limit = delta_of(case.settings.privacy, case.policy.population.records), case.policy.delta
+    if asked <= limit:
+        return None
+    return f"{case.policy.place('delta')} is {limit:g}, and the run aims at {asked:g}: set privacy.delta={limit:g}"
+
+
+def _noise(case: Case) -> Objection:
+    if not case.private:
+        return None
+    try:
+        found, limit = case.plan.noise_multiplier, case.policy.min_noise
+    except PrivacyError as error:
+        return f"the noise of this run cannot be calibrated here: {str(error).rstrip('.')}"
+    if found >= limit:
+        return None
+    return (
+        f"{case.policy.place('min_noise')} is {limit:g}, and this run would have noise of {found:.3g} times the clip: "
+        "lower privacy.epsilon"
+    )
+
+
+def _epsilon(case: Case) -> Objection:
+    policy = case.policy
+    if not policy.capped:
+        return None
+    cap = f"{policy.place('epsilon')} caps population '{policy.population.name}' at epsilon {policy.epsilon:g}"
+    if not case.private:
+        return f"{cap}, and privacy=none spends without limit: choose privacy={' or '.join(sorted(policy.modes))}"
+    if case.spent is None:
+        return f"{cap}, and how much of it is spent is not known here: the silo needs its ledger"
+    try:
+        after = case.epsilon(case.rounds_left, case.spent)
+    except PrivacyError as error:
+        return f"{cap}, and the cost of this run cannot be reckoned here: {str(error).rstrip('.')}"
+    if after <= policy.epsilon:
+        return None
+    before = case.epsilon(0, case.spent)
+    return (
+        f"{cap} (delta {policy.delta:g}): {before:.3g} is spent, and this run would make it {after:.3g}; lower "
+        "privacy.epsilon or strategy.rounds"
+        + (f", or wait, for spending counts for {policy.period_days} days" if policy.period_days else "")
+    )
+
+
+def has_seed(case: Case) -> bool:
+    """Tell whether the settings were given a seed, and not only the default one."""
+    # Canonical overrides: one item after the other, so that this never misses a seed. Inside a quoted text it may
+    # see one that is none, which refuses too much and never too little.
+    return " seed=" in f" {case.settings.overrides}"
+
+
+#: All checks, in the order in which they are made: what is asked of the run before what it would cost.
+CHECKS: tuple[Check, ...] = (
+    Check("code", Code.CODE_REFUSED, _code),
+    Check("test_seed", Code.SEED_REFUSED, _seed),
+    Check("modes", Code.POLICY_REFUSED, _mode),
+    Check("aggregation", Code.POLICY_REFUSED, _aggregation),
+    Check("scores", Code.SCORES_WITHHELD, _scores),
+    Check("preprocessing", Code.POLICY_REFUSED, _preprocessing),
+    Check("weights", Code.POLICY_REFUSED, _weights),
+    Check("min_cohort", Code.POLICY_REFUSED, _cohort),
+    Check("colluders", Code.POLICY_REFUSED, _colluders),
+    Check("max_clip", Code.POLICY_REFUSED, _clip),
+    Check("max_rounds", Code.ROUNDS_REFUSED, _rounds),
+    Check("max_rounds_per_day", Code.ROUNDS_REFUSED, _rounds_today),
+    Check("batch", Code.POLICY_REFUSED, _batch),
+    Check("delta", Code.BUDGET_REFUSED, _delta),
+    Check("min_noise", Code.POLICY_REFUSED, _noise),
+    Check("epsilon", Code.BUDGET_REFUSED, _epsilon),
+)

@@ -1,0 +1,132 @@
+"""What a silo's operator lays down in ``silo.yaml`` beside where its rows are. None of it comes from a server.
+
+Every limit that is left out takes its strict side, and what would open the silo (the modes, the aggregation, the
+code) has no default at all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: The mode in which updates leave the silo as they are; see :data:`quire.conf.schema.GROUPS`.
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Population:
+    """The people or things that the records are about, as the operator declares them.
+
+    Attributes
+    ----------
+    name : str
+        What the ledger keeps its books by: a file that is renamed or grows resets nothing.
+    records : int
+        The public number of records, at least 1: the only count of the silo that leaves it. It serves sampling
+        rates, delta and weights; how many rows there really are serves none of them.
+    """
+
+    name: str
+    records: int
+
+
+@dataclass(frozen=True)
+class RosterPin:
+    """The roster that the silo takes part under: a file, and the SHA-256 (hex) that its content must have."""
+
+    file: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the silo accepts. Settings may only be stricter.
+
+    Attributes
+    ----------
+    modes : frozenset of str
+        Options of the group ``privacy`` that may run.
+    aggregation : frozenset of str
+        Options of the group ``aggregation`` that may run.
+    code : frozenset of str
+        SHA-256 (hex, :func:`quire.clients.code.code_hash`) of the code that may run; empty: any, which means that
+        the server is taken to be honest but curious.
+    population : Population
+    epsilon : float
+        What the records of the population may spend in a period, at ``delta``; infinite: no cap.
+    delta : float
+        The delta at which that is reckoned, and the largest that settings may have.
+    period_days : int or None
+        Days after which what was spent no longer counts; None: never.
+    min_cohort : int
+        Fewest silos whose updates may be merged.
+    colluders : int
+        How many of them may side with the server; at least two honest ones must remain.
+    min_noise : float
+        Smallest noise multiplier: standard deviation of the noise over the clip.
+    max_clip : float
+        Largest L2 norm that a gradient or an update may be clipped to.
+    max_rounds, max_rounds_per_day : int
+        Rounds of one run, and of one day (UTC) over all runs.
+    test_seed : bool
+        Whether a seed from the server may decide this silo's randomness. Only for tests: whoever knows the seed
+        can take the noise off again.
+    file : pathlib.Path
+    lines : tuple of (str, int)
+        Where each limit stands in the file; those that were left out are not in it.
+    """
+
+    modes: frozenset[str]
+    aggregation: frozenset[str]
+    code: frozenset[str]
+    population: Population
+    epsilon: float = 0.0
+    delta: float = 0.0
+    period_days: int | None = None
+    min_cohort: int = 4
+    colluders: int = 1
+    min_noise: float = 0.5
+    max_clip: float = 1.0
+    max_rounds: int = 100
+    max_rounds_per_day: int = 200
+    test_seed: bool = False
+    file: Path = field(default=Path("silo.yaml"), compare=False)
+    lines: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+
+    @property
+    def capped(self) -> bool:
+        """Whether there is a cap on epsilon."""
+        return self.epsilon < math.inf
+
+    def place(self, key: str) -> str:
+        """Say where a limit stands, for a refusal: ``policy.epsilon (silo.yaml, line 9)``."""
+        line = dict(self.lines).get(key)
+        where = f"line {line}" if line is not None else "its default"
+        return f"policy.{key} ({self.file.name}, {where})"
+
+
+@dataclass(frozen=True)
+class Operator:
+    """All that a ``silo.yaml`` says beside the data.
+
+    Attributes
+    ----------
+    population : Population or None
+    store : pathlib.Path
+        The silo's own directory; ``store`` beside the file by default.
+    witness : pathlib.Path or None
+        A file elsewhere that notes how far the store has come, so that an old copy of it is told.
+    identity : pathlib.Path
+        The silo's private key; ``silo.key`` beside the file by default.
+    roster : RosterPin or None
+    policy : Policy or None
+        Without one the file serves the simulator only.
+    """
+
+    population: Population | None
+    store: Path
+    witness: Path | None
+    identity: Path
+    roster: RosterPin | None
+    policy: Policy | None

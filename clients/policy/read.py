@@ -1,0 +1,206 @@
+"""Read the operator's part of ``silo.yaml``: strictly, every mistake one sentence with file, line and column.
+
+::
+
+    population: {name: heart-2020, records: 303}
+    store: store
+    witness: /another/disk/witness.json
+    identity: silo.key
+    roster: {file: roster.json, hash: 5f0c...}
+    policy:
+      modes: [record]
+      aggregation: [plain]
+      code: []
+      epsilon: 4.0
+      delta: 1.0e-5
+      period_days: 365
+      min_cohort: 4
+      colluders: 1
+      min_noise: 0.5
+      max_clip: 1.0
+      max_rounds: 100
+      max_rounds_per_day: 200
+      test_seed: false
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from quire.clients.policy.model import NONE, Operator, Policy, Population, RosterPin
+from quire.clients.strict_yaml import Entry
+from quire.conf.schema import GROUPS
+
+#: Keys of ``silo.yaml`` that are the operator's, beside those that say where the rows are.
+OPERATOR_KEYS = ("population", "store", "witness", "identity", "roster", "policy")
+
+MAX_RECORDS = 1_000_000_000_000
+MAX_ROUNDS = 1_000_000
+MAX_SILOS = 100_000
+MAX_DAYS = 36_500
+
+_REQUIRED = ("modes", "aggregation", "code")
+_OPTIONAL = (
+    *("epsilon", "delta", "period_days", "min_cohort", "colluders", "min_noise", "max_clip"),
+    *("max_rounds", "max_rounds_per_day", "test_seed"),
+)
+# Meaningless without privacy: a cap that nothing could hold would only look like one.
+_BUDGET = ("epsilon", "delta", "period_days")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_DEFAULTS: dict[str, Any] = {item.name: item.default for item in fields(Policy)}
+
+
+def read_operator(found: Mapping[str, Entry], file: Path) -> Operator:
+    """Read the operator's keys.
+
+    Parameters
+    ----------
+    found : mapping of str to Entry
+        The entries at the top of the file.
+    file : pathlib.Path
+        The file; paths in it are relative to where it lies.
+
+    Raises
+    ------
+    DataError
+        If one of them says something that it cannot say.
+    """
+    population = _population(found["population"]) if "population" in found else None
+    if "policy" in found and population is None:
+        found["policy"].fail("a 'policy' needs 'population: {name: NAME, records: NUMBER}' beside it, to keep books by")
+    policy = _policy(found["policy"], population, file) if "policy" in found and population is not None else None
+    store = file.parent / (found["store"].text() if "store" in found else "store")
+    return Operator(
+        population=population,
+        store=store,
+        witness=_witness(found["witness"], store, file) if "witness" in found else None,
+        identity=file.parent / (found["identity"].text() if "identity" in found else "silo.key"),
+        roster=_roster(found["roster"], file) if "roster" in found else None,
+        policy=policy,
+    )
+
+
+def _population(entry: Entry) -> Population:
+    found = entry.mapping(["name", "records"])
+    name = found["name"].text()
+    if not _NAME.fullmatch(name):
+        found["name"].fail(
+            "a population's 'name' must be at most 64 lower-case letters, digits, dots, dashes and underscores"
+        )
+    return Population(name, found["records"].whole(1, MAX_RECORDS))
+
+
+def _witness(entry: Entry, store: Path, file: Path) -> Path:
+    witness = file.parent / entry.text()
+    # By the text of the paths: the store need not exist yet, and reading a file of settings touches nothing else.
+    if Path(os.path.normpath(witness)).is_relative_to(os.path.normpath(store)):
+        entry.fail("'witness' must lie outside the store, best on another machine's disk: put back with it, it tells")
+    return witness
+
+
+def _roster(entry: Entry, file: Path) -> RosterPin:
+    found = entry.mapping(["file", "hash"])
+    return RosterPin(file.parent / found["file"].text(), _sha256(found["hash"]))
+
+
+def _sha256(entry: Entry) -> str:
+    value = entry.scalar()
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        entry.fail(f"{_name(entry)} must be a SHA-256: 64 digits 0-9 and letters a-f, in quotes")
+    return value
+
+
+def _policy(entry: Entry, population: Population, file: Path) -> Policy:
+    found = entry.mapping(_REQUIRED, _OPTIONAL)
+    modes = _options(found["modes"], "privacy")
+    if NONE in modes and len(modes) > 1:
+        found["modes"].fail("'none' stands alone: a run without privacy spends without limit, and no cap could hold")
+    min_cohort = _whole(found, "min_cohort", 2, MAX_SILOS)
+    colluders = _whole(found, "colluders", 0, MAX_SILOS)
+    if min_cohort - colluders < 2:
+        (found.get("min_cohort") or found.get("colluders") or entry).fail(
+            f"min_cohort={min_cohort} less colluders={colluders} leaves fewer than two honest silos: raise min_cohort "
+            "or lower colluders"
+        )
+    epsilon, delta = _budget(entry, found, modes, population)
+    return Policy(
+        modes=modes,
+        aggregation=_options(found["aggregation"], "aggregation"),
+        code=frozenset(_sha256(item) for item in found["code"].items()),
+        population=population,
+        epsilon=epsilon,
+        delta=delta,
+        period_days=found["period_days"].whole(1, MAX_DAYS) if "period_days" in found else None,
+        min_cohort=min_cohort,
+        colluders=colluders,
+        min_noise=_at_least_zero(found, "min_noise"),
+        max_clip=_above_zero(found["max_clip"]) if "max_clip" in found else float(_DEFAULTS["max_clip"]),
+        max_rounds=_whole(found, "max_rounds", 1, MAX_ROUNDS),
+        max_rounds_per_day=_whole(found, "max_rounds_per_day", 1, MAX_ROUNDS),
+        test_seed=found["test_seed"].truth() if "test_seed" in found else False,
+        file=file,
+        lines=tuple((key, item.node.start_mark.line + 1) for key, item in found.items()),
+    )
+
+
+def _options(entry: Entry, group: str) -> frozenset[str]:
+    known = GROUPS[group]
+    names = entry.texts()
+    for name in names:
+        if name not in known:
+            entry.fail(f"'{name[:60]}' is none of the options of {group}: {', '.join(known)}")
+    if not names:
+        entry.fail(f"'{entry.key}' must list at least one of {', '.join(known)}")
+    return frozenset(names)
+
+
+def _budget(
+    entry: Entry, found: Mapping[str, Entry], modes: frozenset[str], population: Population
+) -> tuple[float, float]:
+    """Return the caps on epsilon and delta; infinite and 1 where there is no privacy to cap."""
+    if NONE in modes:
+        for key in _BUDGET:
+            if key in found:
+                found[key].fail(f"'{key}' caps nothing with modes: [none], which spends without limit: leave it out")
+        return math.inf, 1.0
+    if "epsilon" not in found:
+        entry.fail("'policy' lacks the key 'epsilon', the most that the population may spend")
+    usual = min(1e-5, 1.0 / (10.0 * population.records))
+    delta = _above_zero(found["delta"]) if "delta" in found else usual
+    if delta >= 1.0 / population.records:
+        found["delta"].fail(
+            f"'delta' must be less than 1/records, which is {1.0 / population.records:.3g}: at that size a mechanism "
+            "that publishes some record outright would pass"
+        )
+    return _above_zero(found["epsilon"]), delta
+
+
+def _whole(found: Mapping[str, Entry], key: str, low: int, high: int) -> int:
+    return found[key].whole(low, high) if key in found else int(_DEFAULTS[key])
+
+
+def _above_zero(entry: Entry) -> float:
+    value = entry.number()
+    if value <= 0.0:
+        entry.fail(f"{_name(entry)} must be greater than 0")
+    return value
+
+
+def _at_least_zero(found: Mapping[str, Entry], key: str) -> float:
+    if key not in found:
+        return float(_DEFAULTS[key])
+    value = found[key].number()
+    if value < 0.0:
+        found[key].fail(f"'{key}' must be at least 0")
+    return value
+
+
+def _name(entry: Entry) -> str:
+    return f"'{entry.key}'" if " " not in entry.key else entry.key

@@ -1,0 +1,162 @@
+"""A policy and a run in words, for the operator who reads them side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quire.clients.data.preprocess import PUBLIC, preprocessing_of
+from quire.clients.policy.case import Case
+from quire.clients.policy.checks import CHECKS, has_seed
+from quire.clients.policy.model import Policy
+from quire.clients.private.plan import delta_of
+from quire.conf.schema import RecordPrivacy
+from quire.privacy.dp.contract import PrivacyError
+
+
+@dataclass(frozen=True)
+class Line:
+    """One check in words.
+
+    Attributes
+    ----------
+    name : str
+        Of the check.
+    title : str
+        What it is about.
+    allows : str
+        What the policy allows.
+    asks : str
+        What the run asks for; empty where there is no run.
+    objection : str or None
+        What there is against it.
+    """
+
+    name: str
+    title: str
+    allows: str
+    asks: str = ""
+    objection: str | None = None
+
+
+def lines(policy: Policy) -> list[Line]:
+    """Describe a policy, one line for each check."""
+    return [Line(check.name, _TITLES[check.name], _ALLOWS[check.name](policy)) for check in CHECKS]
+
+
+def lines_of_run(case: Case) -> list[Line]:
+    """Describe a policy and what a run asks of it, with every objection."""
+    return [
+        Line(
+            check.name,
+            _TITLES[check.name],
+            _ALLOWS[check.name](case.policy),
+            _asked(case, check.name),
+            check.objection(case),
+        )
+        for check in CHECKS
+    ]
+
+
+def _asked(case: Case, name: str) -> str:
+    try:
+        return _ASKS[name](case)
+    except PrivacyError:  # the objection says why
+        return "cannot be reckoned"
+
+
+def _private(say: Callable[[Case], str]) -> Callable[[Case], str]:
+    return lambda case: say(case) if case.private else "no privacy claimed"
+
+
+def _budget_allowed(policy: Policy) -> str:
+    if not policy.capped:
+        return "anything: no privacy is claimed"
+    when = f"in {policy.period_days} days" if policy.period_days else "for good"
+    return f"at most {policy.epsilon:g} {when}, at delta {policy.delta:g}"
+
+
+def _budget_asked(case: Case) -> str:
+    from quire.privacy.dp.spending import Spending
+
+    alone = case.epsilon(case.rounds_left, Spending.zero())
+    if case.spent is None:
+        return f"{alone:.3g}; what is spent is not known"
+    before = case.epsilon(0, case.spent)
+    if before == 0:
+        return f"{alone:.3g}"
+    return f"{alone:.3g}, which makes {case.epsilon(case.rounds_left, case.spent):.3g} with the {before:.3g} spent"
+
+
+def _noise_asked(case: Case) -> str:
+    plan = case.plan
+    steps = case.settings.strategy.rounds * plan.steps
+    return f"{plan.noise_multiplier:.3g} over {steps} steps, sampling {plan.rate:.3g} of the records"
+
+
+def _code_allowed(policy: Policy) -> str:
+    if not policy.code:
+        return "any: the server that ships it is trusted to be honest but curious"
+    return "one approved version" if len(policy.code) == 1 else f"{len(policy.code)} approved versions"
+
+
+_TITLES = {
+    "code": "code",
+    "test_seed": "seed from the server",
+    "modes": "privacy",
+    "aggregation": "aggregation",
+    "scores": "scores",
+    "preprocessing": "preprocessing",
+    "weights": "weights",
+    "min_cohort": "silos merged, at least",
+    "colluders": "honest silos, at least",
+    "max_clip": "clip",
+    "max_rounds": "rounds of a run",
+    "max_rounds_per_day": "rounds in a day",
+    "batch": "batch",
+    "delta": "delta",
+    "min_noise": "noise over clip",
+    "epsilon": "epsilon",
+}
+
+_ALLOWS: dict[str, Callable[[Policy], str]] = {
+    "code": _code_allowed,
+    "test_seed": lambda policy: "yes: a test, whose privacy counts for nothing" if policy.test_seed else "no",
+    "modes": lambda policy: " or ".join(sorted(policy.modes)),
+    "aggregation": lambda policy: " or ".join(sorted(policy.aggregation)),
+    "scores": lambda policy: "sent without privacy only",
+    "preprocessing": lambda policy: f"{PUBLIC} under privacy",
+    "weights": lambda policy: "public numbers under privacy",
+    "min_cohort": lambda policy: str(policy.min_cohort),
+    "colluders": lambda policy: f"2, besides {policy.colluders} that may side with the server",
+    "max_clip": lambda policy: f"at most {policy.max_clip:g}",
+    "max_rounds": lambda policy: f"at most {policy.max_rounds}",
+    "max_rounds_per_day": lambda policy: f"at most {policy.max_rounds_per_day} (UTC)",
+    "batch": lambda policy: f"at most {policy.population.records}, the public count of records",
+    "delta": lambda policy: f"at most {policy.delta:g}",
+    "min_noise": lambda policy: f"at least {policy.min_noise:g}",
+    "epsilon": _budget_allowed,
+}
+
+_ASKS: dict[str, Callable[[Case], str]] = {
+    "code": lambda case: f"{case.state.code[:12]}..." if case.state.code else "not said",
+    "test_seed": lambda case: f"seed={case.settings.seed}" if has_seed(case) else "none",
+    "modes": lambda case: case.settings.privacy.name,
+    "aggregation": lambda case: case.settings.aggregation.name,
+    "scores": lambda case: "wanted" if case.settings.strategy.fraction_evaluate else "not wanted",
+    "preprocessing": lambda case: preprocessing_of(case.settings),
+    "weights": _private(lambda case: str(getattr(case.settings.privacy, "weights", "public records"))),
+    "min_cohort": lambda case: str(case.cohort),
+    "colluders": lambda case: str(max(0, case.cohort - case.policy.colluders)),
+    "max_clip": _private(lambda case: f"{getattr(case.settings.privacy, 'clip', 0.0):g}"),
+    "max_rounds": lambda case: str(case.settings.strategy.rounds),
+    "max_rounds_per_day": lambda case: "counted as they are trained",
+    "batch": lambda case: (
+        str(case.settings.training.batch_size)
+        if isinstance(case.settings.privacy, RecordPrivacy)
+        else "no batches are sampled"
+    ),
+    "delta": _private(lambda case: f"{delta_of(case.settings.privacy, case.policy.population.records):g}"),
+    "min_noise": _private(_noise_asked),
+    "epsilon": lambda case: _budget_asked(case) if case.private else "everything: no privacy is claimed",
+}

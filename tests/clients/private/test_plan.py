@@ -1,0 +1,87 @@
+"""What a run costs a silo: calibrated to the target, from public figures only."""
+
+import math
+
+import pytest
+
+from quire.clients.private.plan import plan_of, steps_in_round
+from quire.conf.compose import compose
+from quire.privacy.dp.contract import PrivacyError, Unit
+from quire.privacy.dp.events import NonPrivate
+from quire.privacy.dp.release import release_of
+from quire.privacy.dp.spending import Spending
+
+RUN = "task=breast_cancer partition=iid strategy.rounds=20 training.batch_size=16"
+
+
+def plan(overrides, records=91):
+    epochs = "" if "training." in overrides else "training.epochs=2"
+    return plan_of(compose(f"{RUN} {epochs} {overrides}"), records)
+
+
+@pytest.mark.parametrize("noise", ["discrete", "gaussian"])
+@pytest.mark.parametrize("epsilon", [0.5, 2.0, 8.0])
+@pytest.mark.parametrize("records", [40, 91, 5000])
+def test_every_silo_reaches_the_target_for_its_own_records(noise, epsilon, records):
+    made = plan(f"privacy=record privacy.epsilon={epsilon} privacy.noise={noise}", records)
+    assert made.steps == 2 * math.ceil(records / 16)
+    assert made.rate == 16 / records
+    spent = Spending.of(made.released(20)).epsilon(made.delta)
+    assert 0.99 * epsilon < spent <= epsilon
+
+
+def test_local_steps_are_what_is_accounted():
+    few, many = (
+        plan("privacy=record training.epochs=1 training.steps=1"),
+        plan("privacy=record training.epochs=1 training.steps=50"),
+    )
+    assert (few.steps, many.steps) == (1, 50)
+    assert many.noise_multiplier > few.noise_multiplier
+    assert steps_in_round(compose(f"{RUN} training.epochs=3").training, 33) == 9
+
+
+def test_the_default_delta_is_below_a_tenth_of_one_over_the_records():
+    assert plan("privacy=record").delta == 1e-5
+    assert plan("privacy=record", 10**6).delta == pytest.approx(1e-7)
+
+
+def test_what_discrete_noise_is_drawn_with_costs_no_more_than_planned():
+    made = plan("privacy=record")
+    for dimension in (1, 31, 10**6):
+        drawn = release_of(dimension, made.clip, made.noise_multiplier, "discrete").event(made.rate, 20 * made.steps)
+        assert Spending.of(drawn).epsilon(made.delta) <= Spending.of(made.released(20)).epsilon(made.delta)
+
+
+def test_no_noise_costs_everything():
+    made = plan("privacy=record privacy.epsilon=inf")
+    assert made.noise_multiplier == 0.0
+    assert made.released(1) == NonPrivate()
+    assert math.isinf(Spending.of(made.charged(1)).epsilon(1e-5))
+
+
+def test_a_silo_unit_run_charges_records_for_twice_the_clip():
+    made = plan("privacy=silo privacy.delta=1e-5 privacy.epsilon=4")
+    assert made.unit is Unit.SILO
+    assert Spending.of(made.released(20)).epsilon(1e-5) == pytest.approx(4.0, rel=1e-3)
+    released, charged = Spending.of(made.released(20)), Spending.of(made.charged(20))
+    assert charged.rdp == pytest.approx(4.0 * released.rdp)  # half the noise at the same order
+
+
+def test_capped_weights_come_from_the_public_count():
+    made = plan("privacy=silo privacy.delta=1e-5 privacy.weights=capped privacy.cap=200", 91)
+    assert made.weight == 91 / 200
+    assert plan("privacy=silo privacy.delta=1e-5 privacy.weights=capped privacy.cap=50", 91).weight == 1.0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "records", "words"),
+    [
+        ("privacy=record", 1, "A silo of one record"),
+        ("privacy=record", 15, "batch_size=16 is larger than the silo's 15 records"),
+        ("privacy=record privacy.delta=0.02", 91, "not below 1/91"),
+        ("privacy=record privacy.delta=1e-17", 91, "used up by the additive terms"),
+    ],
+)
+def test_what_cannot_be_private_is_refused_in_words(overrides, records, words):
+    with pytest.raises(PrivacyError, match=words):
+        plan(overrides, records)
