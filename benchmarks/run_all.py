@@ -1,7 +1,8 @@
 """Run every benchmark. The full run keeps its figures in ``runs/bench/`` and rewrites ``docs/benchmarks.md``.
 
 ``--quick`` runs the short form of each and leaves the page as it is: its figures are too rough to keep.
-``--json FILE`` writes the figures of all benchmarks in one list.
+``--json FILE`` writes the figures of all benchmarks in one list. With names (``run_all.py mnist``) only those are run;
+the sections of the others stay as they are.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import harness
 import render
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ["accuracy", "data_sets", "simulation"]
+BENCHMARKS = ["accounting", "accuracy", "data_sets", "gate", "mnist", "noise", "secagg", "silo", "simulation"]
 
 
 def run(name: str, folder: Path, quick: bool) -> int:
@@ -44,15 +45,21 @@ def run(name: str, folder: Path, quick: bool) -> int:
 
 def main() -> int:
     """Run all, and say which could not be run or did not meet a goal."""
-    args = harness.arguments(__doc__)
+    parser = harness.parser(__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"run only these: {', '.join(BENCHMARKS)}")
+    args = parser.parse_args()
+    unknown = sorted(set(args.names) - set(BENCHMARKS))
+    if unknown:
+        parser.error(f"there is no benchmark {unknown[0]}: choose from {', '.join(BENCHMARKS)}")
+    chosen = [name for name in BENCHMARKS if name in args.names or not args.names]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if args.quick else render.RESULTS
         folder.mkdir(parents=True, exist_ok=True)
-        failed = [name for name in BENCHMARKS if run(name, folder, args.quick)]
+        failed = [name for name in chosen if run(name, folder, args.quick)]
         if failed:
             print(f"These benchmarks could not be run: {', '.join(failed)}.", file=sys.stderr)
             return 1
-        figures = [item for name in BENCHMARKS for item in json.loads((folder / f"{name}.json").read_text())]
+        figures = [item for name in chosen for item in json.loads((folder / f"{name}.json").read_text())]
     if args.json is not None:
         args.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if not args.quick:

@@ -7,89 +7,77 @@ leaves as one of the fixed codes.
 
 from __future__ import annotations
 
-import functools
-import logging
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.app.error import Error
 from flwr.clientapp import ClientApp
 
 from quire.clients import contract
-from quire.clients.arrays import Arrays, MalformedArray, decode, encode
+from quire.clients.answering import Refusal, answering
+from quire.clients.arrays import Arrays, MalformedArray, decode, encode, fingerprint
 from quire.clients.code import code_hash
 from quire.clients.contract import Code
-from quire.clients.data.own import Where, load
+from quire.clients.data.own import load
 from quire.clients.data.preprocess import FEDERATED, Loaded, preprocessing_of
-from quire.clients.data.silo_file import SILOS_VARIABLE, SiloFile, read_silo, silo_files
+from quire.clients.entropy import Entropy
+from quire.clients.member import SILO_KEY, Member, member_of
+from quire.clients.private.plan import plan_of
+from quire.clients.receipts import Round, Stand, receipt_of
+from quire.clients.simulation import is_simulated
 from quire.clients.tasks.moments import MEAN, SCALE, Statistics
 from quire.conf.compose import compose
-from quire.conf.schema import FilesData, Settings
+from quire.conf.schema import NoPrivacy, Settings
 from quire.errors import DataError, SettingsError
+from quire.privacy.dp.contract import PrivacyError
 
-LOG = logging.getLogger("quire.clients")
+__all__ = ["CODE_HASH", "SILO_KEY", "app"]
+
 # Taken when this code is loaded, not later when the files may have changed under it.
 CODE_HASH = code_hash()
-#: Key of a node's config that names the silo's own file.
-SILO_KEY = "silo"
 _ROWS = "rows"
-
-Handler = Callable[[Message, Context], Message]
 
 app = ClientApp()
 
 
-class Refusal(Exception):
-    """Ends a handler with one of the fixed codes."""
-
-    def __init__(self, code: Code) -> None:
-        super().__init__(code.name)
-        self.code = code
-
-
-def _answering(failure: Code) -> Callable[[Handler], Handler]:
-    """Turn every exception of a handler into a reply with a fixed code; the detail stays in the silo's log."""
-
-    def decorate(handler: Handler) -> Handler:
-        @functools.wraps(handler)
-        def answer(message: Message, context: Context) -> Message:
-            try:
-                return handler(message, context)
-            except Refusal as refusal:
-                code, why = refusal.code, refusal.__cause__
-            except DataError as error:
-                code, why = Code.DATA_UNAVAILABLE, error
-            except Exception as error:
-                code, why = failure, error
-            LOG.error("%s answered with %s", message.metadata.message_type, code.name, exc_info=why)
-            return Message(Error(code=int(code), reason=contract.reason(code)), reply_to=message)
-
-        return answer
-
-    return decorate
-
-
 @dataclass(frozen=True)
 class _Silo:
-    """A silo: the run's settings, its name, and where its rows are."""
+    """A silo that its operator's policy lets answer, and the run's settings."""
 
     settings: Settings
-    name: str
-    where: Where
+    member: Member
+    stand: Stand | None = None
+
+    @property
+    def name(self) -> str:
+        return self.member.name
+
+    @property
+    def private(self) -> bool:
+        return not isinstance(self.settings.privacy, NoPrivacy)
+
+    @property
+    def records(self) -> int:
+        """The public number of records: the operator's, or in a simulation without one that of the training rows."""
+        operator = self.member.operator
+        if operator is not None and operator.population is not None:
+            return operator.population.records
+        if not self.member.simulated:
+            raise Refusal(Code.NO_POLICY, "the silo's file declares no population and so no count of records")
+        return len(load(self.settings, self.member.where, self.name).data.train)
 
     def identity(self) -> ConfigRecord:
-        told = {contract.SILO: self.name, contract.CODE_HASH: CODE_HASH}
-        if not isinstance(self.where, int):
-            told[contract.SCHEMA] = self.where.schema.sha256
+        told: dict[str, str | int] = {contract.SILO: self.name, contract.CODE_HASH: CODE_HASH}
+        if self.private:
+            told[contract.RECORDS] = self.records
+        if not isinstance(self.member.where, int):
+            told[contract.SCHEMA] = self.member.where.schema.sha256
         return ConfigRecord({**told, contract.CONTRACT: contract.VERSION})
 
     def load(self, context: Context) -> Loaded:
         """Load the silo's rows, and see to it that they are those that this run began with."""
-        loaded = load(self.settings, self.where, self.name)
+        loaded = load(self.settings, self.member.where, self.name)
         if loaded.digest:
             known = context.state.config_records.get(_ROWS)
             if known is None:
@@ -99,41 +87,16 @@ class _Silo:
         return loaded
 
 
-def _silo(context: Context) -> _Silo:
+def _silo(message: Message, context: Context, round_number: int = 0) -> _Silo:
+    """Find out who this silo is, and whether its operator lets it answer. No data is touched before this returns."""
     try:
         settings = compose(str(context.run_config.get("overrides", "")))
     except SettingsError as error:
         raise Refusal(Code.SETTINGS_REFUSED) from error
-    partition, partitions = context.node_config.get("partition-id"), context.node_config.get("num-partitions")
-    own_file = context.node_config.get(SILO_KEY)
-    if isinstance(settings.data, FilesData) and own_file is not None:
-        return _of_file(settings, read_silo(Path(str(own_file))), partition)
-    if not isinstance(partition, int) or partitions != settings.partition.silos or not 0 <= partition < partitions:
-        raise Refusal(Code.DATA_UNAVAILABLE) from DataError(
-            f"this node is partition {partition} of {partitions}, the settings have {settings.partition.silos} silos"
-        )
-    if isinstance(settings.data, FilesData):
-        return _of_file(settings, read_silo(_file_of(partition, partitions)), partition)
-    return _Silo(settings, contract.silo_name(settings.task.silo_label, partition), partition)
-
-
-def _of_file(settings: Settings, own: SiloFile, partition: object) -> _Silo:
-    if own.name is not None:
-        return _Silo(settings, own.name, own)
-    if not isinstance(partition, int):
-        raise DataError(f"{own.path} has no 'name', and this node has no partition-id to make one from.")
-    return _Silo(settings, contract.silo_name(settings.task.silo_label, partition), own)
-
-
-def _file_of(partition: int, partitions: object) -> Path:
-    """Return the file of a silo that Flower simulates, out of the folder that the launcher named."""
-    folder = os.environ.get(SILOS_VARIABLE)
-    if folder is None:
-        raise DataError("This node's config names no silo file: start it with --node-config 'silo=\"FILE\"'.")
-    files = silo_files(Path(folder))
-    if len(files) != partitions:
-        raise DataError(f"The folder {folder} holds {len(files)} silos, the settings have {partitions}.")
-    return files[partition]
+    # By where this code runs: the run config and the message are the server's, and have no say.
+    member = member_of(settings, context.node_config, is_simulated())
+    stand = member.admit(settings, message.metadata.message_type, CODE_HASH, context.run_id, round_number)
+    return _Silo(settings, member, stand)
 
 
 def _statistics(message: Message) -> Statistics | None:
@@ -161,7 +124,7 @@ def _request(message: Message) -> tuple[Arrays, int]:
     except KeyError as error:
         raise Refusal(Code.BAD_REQUEST) from error
     round_number = config.get(contract.ROUND)
-    if not isinstance(config, ConfigRecord) or not isinstance(round_number, int):
+    if not isinstance(config, ConfigRecord) or type(round_number) is not int or round_number < 0:
         raise Refusal(Code.BAD_REQUEST)
     return arrays, round_number
 
@@ -177,42 +140,51 @@ def _arrays(records: RecordDict, name: str) -> Arrays:
         raise Refusal(Code.BAD_REQUEST) from error
 
 
-def _reply(message: Message, silo: _Silo, records: Mapping[str, ArrayRecord | MetricRecord]) -> Message:
-    content = RecordDict({contract.IDENTITY: silo.identity()})
+def _reply(
+    message: Message, silo: _Silo, records: Mapping[str, ArrayRecord | MetricRecord], receipt: bytes = b""
+) -> Message:
+    identity = silo.identity()
+    if receipt:
+        identity[contract.RECEIPT] = receipt
+    content = RecordDict({contract.IDENTITY: identity})
     content.update(records)
     return Message(content, reply_to=message)
 
 
 @app.query()
-@_answering(Code.INTERNAL)
+@answering(Code.INTERNAL)
 def query(message: Message, context: Context) -> Message:
     """Say who this silo is and which code it runs. Touches no data and imports no torch."""
-    return _reply(message, _silo(context), {})
+    return _reply(message, _silo(message, context), {})
 
 
 @app.query("moments")
-@_answering(Code.DATA_UNAVAILABLE)
+@answering(Code.DATA_UNAVAILABLE)
 def moments(message: Message, context: Context) -> Message:
     """Reply with count, sum and sum of squares of the features, if the settings ask for them and not else."""
-    silo = _silo(context)
+    silo = _silo(message, context)
     if preprocessing_of(silo.settings) != FEDERATED:
         raise Refusal(Code.BAD_REQUEST)
     return _reply(message, silo, {contract.ARRAYS: encode(silo.load(context).moments())})
 
 
 @app.train()
-@_answering(Code.TRAINING_FAILED)
+@answering(Code.TRAINING_FAILED)
 def train(message: Message, context: Context) -> Message:
     """Train the global model on the silo's own rows and reply with the update."""
+    model, round_number = _request(message)  # first, so that a message that cannot be read costs nothing
+    told = _arrays(message.content, contract.TOLD) if contract.TOLD in message.content else {}
+    statistics = _statistics(message)
+    silo = _silo(message, context, round_number)
     from quire.clients.work import train_update
 
-    silo = _silo(context)
-    model, round_number = _request(message)
-    told = _arrays(message.content, contract.TOLD) if contract.TOLD in message.content else {}
     memory = _arrays(context.state, contract.MEMORY) if contract.MEMORY in context.state else {}
+    entropy = silo.member.entropy(silo.settings)
+    if silo.private:
+        return _train_privately(message, context, silo, model, round_number, entropy)
     silo.load(context)
     trained = train_update(
-        silo.settings, silo.where, silo.name, model, told, memory, round_number, _statistics(message)
+        silo.settings, silo.member.where, silo.name, model, told, memory, round_number, entropy, statistics
     )
     if not np.isfinite(trained.loss) or not all(np.isfinite(part).all() for part in trained.update.values()):
         raise Refusal(Code.NOT_FINITE)
@@ -223,15 +195,47 @@ def train(message: Message, context: Context) -> Message:
     return reply
 
 
+def _train_privately(
+    message: Message, context: Context, silo: _Silo, model: Arrays, round_number: int, entropy: Entropy
+) -> Message:
+    """Train under the plan that the silo makes for itself. Nothing leaves but the update and public figures."""
+    from quire.clients.work import train_privately
+
+    try:
+        plan = plan_of(silo.settings, silo.records)
+    except PrivacyError as error:
+        raise Refusal(Code.SETTINGS_REFUSED, str(error)) from error
+    silo.load(context)
+    update, shown = train_privately(silo.settings, silo.member.where, silo.name, plan, model, round_number, entropy)
+    if not all(np.isfinite(part).all() for part in update.values()):
+        raise Refusal(Code.NOT_FINITE)
+    records: dict[str, ArrayRecord | MetricRecord] = {contract.UPDATE: encode(update)}
+    if silo.member.simulated:
+        records[contract.SHOWN] = MetricRecord({name: value for name, value in shown.items() if np.isfinite(value)})
+    policy = silo.member.policy
+    about = Round(
+        silo.name,
+        silo.records,
+        context.run_id,
+        round_number,
+        fingerprint(model),
+        CODE_HASH,
+        test_seed=policy is not None and policy.test_seed,
+        broken_gradients=int(shown["broken-gradients"]) if "broken-gradients" in shown else None,
+    )
+    return _reply(message, silo, records, receipt_of(silo.settings, plan, about, silo.stand))
+
+
 @app.evaluate()
-@_answering(Code.EVALUATION_FAILED)
+@answering(Code.EVALUATION_FAILED)
 def evaluate(message: Message, context: Context) -> Message:
     """Score the global model on the silo's own test rows."""
+    arrays, round_number = _request(message)
+    statistics = _statistics(message)
+    silo = _silo(message, context, round_number)
     from quire.clients.work import score_model
 
-    silo = _silo(context)
-    arrays, _ = _request(message)
     silo.load(context)
-    scores, rows = score_model(silo.settings, silo.where, silo.name, arrays, _statistics(message))
+    scores, rows = score_model(silo.settings, silo.member.where, silo.name, arrays, statistics)
     metrics = MetricRecord({contract.NUM_EXAMPLES: rows, **scores})
     return _reply(message, silo, {contract.METRICS: metrics})

@@ -8,12 +8,14 @@ from quire.clients.arrays import Arrays
 from quire.clients.data.own import Where, load
 from quire.clients.data.preprocess import prepare, preprocessing_of
 from quire.clients.data.silo import SiloData
+from quire.clients.entropy import Entropy
 from quire.clients.local import Trained, train_locally
+from quire.clients.private.plan import Plan
+from quire.clients.private.work import Shown, private_update
 from quire.clients.tasks import Task, task_of
 from quire.clients.tasks.moments import Statistics
 from quire.clients.training import workbench
 from quire.conf.schema import Settings
-from quire.privacy.randomness import stream
 
 
 def train_update(
@@ -24,12 +26,21 @@ def train_update(
     told: Arrays,
     memory: Arrays,
     round_number: int,
+    entropy: Entropy,
     statistics: Statistics | None = None,
 ) -> Trained:
     """Train the global model on one silo's rows; see :func:`quire.clients.local.train_locally`."""
     rows = _prepare(settings, where, silo, statistics).train
-    rng = stream(settings.seed, "batches", round_number, silo)
+    rng = entropy.generator("batches", round_number, silo)
     return train_locally(workbench(_task(settings, where)), rows, settings, rng, model, told, memory)
+
+
+def train_privately(
+    settings: Settings, where: Where, silo: str, plan: Plan, model: Arrays, round_number: int, entropy: Entropy
+) -> tuple[Arrays, Shown]:
+    """Train the global model on one silo's rows under a plan; see :func:`quire.clients.private.work.private_update`."""
+    rows = _prepare(settings, where, silo, None).train
+    return private_update(settings, _task(settings, where), rows, plan, entropy, silo, model, round_number)
 
 
 def score_model(

@@ -47,7 +47,23 @@ CHAPTERS: dict[str, list[str]] = {
         "quire.clients.arrays.encode",
         "quire.clients.arrays.decode",
     ],
-    "Random numbers": ["quire.privacy.randomness.stream", "quire.privacy.randomness.derive_seed"],
+    "Random numbers": [
+        "quire.privacy.randomness.stream",
+        "quire.privacy.randomness.derive_seed",
+        "quire.privacy.randomness.key",
+        "quire.privacy.csprng.Csprng",
+    ],
+    "Noise and encoding": [
+        "quire.privacy.dp.discrete_gaussian.sample",
+        "quire.privacy.dp.discrete_gaussian.tv_bound",
+        "quire.privacy.dp.rounding.clipped_sum",
+        "quire.privacy.dp.rounding.delta2_squared",
+        "quire.privacy.dp.lattice.Release",
+        "quire.privacy.dp.lattice.noisy_sum",
+        "quire.privacy.dp.lattice.noisy_sum_gaussian",
+        "quire.privacy.dp.encoding.Encoding",
+        "quire.privacy.dp.probes.ProbeTest",
+    ],
     "Errors": [
         f"quire.errors.{name}" for name in ("QuireError", "SettingsError", "DataError", "RunFailed", "Interrupted")
     ],

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 import quire
+from quire import app_cli, identity_cli, ledger_cli, roster_cli, silo_cli, verify_cli
 from quire.errors import Interrupted, QuireError
 
 app = typer.Typer(
     name="quire",
-    help="Federated learning for consortia, on Flower. A run protects nothing yet beyond keeping records at home.",
+    help="Federated learning for consortia, on Flower. Records stay at home; what updates tell of them, privacy=record or "
+    "privacy=silo bounds. The default, privacy=none, does not.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -71,6 +73,15 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a run, or 
         if settings.output.baselines and rows_at_hand(settings):
             compare(settings, folder)
     typer.echo(f"Report: {write_report(folder)}")
+
+
+app.add_typer(app_cli.app, name="app")
+app.command()(app_cli.gate)
+app.add_typer(identity_cli.app, name="identity")
+app.add_typer(roster_cli.app, name="roster")
+app.add_typer(ledger_cli.app, name="ledger")
+app.add_typer(silo_cli.app, name="silo")
+app.command()(verify_cli.verify)
 
 
 def _version(value: bool) -> None:

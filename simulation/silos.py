@@ -6,7 +6,9 @@ it never becomes part of the settings, which travel.
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +20,20 @@ from quire.clients.data.preprocess import FEDERATED, prepare, preprocessing_of
 from quire.clients.data.silo import SiloData
 from quire.clients.data.silo_file import SCHEMA_FILE, SILOS_VARIABLE, SiloFile, read_silo, silo_files
 from quire.clients.data.simulated import federation
+from quire.clients.private.plan import plan_of
 from quire.clients.tasks import Task, task_of
 from quire.clients.tasks.moments import combine
-from quire.conf.schema import FilesData, Settings
+from quire.conf.schema import FilesData, NoPrivacy, Settings
 from quire.errors import DataError, SettingsError
+from quire.privacy.dp.contract import PrivacyError
+from quire.strategies.checkpoint import replace
 from quire.strategies.cohort import natural
 from quire.strategies.server_app import SCHEMA_VARIABLE
 
 KEY = "silos"
-_CHOICES = ("task=tabular", "task=images", "data=files")
+#: Holds, in the run folder, what rows the silos had when the run began.
+ROWS_FILE = "rows.json"
+_CHOICES = ("task=tabular", "task=images", "task=plugin", "data=files")
 
 
 @dataclass(frozen=True)
@@ -116,12 +123,79 @@ def check_rows(settings: Settings, silos: LocalSilos) -> None:
     DataError
     """
     if not isinstance(settings.data, FilesData):
-        federation(settings)
+        _check_privacy(settings, silos, [len(silo.train) for silo in federation(settings)])
         return
     task = silos.task(settings)
     rows = [load(settings, where, name).data.train for where, name in zip(silos.where, silos.names, strict=True)]
+    _check_privacy(settings, silos, [len(part) for part in rows])
     if task.classes and len(np.unique(np.concatenate([part.y for part in rows]))) < 2:
         raise DataError("The training rows of all silos are of one class: there is nothing to tell apart.")
+
+
+def hold_to_rows(settings: Settings, silos: LocalSilos, folder: Path, resume: bool) -> None:
+    """Note in the run folder what rows the silos have as a run begins, or refuse to go on with others.
+
+    Only a simulator can: a silo elsewhere tells nobody what its rows are, and notices by itself while it is up.
+    Simulated rows follow from the settings, to which a resumed run is held anyway.
+
+    Parameters
+    ----------
+    settings : Settings
+    silos : LocalSilos
+    folder : pathlib.Path
+        The run folder; ``rows.json`` in it names a hash (hex) of each silo's rows, before any preprocessing.
+    resume : bool
+        Go on with the run in the folder.
+
+    Raises
+    ------
+    DataError
+        If a silo has other rows than when the run to resume began.
+    SettingsError
+        If the folder cannot be written.
+    """
+    if not isinstance(settings.data, FilesData):
+        return
+    path = folder / ROWS_FILE
+    now = {name: load(settings, where, name).digest for where, name in zip(silos.where, silos.names, strict=True)}
+    if not resume:
+        _note(path, now)
+        return
+    if not path.exists():  # the run came through another door
+        return
+    try:
+        began = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"'{path}' cannot be read, so nobody can tell whether rows have changed: start anew."
+        ) from error
+    for name in silos.names:  # that they are the same silos is seen to by the server
+        if name in began and began[name] != now[name]:
+            raise DataError(f"The rows of {name} are not those that this run began with: put them back or start anew.")
+
+
+def _note(path: Path, digests: dict[str, str]) -> None:
+    if (path.parent / "run.json").exists():  # it holds a run, and whoever opens it next says so
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, json.dumps(digests, indent=1).encode())
+    except OSError as error:
+        raise SettingsError(
+            f"The folder '{path.parent}' cannot be written ({error.strerror}): choose another."
+        ) from error
+
+
+def _check_privacy(settings: Settings, silos: LocalSilos, rows: Sequence[int]) -> None:
+    """Let every silo's noise be calibrated once, so that a target out of reach is refused before anything starts."""
+    if isinstance(settings.privacy, NoPrivacy):
+        return
+    for name, where, count in zip(silos.names, silos.where, rows, strict=True):
+        declared = where.operator.population if isinstance(where, SiloFile) else None
+        try:
+            plan_of(settings, declared.records if declared is not None else count)
+        except PrivacyError as error:
+            raise SettingsError(f"{name} cannot take part: {error}") from error
 
 
 def take_silos(args: list[str]) -> list[str]:

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quire.strategies.rounds import Arrays, Update
+from quire.strategies.rounds import Aggregator, Arrays, Cohort, Update
 
 _PIECE = 16_384  # numbers
 
 
 @dataclass(frozen=True)
-class PlainMean:
+class PlainMean(Aggregator):
     """The mean weighted by rows, of updates that the server sees one by one.
 
     Sums run in float64 and in the order given, so that equal inputs give equal bits in every runtime.
     """
 
-    def mean(self, updates: Sequence[Update]) -> Arrays:
+    def mean(self, updates: Sequence[Update], cohort: Cohort) -> Arrays:
         """Return sum(weight * update) / sum(weight), float64."""
         total = sum(update.weight for update in updates)
         shares = [update.weight / total for update in updates]

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from quire.conf.schema import Settings
+from quire.conf.schema import NoPrivacy, Settings, SiloPrivacy
+from quire.errors import SettingsError
+from quire.privacy.dp.contract import PrivacyError
+from quire.privacy.dp.release import silo_noise
 from quire.strategies.fedavg import FedAvg
 from quire.strategies.fednova import FedNova
 from quire.strategies.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
 from quire.strategies.fedprox import FedProx
+from quire.strategies.private import NoisySum
 from quire.strategies.scaffold import Scaffold
 from quire.strategies.strategy import FederatedStrategy
 
@@ -33,8 +37,34 @@ _COMMON = {
 _OF_THE_RUN = ("name", "rounds", "deadline")
 
 
-def build_strategy(settings: Settings) -> FederatedStrategy:
-    """Return the strategy that the settings name, with their parameters."""
+def build_strategy(settings: Settings, simulated: bool = True) -> FederatedStrategy:
+    """Return the strategy that the settings name, with their parameters.
+
+    Parameters
+    ----------
+    settings : Settings
+    simulated : bool
+        Whether the silos are simulated. Otherwise noise comes from the operating system, and under privacy nobody is
+        asked to score the model.
+
+    Raises
+    ------
+    SettingsError
+        If no noise keeps to the privacy that the settings ask for.
+    """
     chosen = dict(vars(settings.strategy))
     options: dict[str, Any] = {_COMMON.get(key, key): value for key, value in chosen.items() if key not in _OF_THE_RUN}
+    if not isinstance(settings.privacy, NoPrivacy):
+        options |= {"private": True, "simulated": simulated}
+    if isinstance(settings.privacy, SiloPrivacy):
+        options["aggregator"] = _noisy_sum(settings.privacy, settings.strategy.rounds, settings.seed, simulated)
     return _STRATEGIES[settings.strategy.name](seed=settings.seed, **options)
+
+
+def _noisy_sum(privacy: SiloPrivacy, rounds: int, seed: int, simulated: bool) -> NoisySum:
+    try:
+        noise = silo_noise(privacy.epsilon, privacy.delta, rounds)
+    except PrivacyError as error:
+        raise SettingsError(str(error)) from error
+    cap = privacy.cap if privacy.weights == "capped" else None
+    return NoisySum(privacy.clip, noise, cap, seed if simulated else None)

@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -14,8 +14,9 @@ from flwr.serverapp import Grid
 from quire.clients import contract
 from quire.errors import RunFailed
 from quire.privacy.randomness import stream
+from quire.strategies.enrolment import read_identities
 from quire.strategies.exchange import exchange
-from quire.strategies.replies import Failure, Silos, read_identities
+from quire.strategies.reading import Failure, Silos
 
 _SETTLED_AFTER = 5.0
 
@@ -30,10 +31,13 @@ class Roster:
         Name of the silo at each node id, in roster order.
     code_hash : str or None
         The code that every reply must have come from; None where silos do not say (a foreign app).
+    records : dict of str to int
+        Under privacy, the public number of records that each silo's operator declares; else empty.
     """
 
     silos: Silos
     code_hash: str | None = None
+    records: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_nodes(cls, node_ids: Iterable[int]) -> Roster:
@@ -82,6 +86,7 @@ def enrol(
     join_timeout: float,
     simulated: bool,
     schema: str | None = None,
+    private: bool = False,
 ) -> tuple[Roster, list[Failure]]:
     """Wait until every silo has joined, ask each who it is, and make the roster.
 
@@ -101,6 +106,8 @@ def enrol(
 
     schema : str or None
         Hash of the server's schema, where silos read their own rows. A silo with another one is left out.
+    private : bool
+        Whether silos have to declare a public number of records. One that does not is left out.
 
     Returns
     -------
@@ -116,7 +123,8 @@ def enrol(
     nodes = _wait_for_nodes(grid, expected, join_timeout, simulated)
     messages = [Message(RecordDict(), node, contract.QUERY, ttl=join_timeout, group_id="0") for node in nodes]
     replies = exchange(grid, messages, join_timeout)
-    silos, failed = read_identities(messages, replies, code_hash, schema)
+    records: dict[str, int] = {}
+    silos, failed = read_identities(messages, replies, code_hash, schema, records if private else None)
     if len(silos) < minimum:
         if simulated and all(failure.code == "other_code" for failure in failed):
             # Ray's workers look for code where that daemon was started before they look into the bundle.
@@ -130,7 +138,7 @@ def enrol(
             + "."
         )
     ordered = dict(sorted(silos.items(), key=lambda item: natural(item[1])))
-    return Roster(ordered, code_hash), failed
+    return Roster(ordered, code_hash, records), failed
 
 
 def _wait_for_nodes(grid: Grid, expected: int, join_timeout: float, simulated: bool) -> Sequence[int]:

@@ -23,6 +23,7 @@ import quire
 from quire.clients.arrays import fingerprint
 from quire.conf.schema import Settings
 from quire.errors import RunFailed, SettingsError
+from quire.strategies.card import CardWriter, write_card
 from quire.strategies.checkpoint import Checkpoint, Checkpoints, replace, safetensors
 from quire.strategies.rounds import Arrays, RoundState
 from quire.strategies.strategy import RoundReport
@@ -69,6 +70,7 @@ class RunFolder:
         except OSError:
             raise SettingsError(f"The folder '{path}' is being written by a run that is still going on.") from None
         self._checkpoints = Checkpoints(path / "checkpoint")
+        self._cards = CardWriter(path)
         self._state: RoundState | None = None
         self._started = time.perf_counter()
 
@@ -107,6 +109,7 @@ class RunFolder:
                 "task": settings.task.name,
                 "scored": "validation" if settings.data.validation_fraction else "test",
                 "parameters": sum(array.size for array in state.model.values()),
+                "model": fingerprint(state.model),
             }
         )
 
@@ -125,6 +128,7 @@ class RunFolder:
         self._checkpoints.save(Checkpoint(state, line, silos))
         self._line(line)
         self._about.update(rounds=state.round, model=model_hash)
+        self._cards.round_done(private=bool(report.receipts))
         scores = "".join(f", {name} {value:.4f}" for name, value in (report.evaluate or {}).items())
         LOG.info("Round %d: %d of %d silos replied%s", report.round, len(report.replied), len(report.cohort), scores)
         for failure in report.failed:
@@ -206,6 +210,7 @@ class RunFolder:
             end["error"] = error
         self._line({"event": "end", **end, "seconds": time.perf_counter() - self._started})
         self._write_about()
+        write_card(self.path)
         self.close()
 
     def close(self) -> None:

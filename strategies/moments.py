@@ -11,8 +11,8 @@ from quire.clients import contract
 from quire.clients.tasks.moments import MEAN, SCALE, Statistics, combine
 from quire.errors import RunFailed
 from quire.strategies.cohort import Roster
+from quire.strategies.enrolment import read_moments
 from quire.strategies.exchange import exchange
-from quire.strategies.replies import read_moments
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -56,7 +56,7 @@ def agree_on_statistics(
     for failure in failed:
         LOG.warning("%s is left out: %s", failure.silo, failure.words)
     silos = {node: name for node, name in roster.silos.items() if name in parts}
-    return combine(parts.values()), Roster(silos, roster.code_hash)
+    return combine(parts.values()), Roster(silos, roster.code_hash, roster.records)
 
 
 def as_config(statistics: Statistics) -> ConfigRecord:

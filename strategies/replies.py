@@ -1,67 +1,45 @@
-"""Replies are not believed: each is checked, and one that does not hold counts as a dropout of that silo, by name.
-
-Who failed is found from what was sent, never from what an error reply claims: Flower's runtime answers for nodes
-that are gone, and puts its own id there.
-"""
+"""The answers to ``train`` and ``evaluate``, checked; see :mod:`quire.strategies.reading`."""
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from quire.clients import contract
 from quire.clients.arrays import Arrays, MalformedArray, byte_size, decode
-from quire.clients.tasks.moments import usable
+from quire.strategies.reading import (
+    Failure,
+    Silos,
+    Unusable,
+    by_node,
+    check_identity,
+    content_of,
+    of_kind,
+    unreadable,
+)
 from quire.strategies.rounds import Update
-
-Silos = dict[int, str]
-
-LOG = logging.getLogger("quire.strategies")
-Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 
 # Beyond this a weight is a mistake or an attack: no silo has a thousand billion rows.
 _MAX_WEIGHT = 1e12
+_MAX_RECEIPT = 65_536  # bytes
 
 # What is journalled, logged and shown to the operator under a silo's own name for it.
 _METRIC_NAME, _MAX_METRICS = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,63}"), 64
 
-# Flower's own error codes, for a node or a process that is gone.
-_FLOWER_CODES: dict[int, tuple[str, str]] = {
-    1: ("app_not_loaded", "its node could not load the app"),
-    2: ("app_raised", "its app raised an error"),
-    3: ("message_lost", "the server's message was lost"),
-    4: ("late", "it did not answer before the deadline"),
-    5: ("node_gone", "its node is gone"),
-    6: ("mod_failed", "a Flower mod failed at the silo"),
-    7: ("bundle_refused", "its node refused the app bundle"),
-    8: ("app_crashed", "its app crashed"),
-}
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A silo that was asked and did not give a usable answer."""
-
-    silo: str
-    stage: str
-    code: str
-    words: str
-
 
 @dataclass(frozen=True, eq=False)
 class TrainReply:
-    """A usable answer to ``train``."""
+    """A usable answer to ``train``; under privacy with the silo's receipt, and metrics from simulated silos only."""
 
     update: Update
     metrics: dict[str, float]
     received: int
+    receipt: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -73,72 +51,23 @@ class EvaluateReply:
     metrics: dict[str, float]
 
 
-class Unusable(Exception):
-    """Why a reply cannot be used."""
+@dataclass(frozen=True)
+class Private:
+    """How replies are read under differential privacy: nothing in them but the update and public figures.
 
-    def __init__(self, code: str, words: str) -> None:
-        super().__init__(words)
-        self.code, self.words = code, words
-
-
-def read_identities(
-    sent: Iterable[Message], replies: Iterable[Message], code_hash: str, schema: str | None = None
-) -> tuple[Silos, list[Failure]]:
-    """Read who answered ``query``.
-
-    Parameters
+    Attributes
     ----------
-    sent, replies : iterable of flwr.app.Message
-    code_hash : str
-        The server's own code.
-    schema : str or None
-        Hash of the server's schema, where silos read their own rows.
-
-    Returns
-    -------
-    silos : dict of int to str
-        Node id to silo name, of those that run the server's own code.
-    failed : list of Failure
-        The others.
+    records : mapping of str to int
+        Each silo's declared number of records: its weight, where silos are weighted.
+    simulated : bool
+        Whether silos are simulated and may show metrics. Those of any other are dropped unread.
+    objection : callable
+        Says, in words, what is wrong with a silo's receipt; None if nothing.
     """
-    silos: Silos = {}
-    failed: list[Failure] = []
-    for node, reply in _by_node(sent, replies).items():
-        try:
-            content = _content(reply)
-            name = _identity(content, code_hash)
-            if schema is not None and content[contract.IDENTITY].get(contract.SCHEMA) != schema:
-                raise Unusable("other_schema", "it has another schema than the server")
-            if name in silos.values():
-                raise Unusable("name_taken", f"another node already answered as {name}")
-            silos[node] = name
-        except Unusable as why:
-            failed.append(Failure(f"node {node}", contract.QUERY, why.code, why.words))
-        except Exception:  # as below
-            failed.append(_unreadable(f"node {node}", contract.QUERY))
-    return silos, failed
 
-
-def read_moments(
-    sent: Iterable[Message], replies: Iterable[Message], silos: Silos, features: int, code_hash: str | None
-) -> tuple[dict[str, Arrays], list[Failure]]:
-    """Check the answers to ``query.moments``; return the moments by silo, in roster order, and who gave none."""
-    good: dict[str, Arrays] = {}
-    failed: list[Failure] = []
-    for node, reply in _by_node(sent, replies, silos).items():
-        try:
-            content = _content(reply)
-            _check_identity(content, silos[node], code_hash)
-            record = content.array_records.get(contract.ARRAYS, ArrayRecord())
-            parts = decode(record)
-            if not usable(parts, features):
-                raise Unusable("bad_moments", "its moments cannot be those of its features")
-            good[silos[node]] = parts
-        except Unusable as why:
-            failed.append(Failure(silos[node], contract.QUERY, why.code, why.words))
-        except Exception:  # arrays that cannot be read, or whatever else a reply stumbles over
-            failed.append(_unreadable(silos[node], contract.QUERY))
-    return good, failed
+    records: Mapping[str, int]
+    simulated: bool
+    objection: Callable[[str, bytes], str | None] = lambda silo, receipt: None
 
 
 def read_train_replies(
@@ -149,6 +78,7 @@ def read_train_replies(
     code_hash: str | None,
     form: Arrays | None = None,
     objection: Callable[[Arrays], str | None] = lambda update: None,
+    private: Private | None = None,
 ) -> tuple[list[TrainReply], list[Failure]]:
     """Check the answers to ``train``.
 
@@ -167,6 +97,8 @@ def read_train_replies(
         Arrays whose names, shapes and dtypes updates must have; by default those of the model.
     objection : callable
         Says, in words, what the strategy has against an update; None if nothing.
+    private : Private, optional
+        Set under differential privacy.
 
     Returns
     -------
@@ -177,21 +109,24 @@ def read_train_replies(
     """
     good: list[TrainReply] = []
     failed: list[Failure] = []
-    for node, reply in _by_node(sent, replies, silos).items():
+    for node, reply in by_node(sent, replies, silos).items():
         try:
-            content = _content(reply)
-            _check_identity(content, silos[node], code_hash)
+            content = content_of(reply)
+            check_identity(content, silos[node], code_hash)
             arrays, received = _update(
-                _of_kind(content, ArrayRecord), model, form or model, strict=code_hash is not None
+                of_kind(content, ArrayRecord), model, form or model, strict=code_hash is not None
             )
             if (words := objection(arrays)) is not None:
                 raise Unusable("impossible_update", words)
-            weight, metrics = _metrics(_of_kind(content, MetricRecord))
+            if private is not None:
+                good.append(_private_reply(silos[node], arrays, received, content, private))
+                continue
+            weight, metrics = _metrics(of_kind(content, MetricRecord))
             good.append(TrainReply(Update(silos[node], arrays, weight), metrics, received))
         except Unusable as why:
             failed.append(Failure(silos[node], contract.TRAIN, why.code, why.words))
         except Exception:  # whatever a reply stumbles over, it is that silo's dropout and not the end of the run
-            failed.append(_unreadable(silos[node], contract.TRAIN))
+            failed.append(unreadable(silos[node], contract.TRAIN))
     return good, failed
 
 
@@ -201,17 +136,27 @@ def read_evaluate_replies(
     """Check the answers to ``evaluate``; see :func:`read_train_replies`."""
     good: list[EvaluateReply] = []
     failed: list[Failure] = []
-    for node, reply in _by_node(sent, replies, silos).items():
+    for node, reply in by_node(sent, replies, silos).items():
         try:
-            content = _content(reply)
-            _check_identity(content, silos[node], code_hash)
-            weight, metrics = _metrics(_of_kind(content, MetricRecord))
+            content = content_of(reply)
+            check_identity(content, silos[node], code_hash)
+            weight, metrics = _metrics(of_kind(content, MetricRecord))
             good.append(EvaluateReply(silos[node], weight, metrics))
         except Unusable as why:
             failed.append(Failure(silos[node], contract.EVALUATE, why.code, why.words))
         except Exception:  # as above
-            failed.append(_unreadable(silos[node], contract.EVALUATE))
+            failed.append(unreadable(silos[node], contract.EVALUATE))
     return good, failed
+
+
+def _private_reply(silo: str, arrays: Arrays, received: int, content: RecordDict, private: Private) -> TrainReply:
+    shown = of_kind(content, MetricRecord).get(contract.SHOWN, MetricRecord()) if private.simulated else MetricRecord()
+    receipt = of_kind(content, ConfigRecord).get(contract.IDENTITY, ConfigRecord()).get(contract.RECEIPT, b"")
+    if not isinstance(receipt, bytes) or len(receipt) > _MAX_RECEIPT:
+        raise Unusable("bad_receipt", "its receipt is not one")
+    if (words := private.objection(silo, receipt)) is not None:
+        raise Unusable("bad_receipt", f"its receipt cannot be taken: {words}")
+    return TrainReply(Update(silo, arrays, float(private.records[silo])), _scalars(shown), received, receipt)
 
 
 def weighted_mean(parts: Iterable[tuple[float, Mapping[str, float]]]) -> dict[str, float]:
@@ -226,59 +171,6 @@ def weighted_mean(parts: Iterable[tuple[float, Mapping[str, float]]]) -> dict[st
         for name, value in metrics.items():
             means[name] += weight / weights[name] * value  # the share first: a mean of finite numbers stays finite
     return means
-
-
-def _unreadable(silo: str, stage: str) -> Failure:
-    LOG.exception("the reply of %s to %s cannot be read", silo, stage)
-    return Failure(silo, stage, "malformed", "its reply cannot be read")
-
-
-def _by_node(
-    sent: Iterable[Message], replies: Iterable[Message], order: Silos | None = None
-) -> dict[int, Message | None]:
-    """Match replies to the nodes that were asked, in the order given; None where no reply came."""
-    asked = {message.metadata.message_id: message.metadata.dst_node_id for message in sent}
-    answers: dict[int, Message | None] = dict.fromkeys(asked.values())
-    for reply in replies:
-        node = asked.get(reply.metadata.reply_to_message_id)
-        if node is not None and answers[node] is None:
-            answers[node] = reply
-    nodes = [node for node in order if node in answers] if order is not None else list(answers)
-    return {node: answers[node] for node in nodes}
-
-
-def _content(reply: Message | None) -> RecordDict:
-    if reply is None:
-        raise Unusable("no_reply", "it did not answer before the deadline")
-    if reply.has_content():
-        return reply.content
-    code = reply.error.code
-    if code in contract.Code._value2member_map_:
-        known = contract.Code(code)
-        raise Unusable(known.name.lower(), contract.WORDS[known])
-    raise Unusable(*_FLOWER_CODES.get(code, ("unknown_error", f"its node answered with error code {code}")))
-
-
-def _of_kind(content: RecordDict, kind: type[Record]) -> dict[str, Record]:
-    # As Flower's `array_records` and its kin, which put together a dictionary that writes back whenever they are read.
-    return {name: record for name, record in content.items() if isinstance(record, kind)}
-
-
-def _identity(content: RecordDict, code_hash: str) -> str:
-    identity = _of_kind(content, ConfigRecord).get(contract.IDENTITY, ConfigRecord())
-    name = identity.get(contract.SILO)
-    if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable():
-        raise Unusable("no_identity", "its reply does not say which silo it is from")
-    if identity.get(contract.CONTRACT) != contract.VERSION:
-        raise Unusable("other_contract", "it speaks another version of the contract")
-    if identity.get(contract.CODE_HASH) != code_hash:
-        raise Unusable("other_code", "it runs other code than the server")
-    return name
-
-
-def _check_identity(content: RecordDict, silo: str, code_hash: str | None) -> None:
-    if code_hash is not None and _identity(content, code_hash) != silo:
-        raise Unusable("other_silo", "its node answers under another silo's name")
 
 
 def _update(records: Mapping[str, ArrayRecord], model: Arrays, form: Arrays, strict: bool) -> tuple[Arrays, int]:
@@ -318,9 +210,14 @@ def _metrics(records: Mapping[str, MetricRecord]) -> tuple[float, dict[str, floa
     weight = metrics.get(contract.NUM_EXAMPLES)
     if not isinstance(weight, (int, float)) or not 0 < weight <= _MAX_WEIGHT:
         raise Unusable("bad_weight", f"its weight '{contract.NUM_EXAMPLES}' is not a positive, finite number")
+    scalars = _scalars(metrics)
+    scalars.pop(contract.NUM_EXAMPLES, None)
+    return float(weight), scalars
+
+
+def _scalars(metrics: MetricRecord) -> dict[str, float]:
     named = {name: metrics[name] for name in list(metrics)[:_MAX_METRICS] if _METRIC_NAME.fullmatch(name)}
     scalars = {name: value for name, value in named.items() if not isinstance(value, list)}
     if any(not math.isfinite(value) for value in scalars.values()):
         raise Unusable("not_finite", "its metrics hold values that are not finite")
-    scalars.pop(contract.NUM_EXAMPLES, None)
-    return float(weight), {name: float(value) for name, value in scalars.items()}
+    return {name: float(value) for name, value in scalars.items()}

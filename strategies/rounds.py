@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,7 +26,8 @@ class RoundState:
     model : dict of str to numpy.ndarray
         The global model, in the dtype that silos train in.
     memory : dict of str to numpy.ndarray
-        What the algorithm remembers beside the model (moments of a server optimiser); float64.
+        What algorithm and aggregator remember beside the model (moments of a server optimiser, a clip that moves);
+        float64.
     """
 
     round: int
@@ -84,15 +85,75 @@ class Algorithm:
         raise NotImplementedError
 
 
-class Aggregator(Protocol):
+@dataclass(frozen=True)
+class Cohort:
+    """Who was asked to train in a round, whatever came back.
+
+    Attributes
+    ----------
+    round : int
+    silos : tuple of str
+        In roster order.
+    records : mapping of str to int
+        The public number of records that each silo's operator declares; empty where they declare none.
+    """
+
+    round: int
+    silos: tuple[str, ...]
+    records: Mapping[str, int] = field(default_factory=dict)
+
+
+class Aggregator:
     """How the updates of a cohort become one mean update."""
 
-    def mean(self, updates: Sequence[Update]) -> Arrays:
-        """Return the mean update in float64. ``updates`` are in roster order and not empty."""
+    def at(self, state: RoundState) -> Aggregator:
+        """Return the aggregator as it stands in the round that follows a state; a fixed one always is itself."""
+        return self
+
+    def client_config(self, cohort: Cohort) -> Mapping[str, float | int]:
+        """Return what a message tells the cohort, beside what the algorithm does.
+
+        Raises
+        ------
+        RunFailed
+            If such a cohort cannot be aggregated, so that nobody is asked in vain.
+        """
+        return {}
+
+    def reply_form(self, form: Arrays) -> Arrays:
+        """Return arrays with the form that every update must have, given what the algorithm needs of it."""
+        return form
+
+    def objection(self, update: Arrays) -> str | None:
+        """Say in words why an update of the right form cannot be taken into the mean, or None."""
+        return None
+
+    def mean(self, updates: Sequence[Update], cohort: Cohort) -> Arrays:
+        """Return the mean update in float64, for the algorithm. ``updates`` are in roster order and not empty."""
+        raise NotImplementedError
+
+    def combine(self, updates: Sequence[Update], cohort: Cohort) -> tuple[Arrays, Arrays]:
+        """Return the mean update, and what the aggregator itself remembers until the next round."""
+        return self.mean(updates, cohort), {}
+
+    def released(self, memory: Arrays) -> dict[str, float]:
+        """Return, for the journal, the numbers that a round released beside the model.
+
+        Parameters
+        ----------
+        memory : dict of str to numpy.ndarray
+            That of the state after the round.
+        """
+        return {}
 
 
 def advance(
-    state: RoundState, updates: Sequence[Update], algorithm: Algorithm, aggregator: Aggregator, share: float = 1.0
+    state: RoundState,
+    updates: Sequence[Update],
+    algorithm: Algorithm,
+    aggregator: Aggregator,
+    share: float = 1.0,
+    cohort: Cohort | None = None,
 ) -> RoundState:
     """Complete one round.
 
@@ -103,8 +164,11 @@ def advance(
         In roster order, so that floating-point sums do not depend on who answered first. Not empty.
     algorithm : Algorithm
     aggregator : Aggregator
+        As it stands in this round, see :meth:`Aggregator.at`.
     share : float
         Share of all silos of the run that replied, in (0, 1].
+    cohort : Cohort, optional
+        Who was asked; by default those who replied.
 
     Returns
     -------
@@ -113,4 +177,7 @@ def advance(
     """
     if algorithm.uniform:
         updates = [Update(update.silo, update.arrays, 1.0) for update in updates]
-    return algorithm.step(state, aggregator.mean(updates), share)
+    cohort = cohort or Cohort(state.round + 1, tuple(update.silo for update in updates))
+    mean, kept = aggregator.combine(updates, cohort)
+    after = algorithm.step(state, mean, share)
+    return RoundState(after.round, after.model, {**after.memory, **kept}) if kept else after

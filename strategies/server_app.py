@@ -18,12 +18,15 @@ from quire.clients.tasks.schema import Schema, read_schema
 from quire.conf.compose import compose
 from quire.conf.schema import FilesData, Settings
 from quire.errors import DataError, Interrupted, QuireError, RunFailed
+from quire.privacy.identity.signed import SignedRoster
 from quire.privacy.randomness import stream
+from quire.privacy.receipts import simulated_roster
 from quire.strategies.build import build_strategy
-from quire.strategies.checkpoint import Checkpoint
+from quire.strategies.checkpoint import Checkpoint, replace
 from quire.strategies.cohort import enrol
 from quire.strategies.folder import RunFolder, read_overrides
 from quire.strategies.moments import agree_on_statistics, as_config
+from quire.strategies.receipts import ROSTER_FILE, Receipts, read_server_roster
 from quire.strategies.rounds import Arrays, RoundState
 
 LOG = logging.getLogger("quire.strategies")
@@ -38,6 +41,9 @@ RESUME_VARIABLE, RESUME_KEY = "QUIRE_RESUME", "resume"
 
 #: Names the server's copy of schema.yaml, where silos read their own rows; in-process, a key of the node config does.
 SCHEMA_VARIABLE, SCHEMA_KEY = "QUIRE_SCHEMA", "schema"
+
+#: Names the roster that silos' receipts are checked against in a deployment; in-process, a key of the node config does.
+ROSTER_VARIABLE, ROSTER_KEY = "QUIRE_ROSTER", "roster"
 
 CODE_HASH = code_hash()
 
@@ -81,7 +87,8 @@ def main(grid: Grid, context: Context) -> None:
 def _run(grid: Grid, context: Context, settings: Settings, folder: RunFolder, resume: bool) -> None:
     """Federate, and write into the folder how it ended, however it ends."""
     try:
-        _federate(grid, settings, _schema(context, settings), folder, folder.resume() if resume else None)
+        checkpoint = folder.resume() if resume else None
+        _federate(grid, context, settings, _schema(context, settings), folder, checkpoint)
     except KeyboardInterrupt:
         folder.finish("interrupted", "The run was interrupted.")
         raise Interrupted(f"Interrupted: what was reached is in {folder.path}.") from None
@@ -95,17 +102,24 @@ def _run(grid: Grid, context: Context, settings: Settings, folder: RunFolder, re
 
 
 def _federate(
-    grid: Grid, settings: Settings, schema: Schema | None, folder: RunFolder, checkpoint: Checkpoint | None
+    grid: Grid,
+    context: Context,
+    settings: Settings,
+    schema: Schema | None,
+    folder: RunFolder,
+    checkpoint: Checkpoint | None,
 ) -> None:
-    strategy = build_strategy(settings)
+    simulated = _runtime(grid) != "deployment"
+    strategy = build_strategy(settings, simulated)
     roster, absent = enrol(
         grid,
         expected=settings.partition.silos,
         minimum=settings.strategy.min_silos,
         code_hash=CODE_HASH,
         join_timeout=settings.runtime.join_timeout,
-        simulated=_runtime(grid) != "deployment",
+        simulated=simulated,
         schema=schema.sha256 if schema is not None else None,
+        private=strategy.private,
     )
     for failure in absent:
         LOG.warning("%s is left out: %s", failure.silo, failure.words)
@@ -117,6 +131,13 @@ def _federate(
         folder.hold_to("statistics", {key: list(told[key]) for key in told})  # type: ignore[arg-type]
     folder.hold_to("silos", roster.names)
     folder.hold_to("schema", schema.sha256 if schema is not None else None)
+    if strategy.private:
+        signed = _signed_roster(context, settings, roster.names, simulated)
+        run = None if simulated else str(context.run_id)
+        strategy.receipts = Receipts(settings, CODE_HASH, signed.roster if signed else None, run)
+        folder.hold_to("roster", signed.roster.hash if signed else None)
+        if signed is not None:
+            replace(folder.path / ROSTER_FILE, signed.encode())
     if strategy.algorithm.silos_remember:
         _keep_silo_memory(grid, folder, checkpoint)
     if checkpoint is not None:
@@ -138,6 +159,17 @@ def _federate(
         observer=folder,
         resume_from=state if checkpoint is not None else None,
     )
+
+
+def _signed_roster(context: Context, settings: Settings, silos: list[str], simulated: bool) -> SignedRoster | None:
+    """Return the roster that receipts are held against: a simulation's own, or the one that this server is given."""
+    if simulated:
+        return SignedRoster(simulated_roster(settings.seed, silos))
+    named = context.node_config.get(ROSTER_KEY) or os.environ.get(ROSTER_VARIABLE)
+    if named:
+        return read_server_roster(Path(str(named)))
+    LOG.warning("The server has no roster (%s): the signatures of receipts are not checked.", ROSTER_VARIABLE)
+    return None
 
 
 def _keep_silo_memory(grid: Grid, folder: RunFolder, checkpoint: Checkpoint | None) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,12 +20,14 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from quire.clients import contract
-from quire.clients.arrays import byte_size, decode, encode
+from quire.clients.arrays import byte_size, decode, encode, fingerprint
 from quire.errors import RunFailed
 from quire.strategies.cohort import Roster
 from quire.strategies.exchange import exchange
-from quire.strategies.replies import Failure, read_evaluate_replies, read_train_replies, weighted_mean
-from quire.strategies.rounds import Aggregator, Algorithm, RoundState, advance
+from quire.strategies.reading import Failure
+from quire.strategies.receipts import Receipts
+from quire.strategies.replies import Private, read_evaluate_replies, read_train_replies, weighted_mean
+from quire.strategies.rounds import Aggregator, Algorithm, Arrays, Cohort, RoundState, advance
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -48,6 +51,7 @@ class RoundReport:
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    receipts: dict[str, str] = field(default_factory=dict)
 
 
 class Observer(Protocol):
@@ -76,6 +80,11 @@ class FederatedStrategy(Strategy):
         Fewest good replies that make a round.
     seed : int or None
         Decides the cohorts. None draws them from the operating system.
+    private : bool
+        Read replies as under differential privacy: the update, the silo's public figures, its receipt. Silos are then
+        weighted by the records that they declare when they join.
+    simulated : bool
+        Whether silos are simulated: only then does anybody score the model in a private run.
     """
 
     def __init__(
@@ -88,6 +97,8 @@ class FederatedStrategy(Strategy):
         evaluate_every: int = 1,
         min_silos: int = 2,
         seed: int | None = None,
+        private: bool = False,
+        simulated: bool = True,
     ) -> None:
         if not 0.0 < fraction_train <= 1.0 or not 0.0 <= fraction_evaluate <= 1.0:
             raise ValueError("fraction_train must be in (0, 1] and fraction_evaluate in [0, 1]")
@@ -96,7 +107,9 @@ class FederatedStrategy(Strategy):
         self.algorithm, self.aggregator = algorithm, aggregator
         self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
         self.evaluate_every, self.min_silos, self.seed = evaluate_every, min_silos, seed
+        self.private, self.simulated = private, simulated
         self.roster: Roster | None = None
+        self.receipts: Receipts | None = None  # what silos' receipts are held against, once the silos are known
         self._enrolled, self._join_timeout = False, 3600.0
         self.report = RoundReport(0)
         self._state = RoundState(0, {})
@@ -129,7 +142,8 @@ class FederatedStrategy(Strategy):
             model,
             roster.code_hash,
             self.algorithm.reply_form(model),
-            self.algorithm.objection,
+            self._objection,
+            self._private(roster.records, fingerprint(model)) if self.private else None,
         )
         report = self.report
         report.replied = [reply.update.silo for reply in good]
@@ -144,6 +158,7 @@ class FederatedStrategy(Strategy):
             self.algorithm,
             self.aggregator,
             share=len(good) / len(roster.silos),
+            cohort=Cohort(server_round, tuple(report.cohort), roster.records),
         )
         if not all(np.isfinite(array).all() for array in state.model.values()):
             # Raised before anybody is told of this state, so that the last good one stays the last.
@@ -157,14 +172,16 @@ class FederatedStrategy(Strategy):
         for reply in good:
             about = report.silos.setdefault(reply.update.silo, {})
             about.update({key.replace("-", "_"): value for key, value in reply.metrics.items()})
-            about["rows"] = reply.update.weight
+            about["records" if self.private else "rows"] = reply.update.weight
+            if reply.receipt:
+                report.receipts[reply.update.silo] = b64encode(reply.receipt).decode()
         return encode(self._state.model), MetricRecord(dict(report.train))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Write the messages that ask silos to score the model; an empty list if none are to be asked."""
-        if self.fraction_evaluate == 0.0:
+        if self.fraction_evaluate == 0.0 or (self.private and not self.simulated):
             self._sent = []
             return []
         cohort = self._roster(grid).sample(self.fraction_evaluate, 1, self.seed, contract.EVALUATE, server_round)
@@ -270,6 +287,15 @@ class FederatedStrategy(Strategy):
             if observer is not None:
                 observer.round_done(self.report, self._state)
         return result
+
+    def _private(self, records: Mapping[str, int], model: str) -> Private:
+        if self.receipts is None:
+            return Private(records, self.simulated)
+        return Private(records, self.simulated, self.receipts.objections(records, self.report.round, model))
+
+    def _objection(self, update: Arrays) -> str | None:
+        """Say why an update of the right form cannot be used: what the algorithm says, then the aggregator."""
+        return self.algorithm.objection(update) or self.aggregator.objection(update)
 
     def _exchange(self, grid: Grid, messages: Iterable[Message], timeout: float, stage: str) -> list[Message]:
         messages = list(messages)

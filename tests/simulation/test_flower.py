@@ -209,3 +209,60 @@ def test_ctrl_c_ends_clean_and_keeps_what_was_reached(tmp_path, left_behind):
     end = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert (end["event"], end["status"]) == ("end", "interrupted")
     assert left_behind() == []
+
+
+def when_checkpointed(folder, rounds, launcher, seconds=240):
+    """Wait until a run has checkpointed so many rounds."""
+    latest, deadline = folder / "checkpoint" / "latest.json", time.monotonic() + seconds
+    while not latest.exists() or json.loads(latest.read_text())["round"] < rounds:
+        assert launcher.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("victim", ["the ServerApp", "everything"])
+def test_a_killed_run_is_resumed_to_the_model_of_one_that_was_not(tmp_path, left_behind, victim):
+    overrides = "task=breast_cancer strategy.rounds=40 output.baselines=false output.report=false"
+    whole = quire.run(overrides, tmp_path / "whole").model  # the same through every door
+    folder = tmp_path / "run"
+    launcher = launched(f"{overrides} runtime=flower", folder)
+    try:
+        when_checkpointed(folder, 3, launcher)
+        ours = [process for process in left_behind() if process.pid != launcher.pid]
+        if victim == "the ServerApp":
+            (app,) = [one for one in ours if any(part.endswith("flwr-simulation") for part in one.cmdline()[:2])]
+            app.kill()
+            words, _ = launcher.communicate(timeout=120)
+            assert words.startswith("Flower's process of the run was lost (killed, or out of memory?)")
+        else:  # as when the machine goes down
+            launcher.kill()
+            for process in ours:
+                process.kill()
+            launcher.communicate(timeout=60)
+    finally:
+        if launcher.poll() is None:
+            launcher.terminate()
+            launcher.wait(60)
+        for process in left_behind():  # of a launcher that could not clean up
+            process.kill()
+    about = json.loads((folder / "run.json").read_text())
+    assert about["status"] == ("failed" if victim == "the ServerApp" else "running")
+    reached = json.loads((folder / "checkpoint" / "latest.json").read_text())["round"]
+    assert 3 <= reached < 40
+    done = subprocess.run(
+        [sys.executable, "-m", "quire", "run", f"resume={folder}"],
+        env={**os.environ, "PYTHONPATH": str(Path(quire.__file__).resolve().parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    about = json.loads((folder / "run.json").read_text())
+    assert (about["status"], about["rounds"], about["model"]) == ("completed", 40, whole)
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [event["round"] for event in events if event["event"] == "resume"] == [reached]
+    assert [event["round"] for event in events if event["event"] == "round"] == list(range(1, 41))
+    assert left_behind() == []

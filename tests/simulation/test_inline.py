@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 import quire
 from quire import compose
 from quire.clients.arrays import fingerprint
+from quire.clients.training import Workbench, steps
 from quire.errors import DataError, RunFailed, SettingsError
 from quire.simulation.baselines import compare
 from quire.simulation.inline import run_inline
@@ -52,7 +53,6 @@ def test_a_round_equals_the_round_written_out(tmp_path):
     """FedAvg from data to model in a few lines of numpy, beside the whole house."""
     from quire.clients.data.simulated import federation
     from quire.clients.tasks import task_of
-    from quire.clients.training import Workbench
     from quire.privacy.randomness import stream
 
     result = quire.run(SMALL, tmp_path / "run")
@@ -168,3 +168,18 @@ def test_the_comparison_scores_every_model_on_the_same_rows(tmp_path):
     assert written["everyone"]["majority"]["balanced_accuracy"] == 0.5
     assert written["everyone"]["pooled"]["accuracy"] > 0.85
     assert written["everyone"]["pooled"]["auc"] > 0.95
+
+
+def test_baselines_take_as_many_steps_as_the_federation_does(tmp_path, monkeypatch):
+    taken, original = [], Workbench.train
+
+    def train(self, rows, plan, *rest):
+        taken.append(steps(plan, len(rows)))
+        return original(self, rows, plan, *rest)
+
+    monkeypatch.setattr(Workbench, "train", train)
+    settings = compose(f"{SMALL} training.steps=8 strategy.fraction=0.5")
+    run_inline(settings, tmp_path)
+    assert taken == [8] * 6  # three rounds of two silos each
+    compare(settings, tmp_path)
+    assert taken[6:] == [sum(taken[:6]), 12, 12, 12, 12]  # pooled, then each silo: half of three rounds of eight

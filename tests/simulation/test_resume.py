@@ -16,10 +16,15 @@ from quire.strategies import checkpoint, folder
 from quire.strategies.folder import RunFolder, read_about
 
 SMALL = (
-    "partition.silos=4 partition.alpha=1 strategy.rounds=12 strategy.fraction=0.75 "
+    "partition.silos=4 strategy.rounds=12 strategy.fraction=0.75 "
     "output.progress=none output.baselines=false output.report=false"
 )
-STRATEGIES = {"fedavg": "", "scaffold": "strategy=scaffold"}
+STRATEGIES = {
+    "fedavg": "partition.alpha=1",
+    "scaffold": "partition.alpha=1 strategy=scaffold",
+    "private": "partition=iid privacy=record training.batch_size=16",
+    "private-silos": "partition=iid privacy=silo privacy.delta=1e-5 strategy=fedadam",
+}
 
 
 @pytest.fixture(scope="module", params=STRATEGIES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import quire
 from quire.conf.compose import compose
 from quire.errors import DataError, RunFailed, SettingsError
 from quire.simulation.baselines import compare
+from quire.simulation.inline import run_inline
+from quire.simulation.launch import launch
 from quire.simulation.silos import local_silos, take_silos
-from quire.strategies.folder import read_about
+from quire.strategies.folder import RunFolder, read_about
 from quire.strategies.server_app import SCHEMA_VARIABLE
 
 SCHEMA = """\
@@ -258,3 +261,70 @@ def test_a_cnn_tells_digits_apart(tmp_path):
     overrides = "task=digits task.model=cnn partition=iid partition.silos=3 strategy.rounds=3 training.lr=0.1"
     quire.run(overrides, tmp_path / "run")
     assert rounds_of(tmp_path / "run")[-1]["evaluate"]["accuracy"] > 0.9
+
+
+# ------------------------------------------------------------------------------------- killed, and the rows change
+def killed_in_round(overrides: str, run: Path, silos: Path, number: int) -> None:
+    """Run in a child process that is killed, for real, once a round has been checkpointed."""
+    child = os.fork()
+    if child == 0:
+        try:
+            original = RunFolder.round_done
+
+            def round_then_die(self, report, state):
+                original(self, report, state)
+                if state.round == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            RunFolder.round_done = round_then_die
+            quire.run(overrides, run, silos=silos)
+        finally:
+            os._exit(0)  # only reached if the kill never came
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+@pytest.mark.parametrize("how", ["public", "per_silo", "federated"])
+def test_rows_that_changed_between_a_kill_and_the_resume(folder, how, tmp_path, monkeypatch):
+    overrides = f"{SMALL} data.preprocessing={how} output.baselines=false output.report=false"
+    whole = quire.run(overrides, tmp_path / "whole", silos=folder).model
+    run, rows = tmp_path / "run", folder / "rows-2.csv"
+    killed_in_round(overrides, run, folder, 2)
+    began = rows.read_text()
+    monkeypatch.setenv("QUIRE_SILOS", str(folder))
+    rows.write_text(began.replace("5", "6", 1))  # one digit, and the same number of rows
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    words = r"^The rows of clinic-2 are not those that this run began with: put them back or start anew\.$"
+    with pytest.raises(DataError, match=words):
+        launch(compose(overrides), run, resume=True)
+    with pytest.raises(DataError, match=words):
+        run_inline(compose(overrides), run, resume=True)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    rows.write_text(began)
+    launch(compose(overrides), run, resume=True)
+    assert read_about(run)["model"] == whole
+
+
+def test_a_damaged_note_of_the_rows_is_refused_and_a_missing_one_is_not(folder, tmp_path, monkeypatch):
+    overrides = SMALL.replace("strategy.rounds=12", "strategy.rounds=3")
+    run = tmp_path / "run"
+    killed_in_round(overrides, run, folder, 1)
+    monkeypatch.setenv("QUIRE_SILOS", str(folder))
+    assert set(json.loads((run / "rows.json").read_text())) == {"clinic-1", "clinic-2", "clinic-3"}
+    (run / "rows.json").write_text('{"clinic-1": ')
+    with pytest.raises(DataError, match=r"rows\.json' cannot be read, so nobody can tell whether rows have changed"):
+        run_inline(compose(overrides), run, resume=True)
+    (run / "rows.json").unlink()  # as of a run that came through another door
+    run_inline(compose(overrides), run, resume=True)
+    assert read_about(run)["status"] == "completed"
+
+
+def test_the_note_of_another_runs_rows_is_never_overwritten(folder, tmp_path):
+    quire.run(SMALL.replace("strategy.rounds=12", "strategy.rounds=1"), tmp_path / "run", silos=folder)
+    before = (tmp_path / "run" / "rows.json").read_bytes()
+    (folder / "rows-1.csv").write_text((folder / "rows-1.csv").read_text().replace("5", "6", 1))
+    with pytest.raises(SettingsError, match="already holds a run"):
+        quire.run(SMALL, tmp_path / "run", silos=folder)
+    assert (tmp_path / "run" / "rows.json").read_bytes() == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="cannot be written"):
+        quire.run(SMALL, tmp_path / "file" / "run", silos=folder)

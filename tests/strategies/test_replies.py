@@ -6,7 +6,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 
 from quire.clients import contract
 from quire.clients.arrays import encode
-from quire.strategies.replies import read_evaluate_replies, read_identities, read_train_replies, weighted_mean
+from quire.strategies.enrolment import read_identities
+from quire.strategies.replies import read_evaluate_replies, read_train_replies, weighted_mean
 
 NAN, INF = float("nan"), float("inf")
 GOOD = {"w": np.ones((2, 3), np.float32), "b": np.ones(2, np.float32)}

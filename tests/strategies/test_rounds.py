@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from quire.strategies.aggregators import PlainMean
 from quire.strategies.algorithms import Averaging, Proximal
-from quire.strategies.rounds import RoundState, Update, advance
+from quire.strategies.rounds import Cohort, RoundState, Update, advance
 
 numbers = st.floats(-1e3, 1e3, width=32)
 cohorts = st.lists(
@@ -34,7 +34,7 @@ def test_a_round_is_the_weighted_mean_written_out(cohort, model, server_lr):
 
 @given(cohorts)
 def test_the_mean_lies_between_the_smallest_and_the_largest_update(cohort):
-    mean = PlainMean().mean(updates_of(cohort))["w"]
+    mean = PlainMean().mean(updates_of(cohort), Cohort(1, ()))["w"]
     arrays = np.array([a for a, _ in cohort], np.float64)
     assert mean.dtype == np.float64
     assert (mean >= arrays.min(axis=0) - 1e-9).all()
@@ -65,7 +65,7 @@ def test_sums_run_in_float64():
         *(Update(f"s{i}", {"w": small}, 1.0) for i in range(6)),
         Update("z", {"w": -big}, 1.0),
     ]
-    assert PlainMean().mean(updates)["w"][0] == pytest.approx(6 / 8, abs=1e-9)
+    assert PlainMean().mean(updates, Cohort(1, ()))["w"][0] == pytest.approx(6 / 8, abs=1e-9)
 
 
 def test_the_algorithms_say_what_silos_are_told():

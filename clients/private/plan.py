@@ -1,0 +1,147 @@
+"""What a run asks of a silo and what it costs its records, reckoned by the silo from its own public figures.
+
+Nothing that a server claims goes in: only the composed settings, and the number of records that the operator
+declares. The number of rows that there really are goes in nowhere. No torch here: a policy is decided without it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from quire.conf.schema import NoPrivacy, RecordPrivacy, Settings, SgdTraining, SiloPrivacy
+from quire.privacy.dp.accounting import default_delta
+from quire.privacy.dp.calibration import calibrate
+from quire.privacy.dp.contract import PrivacyError, Unit, capped_weight
+from quire.privacy.dp.events import DiscreteGaussian, Event, NonPrivate, SampledDiscreteGaussian, SampledGaussian
+from quire.privacy.dp.release import FAILURE, silo_noise
+
+Privacy = NoPrivacy | RecordPrivacy | SiloPrivacy
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is noised at one silo.
+
+    Attributes
+    ----------
+    unit : Unit
+    clip : float
+        L2 norm of one unit's term.
+    noise_multiplier : float
+        Standard deviation of the noise over the clip; 0 is no noise, and costs everything.
+    rate : float
+        Probability of a record to be in a step, in (0, 1]; 1 for the silo unit.
+    steps : int
+        Noisy steps in one round; 1 for the silo unit.
+    batch : int
+        Public expected number of records in a step.
+    discrete : bool
+        Whether the noise is discrete.
+    delta : float
+        What the settings aim at.
+    weight : float
+        What the silo multiplies its clipped update by, in (0, 1]; 1 for the record unit.
+    """
+
+    unit: Unit
+    clip: float
+    noise_multiplier: float
+    rate: float
+    steps: int
+    batch: int
+    discrete: bool
+    delta: float
+    weight: float = 1.0
+
+    def released(self, rounds: int) -> Event:
+        """Return what so many rounds (at least 1) release, at the plan's own unit.
+
+        Discrete noise is drawn with whole numbers as its parameters, for a model's number of parameters; their ratio
+        never falls short of the multiplier that is accounted for here.
+        """
+        if self.noise_multiplier == 0.0:
+            return NonPrivate()
+        if self.unit is Unit.SILO:
+            return self._whole_silo(self.noise_multiplier, rounds)
+        steps = rounds * self.steps
+        if not self.discrete:
+            return SampledGaussian(self.noise_multiplier, self.rate, steps)
+        return SampledDiscreteGaussian(Fraction(self.noise_multiplier) ** 2, 1, self.rate, steps, steps * FAILURE)
+
+    def charged(self, rounds: int) -> Event:
+        """Return what the same rounds cost the silo's *records*: what its ledger is charged.
+
+        Where the unit is the silo, one record can move the clipped update anywhere in a ball of radius clip, so by
+        at most twice the clip: the noise counts half.
+        """
+        if self.unit is Unit.SILO and self.noise_multiplier:
+            return self._whole_silo(self.noise_multiplier / 2.0, rounds)
+        return self.released(rounds)
+
+    def _whole_silo(self, noise_multiplier: float, rounds: int) -> Event:
+        return DiscreteGaussian(Fraction(noise_multiplier) ** 2, 1, rounds, rounds * FAILURE)
+
+
+def plan_of(settings: Settings, records: int) -> Plan:
+    """Calibrate the noise of a run for a public number of records; kept in memory.
+
+    Parameters
+    ----------
+    settings : Settings
+        With ``privacy`` other than none.
+    records : int
+        The operator's public count.
+
+    Raises
+    ------
+    PrivacyError
+        If no noise reaches the target, or batches cannot be drawn from so few records.
+    """
+    return _plan(settings.privacy, settings.training, settings.strategy.rounds, records)
+
+
+def steps_in_round(training: SgdTraining, records: int) -> int:
+    """Return the number of noisy steps that a silo with so many records takes in one round."""
+    return training.steps or training.epochs * math.ceil(records / training.batch_size)
+
+
+def delta_of(privacy: Privacy, records: int) -> float:
+    """Return the delta that settings aim at: their own, or the record unit's default, ``min(1e-5, 1/(10 N))``."""
+    if isinstance(privacy, NoPrivacy):
+        return 0.0
+    return privacy.delta if privacy.delta is not None else default_delta(records)
+
+
+@lru_cache(maxsize=4096)
+def _plan(privacy: Privacy, training: SgdTraining, rounds: int, records: int) -> Plan:
+    if isinstance(privacy, RecordPrivacy):
+        return _record_plan(privacy, training, rounds, records)
+    if isinstance(privacy, SiloPrivacy):
+        noise = silo_noise(privacy.epsilon, privacy.delta, rounds)
+        weight = capped_weight(records, privacy.cap) if privacy.weights == "capped" else 1.0
+        return Plan(Unit.SILO, privacy.clip, noise, 1.0, 1, 1, True, privacy.delta or 0.0, weight)
+    raise PrivacyError("Without privacy there is nothing to plan.")
+
+
+def _record_plan(privacy: RecordPrivacy, training: SgdTraining, rounds: int, records: int) -> Plan:
+    if records < 2:
+        raise PrivacyError("A silo of one record cannot hide it among others: privacy=record needs at least two.")
+    if training.batch_size > records:
+        raise PrivacyError(
+            f"training.batch_size={training.batch_size} is larger than the silo's {records} records, out of which "
+            "privacy=record draws its batches: lower it."
+        )
+    delta = delta_of(privacy, records)
+    if delta >= 1.0 / records:
+        raise PrivacyError(
+            f"privacy.delta={delta:g} is not below 1/{records}, one over the silo's records: publishing a record at "
+            "random would keep to it; lower it, or leave it out for the default."
+        )
+    steps, rate = steps_in_round(training, records), training.batch_size / records
+    discrete = privacy.noise == "discrete"
+    failure = rounds * steps * FAILURE if discrete else 0.0
+    noise = calibrate(privacy.epsilon, delta, rounds * steps, rate, Unit.RECORD, discrete=discrete, failure=failure)
+    return Plan(Unit.RECORD, privacy.clip, noise, rate, steps, training.batch_size, discrete, delta)

@@ -1,0 +1,112 @@
+"""DP-SGD inside a silo (Abadi et al. 2016, arXiv 1607.00133, algorithm 1), several noisy steps for each round.
+
+In every step each row is in the batch with probability q, independently; its gradient is clipped; noise is added to
+the *sum*, and the sum is divided by the public expected size of a batch, never by the one that came out. What then
+moves the model is post-processing: momentum, weight decay, and FedProx's pull towards the global model. That pull is
+added after the noise: clipped with the gradient, or taken through a per-sample engine, it would be lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from quire.clients.data.silo import Rows
+from quire.clients.private.gradients import ClippedGradients
+from quire.clients.private.plan import Plan
+from quire.clients.training import Sgd, Workbench
+from quire.conf.schema import SgdTraining
+from quire.privacy.csprng import Csprng
+from quire.privacy.dp.release import add_noise, release_of
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What a round of noisy steps looked like from the inside. It never leaves a silo that is not simulated.
+
+    Attributes
+    ----------
+    rows : int
+        Rows drawn, over all steps.
+    clipped, broken : int
+        Of those, how many gradients were longer than the clip, and how many not finite (they added zero).
+    loss : float
+        Mean training loss over the rows drawn; 0 if none were.
+    signal, noise : float
+        Root mean square, over the steps, of the L2 norms of the clipped sum and of the noise.
+    """
+
+    rows: int
+    clipped: int
+    broken: int
+    loss: float
+    signal: float
+    noise: float
+
+
+class PrivateBench:
+    """A workbench whose gradients are clipped row by row.
+
+    Parameters
+    ----------
+    bench : Workbench
+        For this use alone: its model gets Opacus' hooks.
+    method : str
+        ``auto``, ``hooks`` or ``ghost``; see :class:`quire.clients.private.gradients.ClippedGradients`.
+    """
+
+    def __init__(self, bench: Workbench, method: str) -> None:
+        self.bench = bench
+        self._gradients = ClippedGradients(bench.model, bench.task.loss, method)
+
+    def train(self, rows: Rows, plan: Plan, training: SgdTraining, source: Csprng, mu: float = 0.0) -> Steps:
+        """Take the plan's steps on some rows, from the parameters that the bench holds.
+
+        Parameters
+        ----------
+        rows : Rows
+            Their number enters nowhere.
+        plan : Plan
+            Sampling rate, steps, clip, noise.
+        training : SgdTraining
+            Learning rate, momentum, weight decay.
+        source : Csprng
+            Of batches and noise: from the operating system's entropy, or in a simulation from its seed.
+        mu : float
+            Weight of FedProx's proximal term, added after the noise.
+        """
+        x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y)
+        optimizer = Sgd(self.bench.parameters, training, mu, [])
+        size = sum(parameter.numel() for parameter in self.bench.parameters)
+        # Without noise (epsilon=inf) gradients are clipped all the same, and the ledger is charged everything.
+        kind = "discrete" if plan.discrete else "gaussian"
+        release = release_of(size, plan.clip, plan.noise_multiplier, kind) if plan.noise_multiplier else None
+        drawn = clipped = broken = 0
+        loss = signal = noise = 0.0
+        for _ in range(plan.steps):
+            batch = torch.from_numpy(source.poisson_sample(len(rows), plan.rate))
+            part = self._gradients.sum(x.index_select(0, batch), y.index_select(0, batch), plan.clip)
+            released = add_noise(part.total, release, source) if release else part.total
+            optimizer.step(self._shaped(released / plan.batch))
+            drawn, clipped, broken = drawn + len(batch), clipped + part.clipped, broken + part.broken
+            loss += part.loss
+            signal += float(np.square(part.total).sum())
+            noise += float(np.square(released - part.total).sum())
+        return Steps(
+            drawn,
+            clipped,
+            broken,
+            loss / max(drawn - broken, 1),
+            float(np.sqrt(signal / plan.steps)),
+            float(np.sqrt(noise / plan.steps)),
+        )
+
+    def _shaped(self, flat: np.ndarray) -> tuple[torch.Tensor, ...]:
+        parts, start = [], 0
+        for parameter in self.bench.parameters:
+            piece = flat[start : start + parameter.numel()].reshape(tuple(parameter.shape))
+            parts.append(torch.from_numpy(piece.astype(np.float32)))
+            start += parameter.numel()
+        return tuple(parts)

@@ -1,0 +1,112 @@
+"""A silo's update under differential privacy. Imports torch, so imported where training happens."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from quire.clients.arrays import Arrays
+from quire.clients.data.silo import Rows
+from quire.clients.entropy import Entropy
+from quire.clients.local import train_locally
+from quire.clients.private.plan import Plan
+from quire.clients.private.sgd import PrivateBench
+from quire.clients.tasks import Task
+from quire.clients.training import Workbench, workbench
+from quire.conf.schema import FedProxStrategy, RecordPrivacy, Settings
+from quire.privacy.csprng import Csprng
+from quire.privacy.dp.rounding import clip_to
+
+#: What a simulated silo shows of a round, by the names that the journal gives it.
+Shown = dict[str, float]
+
+
+def private_update(
+    settings: Settings,
+    task: Task,
+    rows: Rows,
+    plan: Plan,
+    entropy: Entropy,
+    silo: str,
+    model: Arrays,
+    round_number: int,
+) -> tuple[Arrays, Shown]:
+    """Train under the plan.
+
+    Parameters
+    ----------
+    settings : Settings
+        With ``privacy=record`` or ``privacy=silo``.
+    task : Task
+    rows : Rows
+        The silo's training rows; their number enters nowhere.
+    plan : Plan
+    entropy : Entropy
+        Where batches and noise come from.
+    silo : str
+    model : dict of str to numpy.ndarray
+        The global model.
+    round_number : int
+
+    Returns
+    -------
+    update : dict of str to numpy.ndarray
+        What leaves, in the model's dtypes.
+    shown : dict of str to float
+        What the round looked like from the inside; only a simulated silo may send it.
+    """
+    if isinstance(settings.privacy, RecordPrivacy):
+        bench = _private_bench(task, settings.privacy.gradients)
+        bench.bench.load(model)
+        mu = settings.strategy.mu if isinstance(settings.strategy, FedProxStrategy) else 0.0
+        source = Csprng(entropy.key("private", round_number, silo))
+        steps = bench.train(rows, plan, settings.training, source, mu)
+        shown = {
+            "train-loss": steps.loss,
+            "signal-norm": steps.signal,
+            "noise-norm": steps.noise,
+            "clipped-share": steps.clipped / max(steps.rows, 1),
+            "broken-gradients": float(steps.broken),
+        }
+        return bench.bench.difference(model), shown
+    trained = train_locally(
+        workbench(task), rows, settings, entropy.generator("batches", round_number, silo), model, {}, {}
+    )
+    update, norm = clipped_update(trained.update, plan.clip, plan.weight)
+    return update, {"train-loss": trained.loss, "signal-norm": norm, "clipped-share": float(norm > plan.clip)}
+
+
+def clipped_update(update: Arrays, clip: float, weight: float = 1.0) -> tuple[Arrays, float]:
+    """Clip a whole update to an L2 norm of at most ``clip``, all arrays together, and weight it.
+
+    Parameters
+    ----------
+    update : dict of str to numpy.ndarray
+        One that is not finite becomes zero.
+    clip : float
+    weight : float
+        Public, in (0, 1].
+
+    Returns
+    -------
+    clipped : dict of str to numpy.ndarray
+        In the same dtypes.
+    norm : float
+        What the norm was before; NaN or infinite if the update was not finite.
+    """
+    flat = np.concatenate([part.reshape(-1).astype(np.float64) for part in update.values()])
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = float(np.linalg.norm(flat))
+    short, _ = clip_to(flat, clip)
+    short *= weight
+    parts, start = {}, 0
+    for name, part in update.items():
+        parts[name] = short[start : start + part.size].reshape(part.shape).astype(part.dtype)
+        start += part.size
+    return parts, norm
+
+
+@lru_cache(maxsize=8)
+def _private_bench(task: Task, method: str) -> PrivateBench:
+    return PrivateBench(Workbench(task), method)

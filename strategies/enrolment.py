@@ -1,0 +1,99 @@
+"""What silos answer before the first round: who they are, and the moments of their features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+from quire.clients import contract
+from quire.clients.arrays import Arrays, decode
+from quire.clients.tasks.moments import usable
+from quire.strategies.reading import (
+    Failure,
+    Silos,
+    Unusable,
+    by_node,
+    check_identity,
+    content_of,
+    identity_of,
+    of_kind,
+    unreadable,
+)
+
+_MAX_RECORDS = 10**12
+
+
+def read_identities(
+    sent: Iterable[Message],
+    replies: Iterable[Message],
+    code_hash: str,
+    schema: str | None = None,
+    records: dict[str, int] | None = None,
+) -> tuple[Silos, list[Failure]]:
+    """Read who answered ``query``.
+
+    Parameters
+    ----------
+    sent, replies : iterable of flwr.app.Message
+    code_hash : str
+        The server's own code.
+    schema : str or None
+        Hash of the server's schema, where silos read their own rows.
+    records : dict of str to int, optional
+        Under privacy: receives each silo's declared number of records, which it then has to declare.
+
+    Returns
+    -------
+    silos : dict of int to str
+        Node id to silo name, of those that run the server's own code.
+    failed : list of Failure
+        The others.
+    """
+    silos: Silos = {}
+    failed: list[Failure] = []
+    for node, reply in by_node(sent, replies).items():
+        try:
+            content = content_of(reply)
+            name = identity_of(content, code_hash)
+            if schema is not None and content[contract.IDENTITY].get(contract.SCHEMA) != schema:
+                raise Unusable("other_schema", "it has another schema than the server")
+            if name in silos.values():
+                raise Unusable("name_taken", f"another node already answered as {name}")
+            if records is not None:
+                records[name] = _records(content)
+            silos[node] = name
+        except Unusable as why:
+            failed.append(Failure(f"node {node}", contract.QUERY, why.code, why.words))
+        except Exception:  # as below
+            failed.append(unreadable(f"node {node}", contract.QUERY))
+    return silos, failed
+
+
+def read_moments(
+    sent: Iterable[Message], replies: Iterable[Message], silos: Silos, features: int, code_hash: str | None
+) -> tuple[dict[str, Arrays], list[Failure]]:
+    """Check the answers to ``query.moments``; return the moments by silo, in roster order, and who gave none."""
+    good: dict[str, Arrays] = {}
+    failed: list[Failure] = []
+    for node, reply in by_node(sent, replies, silos).items():
+        try:
+            content = content_of(reply)
+            check_identity(content, silos[node], code_hash)
+            record = content.array_records.get(contract.ARRAYS, ArrayRecord())
+            parts = decode(record)
+            if not usable(parts, features):
+                raise Unusable("bad_moments", "its moments cannot be those of its features")
+            good[silos[node]] = parts
+        except Unusable as why:
+            failed.append(Failure(silos[node], contract.QUERY, why.code, why.words))
+        except Exception:  # arrays that cannot be read, or whatever else a reply stumbles over
+            failed.append(unreadable(silos[node], contract.QUERY))
+    return good, failed
+
+
+def _records(content: RecordDict) -> int:
+    records = of_kind(content, ConfigRecord).get(contract.IDENTITY, ConfigRecord()).get(contract.RECORDS)
+    if not isinstance(records, int) or isinstance(records, bool) or not 1 <= records <= _MAX_RECORDS:
+        raise Unusable("no_records", "it declares no public number of records")
+    return records
