@@ -1,0 +1,210 @@
+"""The silo's side of a session: policy, adverts, pair keys. Its side of a round is in ``client_round.py``.
+
+Every stage is a pure function of what the silo remembers and of one message. It returns the reply and the new state;
+write down the new counter and the new state, sync, then send. A stage that raises changed nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from quire.privacy.identity.errors import BadSignature as BadIdentitySignature
+from quire.privacy.identity.keys import PrivateIdentity, PublicIdentity, verify
+from quire.privacy.secagg import pairs
+from quire.privacy.secagg.context import config_hash, session_hash, tag
+from quire.privacy.secagg.errors import (
+    BadSignature,
+    DuplicateKey,
+    OwnKeyMissing,
+    Replay,
+    SecAggError,
+    UnknownIdentity,
+)
+from quire.privacy.secagg.messages import (
+    NO_PEER,
+    SIGNATURE,
+    Advert,
+    Adverts,
+    Config,
+    Open,
+    PairKeys,
+    Pairs,
+    Ready,
+    Refusal,
+)
+from quire.privacy.secagg.policy import Policy
+from quire.privacy.secagg.state import ClientState, Counter, Stage
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a stage leads to.
+
+    Attributes
+    ----------
+    reply : bytes
+        To be sent, once the state is safe.
+    state : ClientState
+        The state afterwards. ``state.counter`` is what goes into the ledger.
+    """
+
+    reply: bytes
+    state: ClientState
+
+
+@dataclass(frozen=True)
+class Party:
+    """What a silo is, whatever session it is in.
+
+    Attributes
+    ----------
+    index : int
+        Its own roster index.
+    identity : PrivateIdentity
+    members : mapping of int to PublicIdentity
+        The roster: who may take part, by index.
+    roster : bytes
+        The 32 bytes of the pinned roster's hash.
+    policy : Policy
+    random_bytes : callable
+        Returns that many uniformly random bytes: ``os.urandom`` in a deployment.
+    sealer : callable
+        Seals halves of pair keys. HPKE draws its own randomness, so that a test with recorded messages has to put
+        recorded ciphertexts in its place.
+    """
+
+    index: int
+    identity: PrivateIdentity
+    members: Mapping[int, PublicIdentity]
+    roster: bytes
+    policy: Policy
+    random_bytes: Callable[[int], bytes] = field(repr=False)
+    sealer: pairs.Sealer = field(default=pairs.seal, repr=False)
+
+    def sign(self, use: str, part: bytes) -> bytes:
+        """Sign with the Ed25519 key, for a use of this protocol."""
+        return self.identity.sign_ed25519(tag(use), part)
+
+    def refuse(self, error: SecAggError) -> bytes:
+        """Return the message that says why there is no reply: a number, and never a word."""
+        return Refusal(self.index, error.number, NO_PEER if error.peer is None else error.peer).encode()
+
+
+def open_session(party: Party, state: ClientState, message: bytes) -> Step:
+    """S0: check the configuration against the policy and advertise a fresh key. What was before is erased.
+
+    Raises
+    ------
+    MalformedMessage, PolicyViolation
+    UnknownIdentity
+        If the session is for another roster than the pinned one.
+    Replay
+        If the session begins with a round that this silo has opened already.
+    """
+    request = Open.decode(message)
+    config = Config.decode(request.config)
+    if request.roster != party.roster or party.index not in party.members:
+        raise UnknownIdentity("The session is for another roster than the one that this silo has pinned.")
+    party.policy.check(config)
+    before = state.at
+    opened = before.opened if before.run == config.run else 0
+    if config.first_round <= opened:
+        raise Replay(f"The session begins with round {config.first_round}, and round {opened} has been opened.")
+    seed = party.random_bytes(pairs.KEY_SEED)
+    advert = Advert(party.index, request.sid, party.roster, config_hash(request.config), pairs.public_key(seed), b"")
+    signed = replace(advert, signature=party.identity.sign(tag("advert"), advert.signed_part()))
+    counter = Counter(request.sid, before.serial + 1, 0, Stage.ADVERTISED, config.run, opened)
+    return Step(signed.encode(), ClientState(counter.encode(), request.config, key_seed=seed))
+
+
+def agree(party: Party, state: ClientState, message: bytes) -> Step:
+    """S1: check everybody's advert, and seal a half of a key to each.
+
+    Raises
+    ------
+    StageOrder, Replay, MalformedMessage, DuplicateIdentity
+    OwnKeyMissing, UnknownIdentity, BadSignature, DuplicateKey, CohortTooSmall
+        Whatever is wrong with the adverts, before anything is sealed.
+    """
+    counter = state.expect(Stage.ADVERTISED)
+    request = Adverts.decode(message)
+    if request.sid != counter.sid:
+        raise Replay("These adverts are of another session.")
+    config = config_hash(state.config)
+    own = request.adverts.get(party.index)
+    if own is None or own[0] != pairs.public_key(state.key_seed):
+        raise OwnKeyMissing("The adverts do not have this silo's own key.", party.index)
+    party.policy.thresholds(state.settings, len(request.adverts))
+    owners: dict[bytes, int] = {}
+    for index, (key, signature) in request.adverts.items():
+        if index not in party.members:
+            raise UnknownIdentity(f"The roster has no member {index}.", index)
+        if key in owners:
+            raise DuplicateKey(f"Members {owners[key]} and {index} advertise one key.", index)
+        owners[key] = index
+        check_advert(party.members[index], Advert(index, counter.sid, party.roster, config, key, signature))
+    session = session_hash(counter.sid, party.roster, config, {i: key for i, (key, _) in request.adverts.items()})
+    halves, ciphertexts = {}, {}
+    for index, (key, _) in request.adverts.items():
+        if index != party.index:
+            half = party.random_bytes(pairs.HALF_SIZE)
+            halves[index] = (half,)
+            ciphertexts[index] = (party.sealer(half, key, pairs.pair_info(session, party.index, index)),)
+    reply = Pairs(party.index, session, ciphertexts, bytes(SIGNATURE))
+    signed = replace(reply, signature=party.sign("pairs", reply.signed_part()))
+    after = replace(counter, stage=Stage.PAIRED)
+    return Step(signed.encode(), state.advanced(after, session=session, halves=halves))
+
+
+def check_advert(identity: PublicIdentity, advert: Advert) -> None:
+    """Check an advert's signature, with every key that the roster lists for its member.
+
+    Raises
+    ------
+    BadSignature
+    """
+    try:
+        verify(identity, tag("advert"), (advert.signed_part(),), advert.signature)
+    except BadIdentitySignature:
+        raise BadSignature(f"The advert of member {advert.index} is not signed by it.", advert.index) from None
+
+
+def ready(party: Party, state: ClientState, message: bytes) -> Step:
+    """S2: derive the pairs' keys; erase the halves and the private key.
+
+    Raises
+    ------
+    StageOrder, Replay, MalformedMessage, DuplicateIdentity
+    UnknownIdentity
+        If there is a ciphertext of someone who did not advertise.
+    PairKeyFailure
+        Naming the member whose half does not open.
+    CohortTooSmall
+        If too few members are left.
+    """
+    counter = state.expect(Stage.PAIRED)
+    request = PairKeys.decode(message)
+    if request.session != state.session:
+        raise Replay("These ciphertexts are of another session.")
+    stranger = next((index for index in request.ciphertexts if index not in state.halves), None)
+    if stranger is not None:
+        raise UnknownIdentity(f"Member {stranger} did not advertise a key in this session.", stranger)
+    party.policy.thresholds(state.settings, len(request.ciphertexts) + 1)
+    sealed = {index: ciphertext for index, (ciphertext,) in request.ciphertexts.items()}
+    received = pairs.unseal(sealed, state.key_seed, state.session, party.index)
+    keys = {
+        index: pairs.root(state.session, (party.index, state.halves[index][0]), (index, half))
+        for index, half in received.items()
+    }
+    checks = {index: (pairs.check_value(state.session, key),) for index, key in keys.items()}
+    reply = Ready(party.index, state.session, checks, bytes(SIGNATURE))
+    signed = replace(reply, signature=party.sign("ready", reply.signed_part()))
+    after = state.advanced(
+        replace(counter, stage=Stage.READY),
+        members=tuple(sorted([party.index, *keys])),
+        keys={index: (key,) for index, key in keys.items()},
+        key_seed=b"",
+        halves={},
+    )
+    return Step(signed.encode(), after)
