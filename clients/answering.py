@@ -46,6 +46,8 @@ def answering(failure: Code) -> Callable[[Handler], Handler]:
     def decorate(handler: Handler) -> Handler:
         @functools.wraps(handler)
         def answer(message: Message, context: Context) -> Message:
+            if message.metadata.message_type not in contract.STAGES:
+                return _answer(message, Code.BAD_REQUEST, None, "the stage goes by a name that is none of the contract's")
             try:
                 return handler(message, context)
             except Refusal as refusal:

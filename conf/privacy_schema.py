@@ -20,7 +20,7 @@ class RecordPrivacy:
     name: str
     epsilon: float = setting("budget of the whole run; inf clips without noise and claims nothing", gt=0.0, inf=True)
     delta: float | None = setting("null: min(1e-5, 1/(10 N)), N the silo's public number of records", gt=0.0, lt=1.0)
-    clip: float = setting("L2 norm that the gradient of one record is clipped to", gt=0.0, le=1e9)
+    clip: float = setting("L2 norm that the gradient of one record is clipped to", ge=1e-6, le=1e6)
     noise: str = setting(
         "discrete: exact integer noise, no floating-point leak; gaussian: floats, as Opacus adds them",
         choices=("discrete", "gaussian"),
@@ -38,7 +38,7 @@ class SiloPrivacy:
     name: str
     epsilon: float = setting("budget of the whole run; inf clips without noise and claims nothing", gt=0.0, inf=True)
     delta: float | None = setting("has to be given: below 1/number of silos says little for few silos", gt=0.0, lt=1.0)
-    clip: float = setting("L2 norm that a silo's update is clipped to (where adaptive begins)", gt=0.0, le=1e9)
+    clip: float = setting("L2 norm that a silo's update is clipped to (where adaptive begins)", ge=1e-6, le=1e6)
     clipping: str = setting("a fixed clip, or one that follows the updates' norms", choices=("fixed", "adaptive"))
     quantile: float = setting("clipping=adaptive: share of the updates that should not be clipped", gt=0.0, lt=1.0)
     weights: str = setting("how silos count: alike, or by public records up to a cap", choices=("uniform", "capped"))
@@ -50,3 +50,35 @@ class PlainAggregation:
     """The server averages the updates that it sees, in float64 and in roster order."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class SecureAggregation:
+    """Updates are summed under masks (SecAgg-Q): the server learns a sum over many silos, and of none its own part."""
+
+    name: str
+    colluders: int | None = setting(
+        "members of the roster that may side with a lying server; null: a third of them, none of two or three",
+        ge=0,
+        le=2000,
+    )
+    bits: int | None = setting(
+        "bits of a coordinate on the wire; null: the fewest that keep to the resolution, with a sum that cannot wrap",
+        choices=(16, 24, 32),
+    )
+    bound: float = setting(
+        "largest coordinate of an update, in magnitude; what lies beyond is cut to it and counted at the silo",
+        gt=0.0,
+        le=1e9,
+    )
+    resolution: float = setting(
+        "bits=null: largest rounding step of a coordinate, for a silo of max_rows rows", gt=0.0, le=1e9
+    )
+    rotation: bool = setting("spread large coordinates by a random rotation before rounding: for 16 bits")
+    max_rows: int | None = setting(
+        "rows beyond which a silo counts no more; null: all rows of the data set (has to be given for data=files)",
+        ge=1,
+        le=1_000_000_000,
+    )
+    rekey_every: int = setting("rounds after which silos agree on keys anew", ge=1, le=1000)
+    attempts: int = setting("how often a round is tried, with fresh masks and those still there", ge=1, le=8)

@@ -11,14 +11,14 @@ import numpy as np
 
 from quire.clients.arrays import fingerprint
 from quire.clients.data.preprocess import Loaded
-from quire.clients.data.silo import Rows, SiloData, hold_out, split
+from quire.clients.data.silo import Rows, SiloData, hold_out, split, split_each
 from quire.clients.data.silo_file import Section, SiloFile
 from quire.clients.data.simulated import federation
 from quire.clients.data.table import to_rows
 from quire.clients.tasks.schema import Numeric, Schema
-from quire.conf.schema import FilesData, Settings
+from quire.conf.schema import FilesData, NoPrivacy, Settings
 from quire.errors import DataError
-from quire.privacy.randomness import stream
+from quire.privacy.randomness import key, stream
 
 LOG = logging.getLogger("quire.clients")
 
@@ -26,7 +26,7 @@ Where = int | SiloFile
 Signature = tuple[tuple[str, int, int], ...]
 
 _KEPT = 1024
-_CACHE: OrderedDict[Path, tuple[tuple[float, float, int, str, Signature], Loaded]] = OrderedDict()
+_CACHE: OrderedDict[Path, tuple[tuple[float, float, int, str, bool, Signature], Loaded]] = OrderedDict()
 
 
 def load(settings: Settings, where: Where, name: str) -> Loaded:
@@ -51,11 +51,12 @@ def load(settings: Settings, where: Where, name: str) -> Loaded:
     if not isinstance(data, FilesData):
         raise DataError(f"data={data.name} does not read a silo's own files.")
     files = _signature(where)
-    now = (data.test_fraction, data.validation_fraction, settings.seed, name, files)
+    private = not isinstance(settings.privacy, NoPrivacy)
+    now = (data.test_fraction, data.validation_fraction, settings.seed, name, private, files)
     if where.path in _CACHE and _CACHE[where.path][0] == now:
         _CACHE.move_to_end(where.path)
         return _CACHE[where.path][1]
-    loaded = _read(where, data, settings.seed, name)
+    loaded = _read(where, data, settings.seed, name, private)
     if _signature(where) != files:
         raise DataError(f"A file of {where.path} changed while it was read.")
     _CACHE[where.path] = (now, loaded)  # one for each silo: a sweep over seeds must not pile up copies
@@ -84,20 +85,35 @@ def _signature(silo: SiloFile) -> Signature:
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
 
 
-def _read(silo: SiloFile, how: FilesData, seed: int, name: str) -> Loaded:
+def _read(silo: SiloFile, how: FilesData, seed: int, name: str, private: bool) -> Loaded:
     rows = _rows(silo.data)
-    if silo.test is not None:
+    if private:
+        data = _apart(silo, rows, how, seed, name)
+    elif silo.test is not None:
         data = SiloData(rows, _rows(silo.test))
     elif len(rows) < 2:
         raise DataError(f"{silo.path} names 1 row; at least two are needed, one to train on and one to test.")
     else:
         data = split(rows, how.test_fraction, stream(seed, "split", name))
-    data = hold_out(data, how.validation_fraction, stream(seed, "validation", name))
+    if not private:
+        data = hold_out(data, how.validation_fraction, stream(seed, "validation", name))
     if silo.schema.target.kind == "classification" and len(np.unique(rows.y)) == 1:
         LOG.warning("%s: all rows are of one class; the silo can take part, but learns little by itself", silo.path)
     every = {"train": data.train, "test": data.test, "validation": data.validation}
     arrays = {f"{part}/{side}": getattr(rows, side) for part, rows in every.items() if rows for side in ("x", "y")}
     return Loaded(data, silo.schema.numeric, _impute(silo.schema), fingerprint(arrays))
+
+
+def _apart(silo: SiloFile, rows: Rows, how: FilesData, seed: int, name: str) -> SiloData:
+    """Set rows aside one by one, so that a record more or less changes nothing about the others."""
+    if silo.test is not None:
+        train, test = rows, _rows(silo.test)
+    else:
+        train, test = split_each(rows, how.test_fraction, key(seed, "split", name))
+    if not how.validation_fraction:
+        return SiloData(train, test)
+    train, validation = split_each(train, how.validation_fraction, key(seed, "validation", name))
+    return SiloData(train, test, validation)
 
 
 def _rows(section: Section) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,6 +79,35 @@ def split(rows: Rows, test_fraction: float, rng: np.random.Generator) -> SiloDat
     is_test = np.zeros(len(rows), dtype=bool)
     is_test[test] = True
     return SiloData(train=rows.take(np.flatnonzero(~is_test)), test=rows.take(np.flatnonzero(is_test)))
+
+
+def split_each(rows: Rows, fraction: float, key: bytes) -> tuple[Rows, Rows]:
+    """Decide of each row by itself whether it is set aside, by a keyed hash of what is in it.
+
+    Under differential privacy a split class by class, or by the places of rows, would not do: one record more would
+    move others from one side to the other, and the promise to one record would be one to dozens.
+
+    Parameters
+    ----------
+    rows : Rows
+    fraction : float
+        Probability of a row to be set aside, in [0, 1). Equal rows go to the same side.
+    key : bytes
+
+    Returns
+    -------
+    kept, aside : Rows
+        In their order; either may be empty.
+    """
+    threshold = int(fraction * 2.0**64)
+    aside = np.array(
+        [
+            int.from_bytes(hashlib.sha256(key + x.tobytes() + y.tobytes()).digest()[:8], "big") < threshold
+            for x, y in zip(rows.x, rows.y, strict=True)
+        ],
+        dtype=bool,
+    )
+    return rows.take(np.flatnonzero(~aside)), rows.take(np.flatnonzero(aside))
 
 
 def hold_out(silo: SiloData, fraction: float, rng: np.random.Generator) -> SiloData:

@@ -19,7 +19,7 @@ A test over a data set that ships with Quire names its part of it instead::
 
     data: {connector: shipped, partition: 0, partitions: 3}
 
-What the operator lays down beside (population, store, identity, roster, policy) is read by
+What the operator lays down beside (population, store, witness, identity, roster, policy) is read by
 :mod:`quire.clients.policy.read`.
 """
 
@@ -118,6 +118,11 @@ def read_operator_of(path: Path) -> Operator:
         If the file cannot be read, or says something that it cannot say.
     """
     return _operator(_root_of(path))
+
+
+def name_in(path: Path) -> str | None:
+    """Return the name that a ``silo.yaml`` gives its silo; None if it leaves that to the settings of a run."""
+    return _name(_root_of(path).mapping(["data"], _KEYS))
 
 
 def silo_files(folder: Path) -> tuple[Path, ...]:

@@ -1,7 +1,8 @@
-"""The sum of the rows' clipped gradients, by Opacus: from gradients kept row by row, or by ghost clipping.
+"""The sum of the rows' clipped gradients: from gradients kept row by row, or from what the layers saw.
 
-Sums run in float64 over blocks of rows. A row whose gradient is not finite adds nothing and is counted: no value of
-a record may spread over the model.
+Either way a row's part of the sum is bounded by its own norm, taken in float64 from *the very numbers that are summed*:
+a server that chooses the model can make one and the same gradient come out differently in two passes, or underflow
+where its square is taken in float32. A row whose gradient is not finite adds nothing and is counted.
 """
 
 from __future__ import annotations
@@ -9,21 +10,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from quire.clients.private.dense import DenseGradients, is_dense
+from quire.clients.private.independence import try_out
 from quire.errors import SettingsError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-_GHOST_BLOCK = 64  # rows
-_HOOKS_CELLS = 32_000_000  # numbers in a block of gradients kept row by row
-_HOOKS_BLOCK = 256  # rows
-#: Ghost clipping adds a block's gradients in float32. Over 64 rows that errs by at most 64 * 2^-24 of the sum of their
-#: norms, twice for two neighbouring batches: 2 * 64^2 * 2^-24 < 2^-10 clips. It clips to so much less.
-GHOST_SLACK = 2.0**-10
+_CELLS = 2_000_000  # numbers in a block of gradients kept row by row: they fit a cache, which is twice as fast
+_BLOCK = 256  # rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,59 +48,57 @@ class ClippedSum:
     loss: float = 0.0
 
 
+class RowGradients(Protocol):
+    """The gradients of a block of rows, in whatever form they are kept."""
+
+    def norms(self, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+        """Return the norm of each row's gradient, float64 of shape (n,), and the summed loss; keep what is needed."""
+
+    def weighted(self, factors: Tensor) -> np.ndarray:
+        """Return the sum of the rows' gradients times their factors, float64, of the block that norms were taken of."""
+
+
 class ClippedGradients:
     """Clips gradients row by row and adds them up.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Gets Opacus' hooks: from now on it is for private training only (scoring without gradients is not touched).
+        From now on for private training only (scoring without gradients is not touched). Its parameters are
+        overwritten: they are loaded before each use.
     loss : callable
-        From outputs and labels to the mean loss of a batch. The loss of a row must depend on that row alone.
+        From outputs and labels to the mean loss of a batch.
+    features : int
+        Features of a row.
+    classes : int
+        0 where a number is learned.
     method : str
-        ``hooks``: per-sample gradients (Goodfellow 2015, arXiv 1510.01799; Opacus' ``GradSampleModule``), ``ghost``:
-        their norms without them (Li et al. 2022, arXiv 2110.05679, section 4), ``auto``: ghost clipping where Opacus
-        has a norm for every layer.
+        ``hooks``: gradients kept row by row (Goodfellow 2015, arXiv 1510.01799), by Opacus' ``GradSampleModule``.
+        ``ghost``: their norms without them, from each layer's inputs and output gradients (Li et al. 2022, arXiv
+        2110.05679, section 4), and the sum from the same (Bu et al. 2022, arXiv 2210.00038: book-keeping), for
+        models whose parameters are all in dense layers. ``auto``: ghost where the model allows it.
 
     Raises
     ------
     SettingsError
-        If there is a layer that mixes the rows of a batch, or ``ghost`` has no rule for a layer.
+        If the model mixes the rows of a batch, draws random numbers, or uses a parameter that has no rule.
     """
 
-    def __init__(self, model: nn.Module, loss: Loss, method: str = "auto") -> None:
-        from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
-        from opacus.validators import ModuleValidator
-
-        errors = ModuleValidator.validate(model, strict=False)
-        if errors:
+    def __init__(self, model: nn.Module, loss: Loss, features: int, classes: int, method: str = "auto") -> None:
+        dense = is_dense(model)
+        if method == "ghost" and not dense:
             raise SettingsError(
-                f"The model cannot be trained under privacy=record: {_sentence(errors[0])}; a layer that mixes the "
-                "rows of a batch, as BatchNorm does, has no gradient of a single record: GroupNorm is the usual way."
+                "privacy.gradients=ghost has a rule for dense layers only, and this model has others: take "
+                "privacy.gradients=hooks."
             )
-        unruled = [
-            type(layer).__name__
-            for layer in model.modules()
-            if any(True for _ in layer.parameters(recurse=False))
-            and type(layer) not in GradSampleModuleFastGradientClipping.NORM_SAMPLERS
-        ]
-        if method == "ghost" and unruled:
-            raise SettingsError(
-                f"privacy.gradients=ghost has no rule for the layer {unruled[0]}: take privacy.gradients=hooks."
-            )
-        self.ghost = method == "ghost" or (method == "auto" and not unruled)
-        self._model, self._loss = model, loss
-        self._parameters = list(model.parameters())
-        self._size = sum(parameter.numel() for parameter in self._parameters)
+        self.ghost = dense and method != "hooks"
+        self._size = sum(parameter.numel() for parameter in model.parameters())
+        self._block = _BLOCK if self.ghost else max(1, min(_BLOCK, _CELLS // self._size))
         model.train()
-        # True and harmless: rows of data need no gradient themselves.
-        warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients are computed")
-        self._wrapped = (
-            GradSampleModuleFastGradientClipping(model, loss_reduction="sum", strict=False)
-            if self.ghost
-            else GradSampleModule(model, loss_reduction="sum", strict=False)
-        )
-        self._block = _GHOST_BLOCK if self.ghost else max(1, min(_HOOKS_BLOCK, _HOOKS_CELLS // self._size))
+        check_layers(model)
+        trial = try_out(model, loss, features, classes)
+        self._rows: RowGradients = DenseGradients(model, loss) if self.ghost else KeptGradients(model, loss)
+        trial.hold(self._rows)
 
     def sum(self, x: Tensor, y: Tensor, clip: float) -> ClippedSum:
         """Return the sum of the rows' gradients, each clipped to an L2 norm of at most ``clip``.
@@ -122,54 +120,71 @@ class ClippedGradients:
     def _sum_block(self, x: Tensor, y: Tensor, clip: float) -> ClippedSum:
         if len(y) == 0:
             return ClippedSum(np.zeros(self._size))
-        outputs, pulls, loss = self._forward(x, y)
-        norms, kept = self._norms(outputs, pulls)
+        norms, loss = self._rows.norms(x, y)
         finite = torch.isfinite(norms)
         if not bool(finite.all()):
             rest = self._sum_block(x[finite], y[finite], clip)  # anew: nothing times NaN is NaN
             return ClippedSum(rest.total, rest.clipped, rest.broken + int((~finite).sum()), rest.loss)
-        clipped = int((norms > clip).sum())
-        if self.ghost:
-            factors = torch.clamp(clip * (1.0 - GHOST_SLACK) / norms.clamp(min=1e-300), max=1.0)
-            total = self._weighted(x, y, factors)
-        else:
-            factors = torch.clamp(clip / norms.clamp(min=1e-300), max=1.0)
-            total = np.concatenate(
-                [torch.tensordot(factors, gradient.double(), 1).reshape(-1).numpy() for gradient in kept]
-            )
-        return ClippedSum(total, clipped, 0, loss)
+        factors = torch.clamp(clip / norms.clamp(min=1e-300), max=1.0)
+        return ClippedSum(self._rows.weighted(factors), int((norms > clip).sum()), 0, loss)
 
-    def _forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float]:
-        """Return the outputs, the gradient of the summed loss by them, and the summed loss."""
+
+class KeptGradients:
+    """Each row's gradient, kept: what Opacus' hooks leave at the parameters.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Gets Opacus' hooks.
+    loss : callable
+    """
+
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
+        from opacus.grad_sample import GradSampleModule
+
+        # True and harmless: rows of data need no gradient themselves.
+        warnings.filterwarnings("ignore", message="Full backward hook is firing when gradients are computed")
+        self._loss = loss
+        self._parameters = list(model.parameters())
+        self._wrapped = GradSampleModule(model, loss_reduction="sum", strict=False)
+        self._kept: list[Tensor] = []
+
+    def norms(self, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+        """Return the norms of the rows' gradients, in float64 of the float32 numbers that are summed."""
         outputs = self._wrapped(x)
         loss = self._loss(outputs, y) * len(y)
-        (pulls,) = torch.autograd.grad(loss, outputs, retain_graph=True)
-        return outputs, pulls, float(loss.detach())
-
-    def _norms(self, outputs: Tensor, pulls: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the norm of each row's gradient in float64, and the gradients where they are kept."""
-        outputs.backward(pulls)  # type: ignore[no-untyped-call]
-        kept: list[Tensor] = []
-        if self.ghost:
-            parts = [parameter._norm_sample.double() for parameter in self._parameters]  # type: ignore[attr-defined]
-            norms = torch.stack(parts).norm(2, dim=0)
-        else:
-            kept = [parameter.grad_sample for parameter in self._parameters]  # type: ignore[attr-defined]
-            norms = torch.stack([part.double().flatten(1).norm(2, dim=1) for part in kept]).norm(2, dim=0)
+        loss.backward()
+        found = [getattr(parameter, "grad_sample", None) for parameter in self._parameters]
         for parameter in self._parameters:
             parameter.grad = parameter.grad_sample = None  # type: ignore[attr-defined]
-        return norms, kept
+        if any(not isinstance(part, Tensor) for part in found):
+            raise SettingsError("The model has a parameter that no layer uses by itself: it has no gradient of a row.")
+        self._kept = [part.detach() for part in found if isinstance(part, Tensor)]
+        norms = torch.stack([part.double().flatten(1).norm(2, dim=1) for part in self._kept]).norm(2, dim=0)
+        return norms, float(loss.detach())
 
-    def _weighted(self, x: Tensor, y: Tensor, factors: Tensor) -> np.ndarray:
-        """Return the sum of the rows' gradients times their factors, by one more pass over the block."""
-        self._wrapped.disable_hooks()
-        try:
-            outputs, pulls, _ = self._forward(x, y)
-            weights = factors.to(pulls.dtype).reshape(-1, *[1] * (pulls.dim() - 1))
-            gradients = torch.autograd.grad(outputs, self._parameters, pulls * weights)
-        finally:
-            self._wrapped.enable_hooks()
-        return np.concatenate([gradient.double().reshape(-1).numpy() for gradient in gradients])
+    def weighted(self, factors: Tensor) -> np.ndarray:
+        """Return the weighted sum of the kept gradients."""
+        return np.concatenate([torch.tensordot(factors, part.double(), 1).reshape(-1).numpy() for part in self._kept])
+
+
+def check_layers(model: nn.Module) -> None:
+    """Refuse a layer that has no gradient of a single record, with the usual way out.
+
+    Raises
+    ------
+    SettingsError
+    """
+    if is_dense(model) and not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules()):
+        return  # spares the import of Opacus
+    from opacus.validators import ModuleValidator
+
+    errors = ModuleValidator.validate(model, strict=False)
+    if errors:
+        raise SettingsError(
+            f"The model cannot be trained under privacy=record: {_sentence(errors[0])}; a layer that mixes the rows of "
+            "a batch, as BatchNorm does, has no gradient of a single record: GroupNorm is the usual way."
+        )
 
 
 def _sentence(error: Exception) -> str:

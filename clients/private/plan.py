@@ -1,13 +1,14 @@
 """What a run asks of a silo and what it costs its records, reckoned by the silo from its own public figures.
 
-Nothing that a server claims goes in: only the composed settings, and the number of records that the operator
-declares. The number of rows that there really are goes in nowhere. No torch here: a policy is decided without it.
+Nothing that a server claims goes into the noise: only the composed settings, and the number of records that the
+operator declares. The number of rows that there really are goes in nowhere. No torch here: a policy is decided without
+it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -17,6 +18,9 @@ from quire.privacy.dp.calibration import calibrate
 from quire.privacy.dp.contract import PrivacyError, Unit, capped_weight
 from quire.privacy.dp.events import DiscreteGaussian, Event, NonPrivate, SampledDiscreteGaussian, SampledGaussian
 from quire.privacy.dp.release import FAILURE, silo_noise
+
+#: Rows that may be expected in a step: float64 sums of many more would err by more than the 2^-20 clips allowed for.
+MAX_BATCH = 2**18
 
 Privacy = NoPrivacy | RecordPrivacy | SiloPrivacy
 
@@ -85,7 +89,7 @@ class Plan:
         return DiscreteGaussian(Fraction(noise_multiplier) ** 2, 1, rounds, rounds * FAILURE)
 
 
-def plan_of(settings: Settings, records: int) -> Plan:
+def plan_of(settings: Settings, records: int, told_clip: float | None = None) -> Plan:
     """Calibrate the noise of a run for a public number of records; kept in memory.
 
     Parameters
@@ -94,13 +98,27 @@ def plan_of(settings: Settings, records: int) -> Plan:
         With ``privacy`` other than none.
     records : int
         The operator's public count.
+    told_clip : float, optional
+        What the server says the clip is in a round, which only ``clipping=adaptive`` lets it say. The cost of a round
+        is that of its noise multiplier, whatever the clip; see :mod:`quire.privacy.dp.adaptive` for the bits.
 
     Raises
     ------
     PrivacyError
-        If no noise reaches the target, or batches cannot be drawn from so few records.
+        If no noise reaches the target, batches cannot be drawn from so few records, or the clip is told that the
+        settings have fixed.
     """
-    return _plan(settings.privacy, settings.training, settings.strategy.rounds, records)
+    plan = _plan(settings.privacy, settings.training, settings.strategy.rounds, records)
+    if told_clip is None or told_clip == plan.clip:
+        return plan
+    if not is_adaptive(settings.privacy) or not (math.isfinite(told_clip) and told_clip > 0.0):
+        raise PrivacyError(f"The server tells a clip of {told_clip:g}, and the settings have {plan.clip:g}.")
+    return replace(plan, clip=told_clip)
+
+
+def is_adaptive(privacy: Privacy) -> bool:
+    """Tell whether the server moves the clip from round to round, and needs every silo's bit for it."""
+    return isinstance(privacy, SiloPrivacy) and privacy.clipping == "adaptive"
 
 
 def steps_in_round(training: SgdTraining, records: int) -> int:
@@ -133,6 +151,11 @@ def _record_plan(privacy: RecordPrivacy, training: SgdTraining, rounds: int, rec
         raise PrivacyError(
             f"training.batch_size={training.batch_size} is larger than the silo's {records} records, out of which "
             "privacy=record draws its batches: lower it."
+        )
+    if training.batch_size > MAX_BATCH:
+        raise PrivacyError(
+            f"training.batch_size={training.batch_size} is more than {MAX_BATCH} rows, beyond which rounding in their "
+            "sum would not stay within what is accounted for: lower it."
         )
     delta = delta_of(privacy, records)
     if delta >= 1.0 / records:

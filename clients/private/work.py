@@ -7,15 +7,17 @@ from functools import lru_cache
 import numpy as np
 
 from quire.clients.arrays import Arrays
+from quire.clients.contract import WITHIN
 from quire.clients.data.silo import Rows
 from quire.clients.entropy import Entropy
 from quire.clients.local import train_locally
-from quire.clients.private.plan import Plan
+from quire.clients.private.plan import Plan, is_adaptive
 from quire.clients.private.sgd import PrivateBench
 from quire.clients.tasks import Task
 from quire.clients.training import Workbench, workbench
 from quire.conf.schema import FedProxStrategy, RecordPrivacy, Settings
 from quire.privacy.csprng import Csprng
+from quire.privacy.dp.adaptive import centred_bit
 from quire.privacy.dp.rounding import clip_to
 
 #: What a simulated silo shows of a round, by the names that the journal gives it.
@@ -52,7 +54,7 @@ def private_update(
     Returns
     -------
     update : dict of str to numpy.ndarray
-        What leaves, in the model's dtypes.
+        What leaves, in the model's dtypes; where the clip is adaptive, with the bit beside it.
     shown : dict of str to float
         What the round looked like from the inside; only a simulated silo may send it.
     """
@@ -61,7 +63,11 @@ def private_update(
         bench.bench.load(model)
         mu = settings.strategy.mu if isinstance(settings.strategy, FedProxStrategy) else 0.0
         source = Csprng(entropy.key("private", round_number, silo))
-        steps = bench.train(rows, plan, settings.training, source, mu)
+        try:
+            steps = bench.train(rows, plan, settings.training, source, mu)
+        except BaseException:
+            _private_bench.cache_clear()  # what layers have kept of a half-made step must not meet the next round's
+            raise
         shown = {
             "train-loss": steps.loss,
             "signal-norm": steps.signal,
@@ -74,6 +80,8 @@ def private_update(
         workbench(task), rows, settings, entropy.generator("batches", round_number, silo), model, {}, {}
     )
     update, norm = clipped_update(trained.update, plan.clip, plan.weight)
+    if is_adaptive(settings.privacy):
+        update[WITHIN] = np.array(centred_bit(norm, plan.clip))
     return update, {"train-loss": trained.loss, "signal-norm": norm, "clipped-share": float(norm > plan.clip)}
 
 
