@@ -46,6 +46,11 @@ def check_privacy(settings: Settings, rows: int | None) -> None:
         _clip_can_follow(settings, privacy)
 
 
+def silos_asked(settings: Settings) -> int:
+    """Return how many silos are asked to train in a round, if all are there."""
+    return settings.silos_asked
+
+
 def _preprocessing_is_public(settings: Settings) -> None:
     how = "public" if isinstance(settings.data, SyntheticData) else settings.data.preprocessing
     if how != "public":
@@ -84,7 +89,7 @@ def _delta_is_given(privacy: SiloPrivacy) -> None:
 
 
 def _clip_can_follow(settings: Settings, privacy: SiloPrivacy) -> None:
-    asked = int(settings.strategy.fraction * settings.partition.silos + 1e-9)
+    asked = silos_asked(settings)
     if privacy.clipping == "adaptive" and asked < ADAPTIVE_SILOS:
         raise SettingsError(
             f"privacy.clipping=adaptive follows a noised count of clipped updates, which says nothing about {asked} "

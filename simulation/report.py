@@ -8,7 +8,7 @@ from typing import Any
 
 from quire.conf.overrides import parse
 from quire.errors import SettingsError
-from quire.simulation import figures, participation
+from quire.simulation import figures, participation, privacy_section
 from quire.simulation import report_words as words
 from quire.simulation.page import render, write_page
 from quire.simulation.report_data import METRIC_NAMES, ReportError, RunData, number, read_run
@@ -46,7 +46,7 @@ def write_report(folder: Path) -> Path:
 
 def _context(data: RunData) -> dict[str, Any]:
     failed = words.failures(data)
-    rows = _silo_rows(data)
+    rows = _silo_rows(data) if data.simulated or not data.private else []  # else the card has all there is to tell
     ranked = sorted((row for row in rows if row["own_gain"] is not None), key=lambda row: -row["own_gain"])
     return {
         "kept": data.kept,
@@ -76,6 +76,8 @@ def _context(data: RunData) -> dict[str, Any]:
         "costs": figures.costs(data),
         "totals": _totals(data),
         "saw": words.server_saw(data),
+        "privacy": privacy_section.section(data),
+        "only": privacy_section.SIMULATOR_ONLY if data.private else "",
         "settings": _settings(data),
         "facts": _facts(data),
         "overrides": str(data.settings.get("overrides") or ""),
@@ -140,7 +142,7 @@ def _silo_rows(data: RunData) -> list[dict[str, Any]]:
         rows.append(
             {
                 "silo": silo,
-                "train": _whole(facts.get("train", seen.get("rows"))),
+                "train": _whole(facts.get("train", seen.get("rows", seen.get("records")))),
                 "test": _whole(facts.get("test", seen.get("test_rows"))),
                 "labels": _label_mix(facts.get("labels"), _classes(data)),
                 "all_alone": alone,

@@ -47,6 +47,8 @@ class RunData:
         How long the run took, where its end was recorded.
     comparison : dict or None
         ``comparison.json``, or None where the run has no baselines.
+    card : dict or None
+        ``privacy_card.json``, or None where the run has none.
     """
 
     folder: Path
@@ -56,6 +58,17 @@ class RunData:
     rounds: tuple[dict[str, Any], ...]
     seconds: float | None
     comparison: dict[str, Any] | None
+    card: dict[str, Any] | None = None
+
+    @property
+    def private(self) -> bool:
+        """Whether the run was to have differential privacy."""
+        return str(self.setting("privacy.name", "none")) != "none"
+
+    @property
+    def simulated(self) -> bool:
+        """Whether silos were simulated: only those show anything but their updates in a private run."""
+        return self.run.get("runtime") != "deployment"
 
     @property
     def status(self) -> str:
@@ -187,6 +200,7 @@ def read_run(folder: Path) -> RunData:
         rounds=tuple(rounds[key] for key in sorted(rounds)),
         seconds=seconds,
         comparison=_json(folder / "comparison.json"),
+        card=_json(folder / "privacy_card.json"),
     )
 
 

@@ -149,6 +149,12 @@ def headline(data: RunData) -> Headline:
     if not data.rounds:
         return Headline("No round was finished, so there is no model to judge.", "", "open")
     scores = everyone(data)
+    if data.metric is None and data.private and not data.simulated:
+        return Headline(
+            f"Federating {who} for {count(len(data.rounds), 'round')}: what it bought, only they can tell.",
+            "Under differential privacy a silo keeps its scores.",
+            "open",
+        )
     if data.metric is None:
         return Headline(f"Federating {who} for {count(len(data.rounds), 'round')}: no round was evaluated.", "", "open")
     metric = METRIC_NAMES[data.metric]
@@ -266,6 +272,11 @@ def server_saw(data: RunData) -> Sequence[str]:
             f"Take this run as what it is: a measure of what the {silos} could learn together, among parties who "
             "trust the server.",
         )
+    if data.card is not None:
+        found: list[str] = [*data.card["words"]["sees"], *data.card["words"]["trusted"]]
+        if data.simulated:
+            found.append("Losses, scores and norms are on this page because the silos were simulated.")
+        return found
     return (
         f"privacy={privacy} and aggregation={aggregation}: this page has no words of its own for that choice, and "
         "claims nothing about it. What was set is under Settings.",

@@ -214,9 +214,14 @@ def tight_epsilon(events: Iterable[Event], delta: float, interval: float | None 
     if interval is None:
         whole = np.sum([rdp(event) for event in released], axis=0) if released else np.zeros(len(ORDERS))
         interval = 1e-4 if convert(ORDERS, whole, left)[0] < 1 else 5e-4
-    accountant, divergence = _composed(released, interval)
+    return _tight(released, left, interval)
+
+
+@lru_cache(maxsize=1024)  # the silos of a card often have the same events
+def _tight(events: tuple[Event, ...], delta: float, interval: float) -> float:
+    accountant, divergence = _composed(events, interval)
     # (eps, delta) for P, Q turns into (eps + 2x, e^x delta) for P', Q' that are within exp(±x) of them.
-    return max(0.0, float(accountant.get_epsilon(left * math.exp(-divergence)))) + 2 * divergence
+    return max(0.0, float(accountant.get_epsilon(delta * math.exp(-divergence)))) + 2 * divergence
 
 
 @lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from quire.privacy.dp.contract import PrivacyError
 
@@ -40,7 +41,9 @@ def split(noise_multiplier: float, units: int) -> Split:
     A unit's centred bit, +1/2 or -1/2, is removed with the unit, so the sum of bits has sensitivity 1/2 and noise
     ``s`` on it the multiplier ``2 s``. Two Gaussian releases with multipliers ``a`` and ``b`` cost exactly as much as
     one with ``(a**-2 + b**-2)**-0.5``; hence ``update_noise = (z**-2 - (2 s)**-2)**-0.5`` with ``s = units / 20``
-    (Andrew et al. 2021, theorem 1 and section 3.2). A round is still charged as one Gaussian release with ``z``.
+    (Andrew et al. 2021, theorem 1 and section 3.2). A round is still charged as one Gaussian release with ``z``. To one
+    record of a unit everything costs alike: it can turn the bit, by 1, and the update, by twice the clip, both twice
+    what removing the unit does.
 
     Parameters
     ----------
@@ -61,14 +64,16 @@ def split(noise_multiplier: float, units: int) -> Split:
         )
     if not (math.isfinite(noise_multiplier) and noise_multiplier > 0):
         raise PrivacyError(f"Adaptive clipping needs a noise multiplier above 0, not {noise_multiplier}.")
-    bit_noise = units / 20
-    rest = noise_multiplier**-2 - (2 * bit_noise) ** -2
+    rest = 1 / Fraction(noise_multiplier) ** 2 - 1 / Fraction(units, 10) ** 2
     if rest <= 0:
         raise PrivacyError(
             f"clipping=adaptive with noise {noise_multiplier:g} needs more than {10 * noise_multiplier:g} units and "
             f"there are {units}: take clipping=fixed, or a larger epsilon."
         )
-    return Split(update_noise=rest**-0.5, bit_noise=bit_noise)
+    update_noise = float(1 / rest) ** 0.5
+    while 1 / Fraction(update_noise) ** 2 > rest:  # rounded down, it would cost a little more than was charged
+        update_noise = math.nextafter(update_noise, math.inf)
+    return Split(update_noise, bit_noise=units / 20)
 
 
 def centred_bit(norm: float, clip: float) -> float:

@@ -13,8 +13,8 @@ from quire.conf.schema import Settings
 from quire.errors import SettingsError
 from quire.strategies.folder import RunFolder, close_abandoned, read_about
 from quire.strategies.replies import Failure
+from quire.strategies.report import RoundReport
 from quire.strategies.rounds import RoundState
-from quire.strategies.strategy import RoundReport
 
 SETTINGS: Settings = compose("strategy.rounds=3")
 

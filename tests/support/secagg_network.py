@@ -35,7 +35,14 @@ def source(seed: int, *labels: object) -> Csprng:
 
 
 def config(length: int = 5, colluders: int = 0, **changes: object) -> Config:
-    basis = Config(bytes(15) + b"\x01", 1, 50, 3, colluders, 0, 32, length)
+    """Return a configuration; one without a number of members gets that of the network it is for."""
+    basis = Config(bytes(15) + b"\x01", 1, 50, 3, 0, colluders, 0, 32, length)
+    return replace(basis, **changes)
+
+
+def lenient(settings: Config, **changes: object) -> Policy:
+    """Return a policy that accepts a configuration, and all that is weaker in what a policy may leave open."""
+    basis = Policy(members=settings.members, min_cohort=2, colluders=0, application=settings.application)
     return replace(basis, **changes)
 
 
@@ -90,17 +97,18 @@ class Network:
     """
 
     def __init__(
-        self, n: int, settings: Config | None = None, seed: int = 0, policy: Policy | None = None, bits: int = 32
+        self, n: int, settings: Config | None = None, seed: int = 0, bits: int = 32, **policy: object
     ) -> None:
-        self.config = settings or config(colluders=default_colluders(n), bits=bits)
+        settings = settings or config(colluders=default_colluders(n), bits=bits)
+        self.config = replace(settings, members=settings.members or n)
         identities = {i: PrivateIdentity.from_seed(source(seed, "identity", i).bytes(32)) for i in range(n)}
         self.members = {i: identity.public for i, identity in identities.items()}
         self.identities = identities
-        policy = policy or Policy()
+        limits = lenient(self.config, **policy)
         self.nodes = {}
         for i in range(n):
             vector = source(seed, "vector", i).integers(2001, self.config.length) - 1000
-            party = Party(i, identities[i], self.members, ROSTER, policy, source(seed, "coins", i).bytes)
+            party = Party(i, identities[i], self.members, ROSTER, limits, source(seed, "coins", i).bytes)
             self.nodes[i] = Node(party, vector.astype(np.uint32))
         self.session = ServerSession(source(seed, "sid").bytes(16), self.config, self.members, ROSTER)
         self.meddle: Callable[[str, str, int, bytes], bytes | None] = lambda stage, way, index, data: data

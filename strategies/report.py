@@ -1,0 +1,57 @@
+"""What a strategy reports of every round, and to whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from quire.strategies.reading import Failure
+from quire.strategies.rounds import RoundState
+
+
+@dataclass
+class RoundReport:
+    """What happened in one round, for the journal.
+
+    Attributes
+    ----------
+    round : int
+    cohort, replied : list of str
+        Who was asked to train, and whose reply could be used.
+    failed : list of Failure
+        Of either stage.
+    train, evaluate : dict of str to float
+        Weighted means over the silos; ``evaluate`` is None where nobody was asked.
+    silos : dict of str to dict
+        What is known of each.
+    bytes_down, bytes_up : int
+    seconds : dict of str to float
+        By stage.
+    receipts : dict of str to str
+        Under privacy, in base64.
+    released : dict of str to float
+        What left beside the model; see :meth:`quire.strategies.rounds.Aggregator.released`.
+    secure : dict
+        Under secure aggregation, how the round went; see :meth:`quire.strategies.secure.SecureRounds.tell`.
+    """
+
+    round: int
+    cohort: list[str] = field(default_factory=list)
+    replied: list[str] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    train: dict[str, float] = field(default_factory=dict)
+    evaluate: dict[str, float] | None = None
+    silos: dict[str, dict[str, float]] = field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    receipts: dict[str, str] = field(default_factory=dict)
+    released: dict[str, float] = field(default_factory=dict)
+    secure: dict[str, Any] = field(default_factory=dict)
+
+
+class Observer(Protocol):
+    """Told of every completed round; what it must not lose, it writes down before it returns."""
+
+    def round_done(self, report: RoundReport, state: RoundState) -> None:
+        """Called once for every completed round."""
