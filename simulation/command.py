@@ -16,7 +16,7 @@ from quire.simulation.launch import check_folder, launch
 from quire.simulation.resume import is_resume, resume_command
 from quire.simulation.silos import take_silos
 from quire.simulation.sweep import check_sweep_folder, run_sweep
-from quire.simulation.sweep_plan import Swept, check_search, plan, take_apart
+from quire.simulation.sweep_plan import Swept, check_search, for_hydra, plan, take_apart
 from quire.simulation.tracking import check_tracker
 
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i")
@@ -57,9 +57,9 @@ def run_command(args: list[str]) -> int:
             check_folder(Path(value.strip("'\"")))
         if key == "hydra.sweep.dir":
             check_sweep_folder(Path(value.strip("'\"")))
-    told = [*flags, *hydra, *overrides]
     if not sweep:
-        return _run_one(told)
+        return _run_one([*flags, *hydra, *overrides])
+    told = [*flags, *hydra, *for_hydra(overrides, swept)]
     return run_sweep(told, written, plan(hydra, swept, settings), settings)
 
 

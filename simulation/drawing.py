@@ -18,13 +18,15 @@ from markupsafe import Markup, escape
 INK, MUTED, GRID, FED, POOLED, ALONE, GOOD, BAD, PAPER = (f"#0102{place:02x}" for place in range(9))
 #: Colours for things of equal rank.
 SERIES = tuple(f"#0103{place:02x}" for place in range(10))
+#: Colours for lines that cross: told apart by the colour-blind, and dark enough for thin strokes.
+LINES = tuple(f"#0104{place:02x}" for place in range(6))
 _VARIABLES = dict(
     zip(
         (INK, MUTED, GRID, FED, POOLED, ALONE, GOOD, BAD, PAPER),
         ("ink", "muted", "grid", "fed", "pooled", "alone", "good", "bad", "paper"),
         strict=True,
     )
-) | {color: f"k{place}" for place, color in enumerate(SERIES)}
+) | {color: f"{kind}{place}" for kind, colors in (("k", SERIES), ("l", LINES)) for place, color in enumerate(colors)}
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "quire",
@@ -85,7 +87,7 @@ def _inline(svg: str, key: str, label: str) -> str:
     body = re.sub(r"font: ((?:\d+ )?)([\d.]+px) [^;\"]*", r"font-weight: \1; font-size: \2", body)
     body = body.replace("font-weight: ; ", "").replace("xlink:href", "href")
     body = re.sub(r'( id="|url\(#| href="#)', rf"\g<1>{key}-", body)
-    body = re.sub("#010[23][0-9a-f]{2}", lambda match: f"var(--{_VARIABLES[match[0]]})", body)
+    body = re.sub("#010[234][0-9a-f]{2}", lambda match: f"var(--{_VARIABLES[match[0]]})", body)
     body = re.sub(r"\n\s*", "\n", body)
     return f'<svg role="img" aria-label="{escape(label)}" viewBox="{box[1] if box else ""}">{body}'
 

@@ -28,7 +28,7 @@ from quire.errors import Interrupted, QuireError, RunFailed, SettingsError
 from quire.simulation.hydra_main import call_hydra
 from quire.simulation.jobs import SWEEP_VARIABLE, run_job
 from quire.simulation.launch import shown_path
-from quire.simulation.sweep_data import SWEEP_FILE, read_jobs
+from quire.simulation.sweep_data import SWEEP_FILE, ended_jobs, read_jobs
 from quire.simulation.sweep_plan import Plan
 from quire.simulation.sweep_words import job_line
 
@@ -191,10 +191,10 @@ class _Sweep:
 
     def _tell(self) -> None:
         """Say of each job that has ended in another process how it went, in one line each."""
-        jobs = read_jobs(self._folder) if self._folder is not None else []
-        fresh = [job for job in jobs if job.ended and job.folder not in self._told and job.pid != os.getpid()]
-        for job in sorted(fresh, key=lambda job: job.number):
+        for job in ended_jobs(self._folder, self._told) if self._folder is not None else ():
             self._told.add(job.folder)
+            if job.pid == os.getpid():
+                continue
             if job.exit_status:
                 sys.stderr.write(f"quire: job {job.number}: {job.error or 'it failed.'}\n")
             elif not self._quiet:
@@ -242,6 +242,12 @@ def _search_quietly(plan: Plan) -> None:
         import optuna
 
         optuna.logging.set_verbosity(logging.WARNING)
+        logging.getLogger("hydra_plugins.hydra_optuna_sweeper._impl").addFilter(_no_failures)
+
+
+def _no_failures(record: logging.LogRecord) -> bool:
+    """Drop what Hydra's sweeper says of a trial without a score: that job has said why in its own sentence."""
+    return not str(record.msg).startswith("Failed")
 
 
 def _end_workers(kill: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,8 @@ _LEADING = ("balanced_accuracy", "accuracy", "r2", "rmse", "mae", "mse", "loss")
 _SHARES = ("balanced_accuracy", "accuracy", "auc")
 _LOWER = ("loss", "rmse", "mae", "mse")
 _CONDITIONS = ("task", "data", "partition")
+#: Settings that say what is promised to whom: not knobs to be turned until the score is best.
+PROMISE = ("privacy", "privacy.epsilon", "privacy.delta")
 
 Scores = dict[str, float]
 
@@ -64,6 +66,8 @@ class Job:
         ``completed``, ``failed``, ``interrupted`` or ``running``.
     exit_status : int
         What a run with this end exits with; 1 for a job whose process is gone.
+    silo : str
+        What a silo is called; empty where nobody can tell.
     scores : dict of str to dict
         By ``validation`` and ``test``; empty where the job was not completed.
     """
@@ -74,7 +78,6 @@ class Job:
     status: str
     exit_status: int
     error: str | None
-    ended: bool
     pid: int
     seconds: float | None
     silo: str
@@ -85,6 +88,13 @@ def read_jobs(folder: Path) -> list[Job]:
     """Return the jobs of a sweep in their order; what cannot be read is a job that failed."""
     found = [_job(path) for path in folder.rglob(JOB_FILE)]
     return sorted((job for job in found if job is not None), key=lambda job: (job.number, str(job.folder)))
+
+
+def ended_jobs(folder: Path, known: Collection[Path]) -> list[Job]:
+    """Return the jobs that have ended, but for those in known folders; cheap where nothing is new."""
+    paths = [path for path in folder.rglob(JOB_FILE) if path.parent not in known]
+    found = [_job(path) for path in paths if _object(path).get("seconds") is not None]
+    return sorted((job for job in found if job is not None), key=lambda job: job.number)
 
 
 def _job(path: Path) -> Job | None:
@@ -109,10 +119,9 @@ def _job(path: Path) -> Job | None:
         status=status,
         exit_status=exit_status,
         error=record.get("error") or (run.run.get("error") if run is not None else None),
-        ended=record.get("seconds") is not None,
         pid=int(record.get("pid") or 0),
         seconds=number(record.get("seconds")),
-        silo=run.label if run is not None else "silo",
+        silo=run.label if run is not None else "",
         scores={kept: last_scores(run, kept) for kept in KEPT} if run is not None and done else {},
     )
 
@@ -210,6 +219,11 @@ class SweepData:
         """The metric that the page speaks of: one that every completed job has."""
         return leading_metric(job.scores.get(kept, {}) for job in self.jobs for kept in KEPT)
 
+    @property
+    def better(self) -> int:
+        """1 where a great value of the metric is good, -1 where a small one is."""
+        return -1 if lower_is_better(self.metric or "") else 1
+
     @cached_property
     def validated(self) -> bool:
         """Whether every completed job was scored on validation rows."""
@@ -223,8 +237,8 @@ class SweepData:
 
     @cached_property
     def conditions(self) -> dict[tuple[Value, ...], tuple[Configuration, ...]]:
-        """Configurations that can be compared with each other: those that learn the same from the same silos."""
-        places = [place for place, key in enumerate(self.keys) if key.split(".")[0] in _CONDITIONS]
+        """Configurations to choose between: those that learn the same from the same silos under the same promise."""
+        places = [place for place, key in enumerate(self.keys) if is_condition(key) or key in PROMISE]
         groups: dict[tuple[Value, ...], list[Configuration]] = {}
         for one in self.configurations:
             groups.setdefault(tuple(one.values[place] for place in places), []).append(one)
@@ -247,6 +261,11 @@ class SweepData:
 
 def _text(value: Value) -> str:
     return f"{type(value).__name__}:{render(value)}"
+
+
+def is_condition(key: str) -> bool:
+    """Tell whether a setting changes what is learned, or from which rows."""
+    return key.split(".")[0] in _CONDITIONS
 
 
 def is_numeric(values: Iterable[Value]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -17,6 +18,7 @@ from quire.simulation.sweep_words import figure, metric_name, shown
 _MOST_SERIES = 6
 _LOG_RATIO = 8.0
 _MOST_TICKS = 8
+_TICK_GAP = 0.09  # of the axis
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,22 @@ class _Series:
     points: tuple[tuple[Value, Configuration], ...]
 
 
-def plots(data: SweepData) -> list[Plot]:
-    """Draw the score on validation rows, where there are any, and on test rows, against each swept key."""
+def plots(data: SweepData, leave_out: Collection[str] = ()) -> list[Plot]:
+    """Draw the score on validation rows, where there are any, and on test rows, against each swept key.
+
+    Parameters
+    ----------
+    data : SweepData
+    leave_out : collection of str
+        Keys that have figures of their own.
+    """
     found: list[Plot] = []
     for kept in ("validation", "test"):
         if data.metric is None or not any(job.scores.get(kept) for job in data.jobs):
             continue
         for place, key in enumerate(data.keys):
+            if key in leave_out:
+                continue
             found += _plot(data, kept, place, key, f"s{len(found)}")
         if not data.keys and len(data.jobs) > 1:
             found += _by_seed(data, kept, f"s{len(found)}")
@@ -160,10 +171,20 @@ def _value_axis(axes: Any, values: Sequence[float], log: bool) -> None:
     if log:
         axes.set_xscale("log")
     if len(values) <= _MOST_TICKS:
-        axes.xaxis.set_major_locator(FixedLocator(list(values)))
+        axes.xaxis.set_major_locator(FixedLocator(_apart(values, log)))
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}"))
     axes.grid(axis="x", visible=False)
+
+
+def _apart(values: Sequence[float], log: bool) -> list[float]:
+    """Return the values whose labels do not touch, the smallest first."""
+    places = [math.log(value) if log else value for value in values]
+    kept: list[int] = []
+    for at, place in enumerate(places):
+        if not kept or place - places[kept[-1]] >= _TICK_GAP * (places[-1] - places[0]):
+            kept.append(at)
+    return [values[at] for at in kept]
 
 
 def _categories(

@@ -10,12 +10,18 @@ from quire.conf.overrides import Value
 from quire.simulation import sweep_words as words
 from quire.simulation.page import render, write_page
 from quire.simulation.report_words import plural
-from quire.simulation.sweep_data import Configuration, Job, SweepData, read_sweep
+from quire.simulation.sweep_data import PROMISE, Configuration, Job, SweepData, read_sweep
 from quire.simulation.sweep_figures import plots
+from quire.simulation.sweep_measured import EPSILON
+from quire.simulation.sweep_privacy import PrivacyData, read_privacy
+from quire.simulation.sweep_privacy_files import write_tables
+from quire.simulation.sweep_privacy_page import privacy_context
+from quire.simulation.sweep_privacy_words import headline as privacy_headline
 
 PAGE = "sweep.html"
 _MOST_ROWS = 300
 _MOST_FAILURES = 60
+_LINKS = (("report", "report.html"), ("privacy card", "privacy_card.html"))
 
 
 def write_sweep_page(folder: Path) -> Path:
@@ -25,6 +31,8 @@ def write_sweep_page(folder: Path) -> Path:
     ----------
     folder : Path
         The folder that ``quire run -m`` wrote; jobs may have failed, or still be going.
+
+    Where jobs train with privacy, the page begins with it, and its table is written beside it as CSV and as JSON.
 
     Returns
     -------
@@ -36,10 +44,14 @@ def write_sweep_page(folder: Path) -> Path:
     ReportError
         If the folder holds no sweep, or the page cannot be written.
     """
-    return write_page(Path(folder) / PAGE, render("sweep.html.j2", _context(read_sweep(Path(folder)))))
+    data = read_sweep(Path(folder))
+    found = read_privacy(data)
+    if found is not None:
+        write_tables(found, Path(folder))
+    return write_page(Path(folder) / PAGE, render("sweep.html.j2", _context(data, found)))
 
 
-def _context(data: SweepData) -> dict[str, Any]:
+def _context(data: SweepData, found: PrivacyData | None) -> dict[str, Any]:
     failed = [job for job in data.jobs if job.status != "completed"]
     ranked = data.ranked(data.configurations) if data.validated else []
     order = [*ranked, *(one for one in data.configurations if one not in ranked)]
@@ -49,7 +61,10 @@ def _context(data: SweepData) -> dict[str, Any]:
         "title": f"Sweep over {', '.join(data.keys) or 'seeds'}",
         "kicker": _kicker(data),
         "banner": words.banner(data),
-        "headline": words.headline(data),
+        "question": "What does privacy cost?" if found is not None and found.several else "Which settings do best?",
+        "headline": (privacy_headline(found) if found is not None else None) or words.headline(data),
+        "privacy": privacy_context(found) if found is not None else None,
+        "only_promises": found is not None and all(key in PROMISE for key in data.keys),
         "keys": data.keys,
         "kinds": kinds,
         "metric": words.metric_name(data.metric),
@@ -58,7 +73,7 @@ def _context(data: SweepData) -> dict[str, Any]:
         "ranked": bool(ranked),
         "configurations": [_configuration(data, one, one in bests, kinds) for one in order[:_MOST_ROWS]],
         "configurations_left_out": max(0, len(order) - _MOST_ROWS),
-        "plots": plots(data),
+        "plots": plots(data, leave_out=(EPSILON,) if found is not None and found.several else ()),
         "seeded": bool(data.seeds),
         "jobs": [_job(data, job, kinds) for job in data.jobs[:_MOST_ROWS]],
         "jobs_left_out": max(0, len(data.jobs) - _MOST_ROWS),
@@ -98,12 +113,12 @@ def _job(data: SweepData, job: Job, kinds: list[str]) -> dict[str, Any]:
         "scores": [words.figure(job.scores.get(kept, {}).get(data.metric or ""), data.metric) for kept in kinds],
         "losses": [words.figure(job.scores.get(kept, {}).get("loss"), "loss") for kept in kinds],
         "seconds": job.seconds,
-        "report": _link(data, job),
+        "links": [(name, link) for name, file in _LINKS if (link := _link(data, job, file)) is not None],
     }
 
 
-def _link(data: SweepData, job: Job) -> str | None:
-    page = job.folder / "report.html"
+def _link(data: SweepData, job: Job, file: str) -> str | None:
+    page = job.folder / file
     return quote(page.relative_to(data.folder).as_posix()) if page.is_file() else None
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from quire.conf.compose import compose
 from quire.conf.schema import GROUPS, FlowerRuntime, Settings
 from quire.errors import SettingsError
 
@@ -85,6 +86,30 @@ def take_apart(overrides: list[str]) -> Swept:
         keys=tuple(key for key, options in values if len(options) > 1),
         intervals=intervals,
     )
+
+
+def for_hydra(overrides: list[str], swept: Swept) -> list[str]:
+    """Return the overrides as Hydra can take them.
+
+    A setting of a group whose options are swept must wait until each job has its option: ``privacy=record,silo
+    privacy.delta=1e-4`` is refused by Hydra, for the option that a group has by default has no delta. As a choice of
+    one value it waits.
+    """
+    groups = [key for key in swept.keys if key in GROUPS]
+    if not groups:
+        return overrides
+    chosen = [item for item in overrides if item.partition("=")[0] in GROUPS and item.partition("=")[0] not in groups]
+    try:
+        tree = compose(" ".join(chosen)).as_dict()
+    except SettingsError:  # these choices need settings beside them: nobody can tell what is there by default
+        tree = {}
+    told = []
+    for item in overrides:
+        key, _, value = item.partition("=")
+        group, _, name = key.partition(".")
+        waits = group in groups and name and key not in swept.keys and name not in tree.get(group, {})
+        told.append(f"{key}=choice({value})" if waits else item)
+    return told
 
 
 def _is_interval(item: Any) -> bool:

@@ -19,7 +19,7 @@ from quire.simulation.report_words import (
     plural,
     points,
 )
-from quire.simulation.sweep_data import Configuration, Job, Spread, SweepData, is_share, leading_metric, lower_is_better
+from quire.simulation.sweep_data import Configuration, Job, Spread, SweepData, is_share, leading_metric
 
 _VALUE_LENGTH = 40
 _FLOAT_LENGTH = 8
@@ -79,7 +79,7 @@ def job_line(job: Job, keys: Sequence[str]) -> str:
 
 def silo(data: SweepData) -> str:
     """Return what silos are called in this sweep."""
-    names = {job.silo for job in data.jobs}
+    names = {job.silo for job in data.jobs if job.silo}
     return names.pop() if len(names) == 1 else "silo"
 
 
@@ -87,7 +87,7 @@ def headline(data: SweepData) -> Headline:
     """Say what did best on validation rows, or plainly that nobody can tell."""
     jobs = count(len(data.jobs), "job")
     done = [job for job in data.jobs if job.status == "completed"]
-    over = f" over {_listed(data.keys)}" if data.keys else ""
+    over = f" over {listed(data.keys)}" if data.keys else ""
     if not done:
         return Headline(f"{jobs.capitalize()}{over}: none was completed.", "", "open")
     if data.metric is None:
@@ -169,7 +169,7 @@ def _margin(data: SweepData, best: Configuration) -> tuple[str, str]:
     if len(ranked) < 2:
         return "", "open"
     ours, theirs = (one.by_seed("validation", data.metric) for one in ranked[:2])
-    gaps = [abs_gap(data, ours[seed] - theirs[seed]) for seed in ours if seed in theirs]
+    gaps = [data.better * (ours[seed] - theirs[seed]) for seed in ours if seed in theirs]
     second = label(data, ranked[1])
     if len(gaps) < 2:
         first, next_best = (one.spread("validation", data.metric) for one in ranked[:2])
@@ -183,11 +183,6 @@ def _margin(data: SweepData, best: Configuration) -> tuple[str, str]:
     if mean <= 2 * error:
         return f"{text}: no more than chance would explain, so take the two as equal.", "level"
     return f"{text}, more than twice the standard error of that difference.", "good"
-
-
-def abs_gap(data: SweepData, difference: float) -> float:
-    """Return a difference of scores so that better is positive."""
-    return -difference if lower_is_better(data.metric or "") else difference
 
 
 def _by(data: SweepData, gap: float) -> str:
@@ -206,7 +201,8 @@ def _over_seeds(one: Spread | None) -> str:
     return f", mean of {one.n} seeds" if one is not None and one.n > 1 else ""
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 

@@ -198,6 +198,65 @@ def test_optuna_with_nothing_but_failed_jobs_says_so(quire):
     assert "quire: Optuna found nothing, for no job was completed." in err
 
 
+def test_a_private_sweep_ends_with_what_privacy_costs_and_why_a_run_was_refused(quire, tmp_path):
+    args = ["privacy=record", "privacy.epsilon=2,1e9,inf", "hydra.sweep.dir=s"]
+    status, out, err = quire("run", "-m", *SMALL, *args)
+    assert status == 2
+    assert out.splitlines()[-1] == "Sweep: s/sweep.html"
+    first, last = err.splitlines()
+    assert first.startswith("quire: hospital-1 cannot take part: epsilon 1e+09 asks for less noise than 0.001 of")
+    assert last == "quire: 1 of 3 jobs failed."
+    page = (tmp_path / "s" / "sweep.html").read_text(encoding="utf-8")
+    assert "At epsilon 2, balanced accuracy is" in page
+    assert "epsilon 1e+09 asks for less noise than 0.001 of" in page
+    assert "Papernot and Steinke" in page
+    rows = json.loads((tmp_path / "s" / "privacy_utility.json").read_text(encoding="utf-8"))["rows"]
+    assert [(row["privacy.epsilon"], row["completed"]) for row in rows] == [(2, 1), (1e9, 0), ("inf", 1)]
+    assert [row["noise_multiplier_low"] is None for row in rows] == [False, True, True]
+    assert rows[0]["signal_to_noise_first"] > 0
+
+
+def test_a_setting_of_a_swept_group_waits_for_its_group(quire, tmp_path):
+    args = ["privacy=record,silo", "privacy.delta=1e-4", "output.progress=none"]
+    status, _, err = quire("run", "-m", *SMALL, *args, "hydra.sweep.dir=s")
+    assert (status, err) == (0, "")
+    ran = [yaml.safe_load((tmp_path / "s" / str(job) / "settings.yaml").read_text()) for job in range(2)]
+    assert [(one["privacy"]["name"], one["privacy"]["delta"]) for one in ran] == [("record", 1e-4), ("silo", 1e-4)]
+
+
+def test_only_what_the_default_option_lacks_waits():
+    from quire.simulation.sweep_plan import for_hydra, take_apart
+
+    told = ["strategy=fedavg,fedprox", "strategy.rounds=2", "strategy.mu=0.1", "privacy=record", "privacy.clip=2"]
+    assert for_hydra(told, take_apart(told)) == [*told[:2], "strategy.mu=choice(0.1)", *told[3:]]
+    assert for_hydra(told[3:], take_apart(told[3:])) == told[3:]
+
+
+@joblib
+@pytest.mark.slow
+def test_private_jobs_side_by_side_give_the_same_models(quire, tmp_path):
+    args = ["run", "-m", *SMALL, "privacy=record", "privacy.epsilon=1,8"]
+    assert quire(*args, "hydra.sweep.dir=one")[0] == 0
+    status, _, err = quire(*args, "hydra.sweep.dir=two", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert (status, err) == (0, "")
+    assert models(tmp_path / "one", 2) == models(tmp_path / "two", 2)
+    assert len(set(models(tmp_path / "one", 2))) == 2
+    one, two = (json.loads((tmp_path / name / "privacy_utility.json").read_text()) for name in ("one", "two"))
+    assert one == two
+
+
+@optuna
+def test_optuna_over_private_runs_says_what_that_costs(quire, tmp_path):
+    trials = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "privacy.clip=tag(log,interval(0.1,10))"]
+    args = ["privacy=record", "privacy.epsilon=4", VALID, "hydra.sweep.dir=s"]
+    status, _, err = quire("run", "-m", *SMALL, *trials, *args)
+    assert (status, err) == (0, "")
+    page = (tmp_path / "s" / "sweep.html").read_text(encoding="utf-8")
+    assert "Optuna searched here" in page
+    assert "three runs long" in page
+    assert "promise epsilon 12 by basic composition" in page
+
+
 OPTUNA = ["hydra/sweeper=optuna", "training.lr=interval(0.1,1)"]
 REFUSED = {
     "a search without validation rows": (OPTUNA, "there are none: add data.validation_fraction=0.2", optuna),
