@@ -8,8 +8,9 @@ import math
 import dp_accounting
 import numpy as np
 import pytest
+from scipy.stats import binom, chi2, nct
 
-from quire.privacy.dp.audit import bound_of_guesses, gaussian, one_run, p_value
+from quire.privacy.dp.audit import _least_shift, bound_of_guesses, gaussian, one_run, p_value
 from quire.privacy.dp.contract import PrivacyError
 
 
@@ -79,6 +80,35 @@ def test_broken_noise_is_caught_every_time(noise: float) -> None:
         scores, coins = canaries(np.random.default_rng(seed), noise, 10_000)
         assert one_run(scores, coins, 1e-5).epsilon > CLAIM
         assert gaussian(scores, coins, 1e-5).epsilon > CLAIM
+
+
+def test_the_gaussian_limit_inverts_the_noncentral_t_distribution() -> None:
+    for freedom, t in ((8, 3.0), (98, 7.0), (998, 20.0), (9998, 55.0), (98, 60.0)):
+        shift = _least_shift(t, freedom, 0.05)
+        assert nct.sf(t, freedom, shift) == pytest.approx(0.05, rel=1e-6)
+
+
+def test_the_gaussian_limit_where_one_of_the_two_estimates_is_all_that_varies() -> None:
+    """For a vast t only the deviation does, by its chi-squared distribution; for many canaries only the mean."""
+    assert _least_shift(1e9, 98, 0.05) == pytest.approx(1e9 * math.sqrt(chi2.ppf(0.05, 98) / 98), rel=1e-6)
+    assert _least_shift(5.0, 10**9, 0.05) == pytest.approx(5.0 - 1.6448536, abs=1e-4)
+    assert _least_shift(1.0, 98, 0.05) == _least_shift(-3.0, 98, 0.05) == 0.0
+
+
+@pytest.mark.parametrize(("count", "mu"), [(12, 1.0), (12, 6.0), (60, 0.3), (60, 3.0)])
+def test_the_gaussian_bound_is_wrong_as_often_as_it_says_for_few_canaries_too(count: int, mu: float) -> None:
+    random = np.random.default_rng(8)
+    coins = np.arange(count) % 2 == 0
+    exact = dp_accounting.get_epsilon_gaussian(1 / mu, 1e-5)
+    wrong = sum(gaussian(random.normal(mu * coins), coins, 1e-5, 0.9).epsilon > exact for _ in range(200))
+    assert 0.001 < binom.cdf(wrong, 200, 0.1) < 0.999
+
+
+def test_scores_that_hardly_vary_or_do_not_at_all_are_infinitely_telling() -> None:
+    coins = np.arange(200) % 2 == 0
+    noise = 1e-9 * np.random.default_rng(1).normal(size=200)
+    assert math.isinf(gaussian(coins + noise, coins, 1e-5).epsilon)
+    assert math.isinf(gaussian(coins, coins, 1e-5).epsilon)
 
 
 def test_scores_without_information_show_nothing() -> None:
