@@ -20,7 +20,22 @@ import harness
 import render
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ["accounting", "accuracy", "data_sets", "gate", "mnist", "noise", "secagg", "silo", "simulation"]
+BENCHMARKS = [
+    "accounting",
+    "accuracy",
+    "audit",
+    "data_sets",
+    "gate",
+    "mnist",
+    "noise",
+    "privacy",
+    "privacy_cost",
+    "privacy_mnist",
+    "secagg",
+    "secagg_accuracy",
+    "silo",
+    "simulation",
+]
 
 
 def run(name: str, folder: Path, quick: bool) -> int:

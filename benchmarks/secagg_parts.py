@@ -59,12 +59,13 @@ class Cast:
     @classmethod
     def of(cls, n: int, length: int, bits: int = 24, only: int | None = None) -> Cast:
         """Return a cast of n silos, or of one of them (``only``) among n."""
-        config = Config(bytes(16), 1, 50, 3, default_colluders(n), 0, bits, length)
+        config = Config(bytes(16), 1, 50, 3, n, default_colluders(n), 0, bits, length)
+        policy = Policy(members=n, min_cohort=2, colluders=config.colluders, application=config.application)
         identities = {i: PrivateIdentity.from_seed(hashlib.sha256(b"%d" % i).digest()) for i in range(n)}
         members = {i: identity.public for i, identity in identities.items()}
         here = range(n) if only is None else [only]
-        parties = {i: Party(i, identities[i], members, ROSTER, Policy(), os.urandom) for i in here}
-        counter = Counter(bytes(16), 1, 0, Stage.READY).encode()
+        parties = {i: Party(i, identities[i], members, ROSTER, policy, os.urandom) for i in here}
+        counter = Counter(bytes(16), 1, 0, Stage.READY, roster=ROSTER).encode()
         states = {i: ClientState(counter, config.encode(), SESSION, tuple(range(n)), keys=_keys(i, n)) for i in here}
         record = SessionRecord(bytes(16), ROSTER, config.encode(), SESSION, tuple(range(n)))
         return cls(config, parties, states, ServerSession.decode(record.encode(), members))

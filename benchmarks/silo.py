@@ -43,7 +43,15 @@ def decisions(quick: bool) -> list[Figure]:
     private = compose("task=breast_cancer strategy.min_silos=4 privacy=record privacy.epsilon=2")
     modes = {"none": (settings, math.inf, 1.0), "record": (private, 4.0, 1e-5)}
     policies = {
-        mode: Policy(frozenset({mode}), frozenset({"plain"}), frozenset(), Population("p", 400), epsilon, delta)
+        mode: Policy(
+            frozenset({mode}),
+            frozenset({"plain"}),
+            frozenset(),
+            Population("p", 400),
+            epsilon,
+            delta,
+            trusts_server=True,
+        )
         for mode, (_, epsilon, delta) in modes.items()
     }
     state = State(stage="train", spent=Spending.zero())
