@@ -57,7 +57,17 @@ def section(name: str) -> str:
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     made = f"`{about['command']}`, {about['date']}, {about['seconds']:.0f} s. {about['machine']}."
     description = str(about["description"]).replace("``", "`")
-    return f"## {heading(name)}\n\n{description}\n\n{made}\n\n{table}\n"
+    return f"## {heading(name)}\n\n{description}\n\n{made}\n\n{table}\n{plot(name)}"
+
+
+def plot(name: str) -> str:
+    """Put the plot that a benchmark has left beside its figures next to the page; return what shows it there."""
+    drawn = RESULTS / f"{name}.svg"
+    if not drawn.is_file():
+        return ""
+    shown = PAGE.with_name(f"benchmarks-{name}.svg")
+    shown.write_bytes(drawn.read_bytes())
+    return f"\n![{heading(name)}, as a plot]({shown.name})\n"
 
 
 if __name__ == "__main__":

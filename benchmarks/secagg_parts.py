@@ -6,8 +6,9 @@ import hashlib
 import importlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from quire.privacy.csprng import Csprng
 from quire.privacy.dp.wire import centred
 from quire.privacy.identity.keys import PrivateIdentity
-from quire.privacy.secagg import client_round
+from quire.privacy.secagg import client_round, masks
 from quire.privacy.secagg.client import Party
 from quire.privacy.secagg.context import GENESIS
 from quire.privacy.secagg.messages import Config
@@ -134,6 +135,38 @@ def exact(one: ServerRound, total: np.ndarray, length: int, bits: int = 24) -> b
     for index in one.u3:
         plain += words(index, length)
     return bool(np.array_equal(centred(total, bits), plain))
+
+
+def one_silo(n: int, length: int) -> float:
+    """Return the CPU seconds of dealing shares and of masking with n - 1 peers' masks and one's own."""
+    cast = Cast.of(n, length, only=0)
+    message = cast.round().start()
+    vector, seeds = words(0, length), [os.urandom(32) for _ in range(n)]
+
+    def work() -> None:
+        cast.do("start", 0, message)
+        masks.add_masks(vector, seeds)
+        hashlib.sha256(vector).digest()
+
+    return cpu(work)
+
+
+def plot_growth(seconds: Mapping[int, float], length: int, path: Path) -> None:
+    """Draw one silo's CPU time over the number of silos, with the straight line through it, as an SVG."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure as Canvas
+
+    sizes, times = np.array(list(seconds)), 1000 * np.array(list(seconds.values()))
+    slope, start = np.polyfit(sizes, times, 1)
+    with mpl.rc_context({"svg.hashsalt": "secagg", "svg.fonttype": "none", "font.size": 9}):
+        canvas = Canvas(figsize=(5.4, 3.0), layout="constrained")
+        axes = canvas.add_subplot(xlabel="silos, n", ylabel="CPU time of one silo, ms")
+        axes.plot(sizes, start + slope * sizes, color="0.6", label=f"least squares: {slope:.2f} ms a silo")
+        axes.plot(sizes, times, "o", color="tab:blue", label="measured, median")
+        axes.set(title=f"Dealing shares and masking {length:,} coordinates", xlim=(0, None), ylim=(0, None))
+        axes.legend()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        canvas.savefig(path, format="svg", metadata={"Date": None})
 
 
 def flower_client(n: int, length: int) -> Callable[[], dict[str, float]]:

@@ -17,12 +17,15 @@ from quire.privacy.secagg.errors import (
     BadSignature,
     DuplicateKey,
     OwnKeyMissing,
+    PolicyViolation,
     Replay,
     SecAggError,
     UnknownIdentity,
 )
 from quire.privacy.secagg.messages import (
+    HASH,
     NO_PEER,
+    SESSION_ID,
     SIGNATURE,
     Advert,
     Adverts,
@@ -33,6 +36,7 @@ from quire.privacy.secagg.messages import (
     Ready,
     Refusal,
 )
+from quire.privacy.secagg.params import Thresholds
 from quire.privacy.secagg.policy import Policy
 from quire.privacy.secagg.state import ClientState, Counter, Stage
 
@@ -63,10 +67,11 @@ class Party:
         Its own roster index.
     identity : PrivateIdentity
     members : mapping of int to PublicIdentity
-        The roster: who may take part, by index.
+        Who may take part, by index: the members of the roster whose keys count now.
     roster : bytes
         The 32 bytes of the pinned roster's hash.
     policy : Policy
+        With the number of *all* members of that roster.
     random_bytes : callable
         Returns that many uniformly random bytes: ``os.urandom`` in a deployment.
     sealer : callable
@@ -82,6 +87,28 @@ class Party:
     random_bytes: Callable[[int], bytes] = field(repr=False)
     sealer: pairs.Sealer = field(default=pairs.seal, repr=False)
 
+    def __post_init__(self) -> None:
+        """Refuse a policy that counts fewer members than there are, as its thresholds would protect nobody."""
+        if len(self.members) > self.policy.members:
+            raise ValueError(f"The policy counts {self.policy.members} members of a roster of {len(self.members)}.")
+
+    def limits(self, state: ClientState, cohort: int) -> Thresholds:
+        """Return the thresholds that bind a session or cohort of so many members.
+
+        Every stage after the first asks for them, so that a session stops once the silo has another roster, or a
+        policy that the session's configuration is not within.
+
+        Raises
+        ------
+        UnknownIdentity
+            If the session is under another roster than the pinned one.
+        PolicyViolation, CohortTooSmall
+            See :meth:`quire.privacy.secagg.policy.Policy.thresholds`.
+        """
+        if state.at.roster != self.roster:
+            raise UnknownIdentity("The session is under another roster than the one that this silo has pinned.")
+        return self.policy.thresholds(state.settings, cohort)
+
     def sign(self, use: str, part: bytes) -> bytes:
         """Sign with the Ed25519 key, for a use of this protocol."""
         return self.identity.sign_ed25519(tag(use), part)
@@ -96,11 +123,13 @@ def open_session(party: Party, state: ClientState, message: bytes) -> Step:
 
     Raises
     ------
-    MalformedMessage, PolicyViolation
+    MalformedMessage
+    PolicyViolation
+        If the configuration is outside of the policy, or not the one that the run began with.
     UnknownIdentity
-        If the session is for another roster than the pinned one.
+        If the session is for another roster than the pinned one, or the run began under another one.
     Replay
-        If the session begins with a round that this silo has opened already.
+        If the session begins with a round that this silo has opened already, or what it remembers is of another run.
     """
     request = Open.decode(message)
     config = Config.decode(request.config)
@@ -108,13 +137,22 @@ def open_session(party: Party, state: ClientState, message: bytes) -> Step:
         raise UnknownIdentity("The session is for another roster than the one that this silo has pinned.")
     party.policy.check(config)
     before = state.at
-    opened = before.opened if before.run == config.run else 0
-    if config.first_round <= opened:
-        raise Replay(f"The session begins with round {config.first_round}, and round {opened} has been opened.")
+    if before.run not in (bytes(SESSION_ID), config.run):
+        # To forget the rounds of one run for those of another would open them again once the first comes back.
+        raise Replay("The session is of another run than those before it: a silo keeps a counter for each run.")
+    if before.roster not in (bytes(HASH), party.roster):
+        raise UnknownIdentity("The run began under another roster; with a new one it is a new run.")
+    terms = config_hash(replace(config, first_round=0).encode())
+    if before.terms not in (bytes(HASH), terms):
+        raise PolicyViolation("The run began with another configuration; with a new one it is a new run.")
+    if config.first_round <= before.opened:
+        raise Replay(f"The session begins with round {config.first_round}, and round {before.opened} has been opened.")
     seed = party.random_bytes(pairs.KEY_SEED)
     advert = Advert(party.index, request.sid, party.roster, config_hash(request.config), pairs.public_key(seed), b"")
     signed = replace(advert, signature=party.identity.sign(tag("advert"), advert.signed_part()))
-    counter = Counter(request.sid, before.serial + 1, 0, Stage.ADVERTISED, config.run, opened)
+    counter = Counter(
+        request.sid, before.serial + 1, 0, Stage.ADVERTISED, config.run, before.opened, party.roster, terms
+    )
     return Step(signed.encode(), ClientState(counter.encode(), request.config, key_seed=seed))
 
 
@@ -124,7 +162,7 @@ def agree(party: Party, state: ClientState, message: bytes) -> Step:
     Raises
     ------
     StageOrder, Replay, MalformedMessage, DuplicateIdentity
-    OwnKeyMissing, UnknownIdentity, BadSignature, DuplicateKey, CohortTooSmall
+    OwnKeyMissing, UnknownIdentity, BadSignature, DuplicateKey, PolicyViolation, CohortTooSmall
         Whatever is wrong with the adverts, before anything is sealed.
     """
     counter = state.expect(Stage.ADVERTISED)
@@ -135,7 +173,6 @@ def agree(party: Party, state: ClientState, message: bytes) -> Step:
     own = request.adverts.get(party.index)
     if own is None or own[0] != pairs.public_key(state.key_seed):
         raise OwnKeyMissing("The adverts do not have this silo's own key.", party.index)
-    party.policy.thresholds(state.settings, len(request.adverts))
     owners: dict[bytes, int] = {}
     for index, (key, signature) in request.adverts.items():
         if index not in party.members:
@@ -144,6 +181,7 @@ def agree(party: Party, state: ClientState, message: bytes) -> Step:
             raise DuplicateKey(f"Members {owners[key]} and {index} advertise one key.", index)
         owners[key] = index
         check_advert(party.members[index], Advert(index, counter.sid, party.roster, config, key, signature))
+    party.limits(state, len(request.adverts))
     session = session_hash(counter.sid, party.roster, config, {i: key for i, (key, _) in request.adverts.items()})
     halves, ciphertexts = {}, {}
     for index, (key, _) in request.adverts.items():
@@ -177,9 +215,11 @@ def ready(party: Party, state: ClientState, message: bytes) -> Step:
     ------
     StageOrder, Replay, MalformedMessage, DuplicateIdentity
     UnknownIdentity
-        If there is a ciphertext of someone who did not advertise.
+        If there is a ciphertext of someone who did not advertise, or the silo has another roster by now.
     PairKeyFailure
         Naming the member whose half does not open.
+    PolicyViolation
+        If the configuration is no longer within the policy. This, and the roster, are looked at in every stage.
     CohortTooSmall
         If too few members are left.
     """
@@ -190,7 +230,7 @@ def ready(party: Party, state: ClientState, message: bytes) -> Step:
     stranger = next((index for index in request.ciphertexts if index not in state.halves), None)
     if stranger is not None:
         raise UnknownIdentity(f"Member {stranger} did not advertise a key in this session.", stranger)
-    party.policy.thresholds(state.settings, len(request.ciphertexts) + 1)
+    party.limits(state, len(request.ciphertexts) + 1)
     sealed = {index: ciphertext for index, (ciphertext,) in request.ciphertexts.items()}
     received = pairs.unseal(sealed, state.key_seed, state.session, party.index)
     keys = {

@@ -74,13 +74,13 @@ def start(party: Party, state: ClientState, message: bytes, model: bytes, log_ro
 
     Raises
     ------
-    MalformedMessage, SessionExpired, BadCohort, CohortTooSmall
+    MalformedMessage, SessionExpired, BadCohort, CohortTooSmall, PolicyViolation
     StageOrder
         If the session is not ready.
     Replay
         If it is of another session, or this round or attempt is over.
     UnknownIdentity
-        If the cohort has a member that this silo shares no key with.
+        If the cohort has a member that this silo shares no key with, or whose signature does not count any more.
     """
     counter = state.at
     if counter.stage < Stage.READY:
@@ -92,7 +92,7 @@ def start(party: Party, state: ClientState, message: bytes, model: bytes, log_ro
     if here <= counter.position or request.round <= counter.opened:
         raise Replay(f"Attempt {request.attempt} of round {request.round} is over.")
     _check_cohort(party, state, request.cohort)
-    limits = party.policy.thresholds(state.settings, len(request.cohort))
+    limits = party.limits(state, len(request.cohort))
 
     steps = here - state.moved
     keys = {index: pairs.ratchet(key, steps) for index, (key,) in state.keys.items()}
@@ -140,13 +140,15 @@ def start(party: Party, state: ClientState, message: bytes, model: bytes, log_ro
 def _check_cohort(party: Party, state: ClientState, cohort: tuple[int, ...]) -> None:
     if party.index not in cohort:
         raise BadCohort("The cohort does not have the silo that it was sent to.", party.index)
-    stranger = next((index for index in cohort if index not in state.members), None)
-    if stranger is not None:
-        raise UnknownIdentity(f"The session has no member {stranger}.", stranger)
+    for index in cohort:
+        if index not in state.members:
+            raise UnknownIdentity(f"The session has no member {index}.", index)
+        if index not in party.members:
+            raise UnknownIdentity(f"The signature of member {index} does not count any more.", index)
 
 
 def _limits(party: Party, state: ClientState) -> Thresholds:
-    return party.policy.thresholds(state.settings, len(state.cohort))
+    return party.limits(state, len(state.cohort))
 
 
 def mask(party: Party, state: ClientState, message: bytes, vector: Callable[[], masks.Words]) -> Step:
@@ -164,7 +166,7 @@ def mask(party: Party, state: ClientState, message: bytes, vector: Callable[[], 
 
     Raises
     ------
-    MalformedMessage, StageOrder, Replay, BadCohort
+    MalformedMessage, StageOrder, Replay, BadCohort, PolicyViolation
     TooFewClients
         If U2 is too small for a sum that may ever be opened.
     BadShareCiphertext, MalformedShare
@@ -220,7 +222,7 @@ def confirm(party: Party, state: ClientState, message: bytes) -> Step:
 
     Raises
     ------
-    MalformedMessage, StageOrder, Replay
+    MalformedMessage, StageOrder, Replay, PolicyViolation
     BadU3
         If the survivors are not distinct members of U2.
     NotInU3
@@ -248,9 +250,11 @@ def unmask(party: Party, state: ClientState, message: bytes) -> Step:
 
     Raises
     ------
-    MalformedMessage, StageOrder, Replay
+    MalformedMessage, StageOrder, Replay, PolicyViolation
     BadSurvivorSignature
         Naming the first member whose signature is not one over this attempt's U2 and U3.
+    UnknownIdentity
+        Naming a member whose signature does not count any more.
     NoQuorum
         If fewer than the threshold signed.
     """
@@ -271,6 +275,8 @@ def check_confirmations(party: Party, state: ClientState, confirmations: Mapping
     for index, (signature,) in confirmations.items():
         if index not in state.u3:
             raise BadSurvivorSignature(f"Member {index} is not among the survivors.", index)
+        if index not in party.members:
+            raise UnknownIdentity(f"The signature of member {index} does not count any more.", index)
         try:
             verify_ed25519(party.members[index], tag("survivors"), parts, signature)
         except BadIdentitySignature:

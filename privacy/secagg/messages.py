@@ -41,6 +41,8 @@ class Config(Message):
         How many rounds its keys serve.
     attempts : int
         How many attempts a round may have.
+    members : int
+        How many members the roster lists, n: what the thresholds of every session and cohort are counted from.
     colluders : int
         Roster members that may work with the server, c.
     min_survivors : int
@@ -57,6 +59,7 @@ class Config(Message):
     first_round: int
     rounds: int
     attempts: int
+    members: int
     colluders: int
     min_survivors: int
     bits: int
@@ -68,6 +71,7 @@ class Config(Message):
         "first_round": Number(4),
         "rounds": Number(2),
         "attempts": Number(1),
+        "members": Number(2),
         "colluders": Number(2),
         "min_survivors": Number(2),
         "bits": Number(1),

@@ -9,33 +9,39 @@ from quire.privacy.secagg.messages import Config
 from quire.privacy.secagg.params import BITS, MAX_LENGTH, Thresholds, thresholds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """A silo's limits. A server may ask for something stricter, never for something weaker.
 
+    What protects the silo has no default: whoever builds a policy has to say it.
+
     Attributes
     ----------
+    members : int
+        How many members the pinned roster lists, whether their keys count at the moment or not: a number that no
+        server has a say in, and the same for every silo with that roster. The thresholds are counted from it.
     min_cohort : int
         The smallest cohort to take part in.
     colluders : int
         The number of members that the silo wants to be protected against, beside the server.
+    application : bytes
+        What the configuration has to say for the layers above, byte by byte, computed by the silo from the settings
+        that it accepted.
     min_survivors : int
-        The fewest survivors whose sum may be opened.
+        The fewest survivors whose sum may be opened, beyond what the protocol itself asks for.
     max_rounds : int
         The most rounds of one session, after which its keys are made anew.
     max_attempts : int
         The most attempts of one round.
-    application : bytes or None
-        What the configuration has to say for the layers above, byte by byte, computed by the silo from the settings
-        that it accepted; None leaves it unchecked.
     """
 
-    min_cohort: int = 2
-    colluders: int = 0
+    members: int
+    min_cohort: int
+    colluders: int
+    application: bytes
     min_survivors: int = 0
     max_rounds: int = 50
     max_attempts: int = 8
-    application: bytes | None = None
 
     def check(self, config: Config) -> None:
         """Accept a session's configuration.
@@ -46,7 +52,9 @@ class Policy:
             Naming the first item that is outside of the limits.
         """
         wrong = None
-        if config.colluders < self.colluders:
+        if config.members != self.members:
+            wrong = f"thresholds for a roster of {config.members} members, where the pinned one has {self.members}"
+        elif config.colluders < self.colluders:
             wrong = f"protection against {config.colluders} colluders, less than {self.colluders}"
         elif config.bits not in BITS:
             wrong = f"{config.bits} bits a coordinate"
@@ -56,19 +64,34 @@ class Policy:
             wrong = f"keys that serve {config.rounds} rounds"
         elif not 1 <= config.attempts <= self.max_attempts:
             wrong = f"{config.attempts} attempts of a round"
-        elif self.application is not None and config.application != self.application:
+        elif config.application != self.application:
             wrong = "another encoding or privacy than the silo accepted"
         if wrong:
             raise PolicyViolation(f"The server asks for {wrong}; the silo's policy does not allow it.")
 
     def thresholds(self, config: Config, cohort: int) -> Thresholds:
-        """Return the thresholds of a cohort, the stricter of the configuration's and the policy's.
+        """Return the thresholds that bind a session or cohort, the stricter of configuration's and policy's.
+
+        Every stage after the first asks for them, so that a session stops once its configuration is no longer within
+        the policy, as after the operator has changed it.
+
+        Parameters
+        ----------
+        config : Config
+            Of the session.
+        cohort : int
+            How many members the session or cohort has.
 
         Raises
         ------
+        PolicyViolation
+            If the configuration is outside of the limits.
         CohortTooSmall
             If the cohort is smaller than the policy allows, or cannot keep the thresholds.
         """
+        self.check(config)
         if cohort < self.min_cohort:
             raise CohortTooSmall(f"A cohort of {cohort} is smaller than the policy's {self.min_cohort}.")
-        return thresholds(cohort, config.colluders, max(config.min_survivors, self.min_survivors))
+        limits = thresholds(self.members, config.colluders, max(config.min_survivors, self.min_survivors))
+        limits.admit(cohort)
+        return limits

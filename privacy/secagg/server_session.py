@@ -219,13 +219,15 @@ class ServerSession:
         return members
 
     def limits(self, cohort: int) -> Thresholds:
-        """Return the thresholds of a cohort of this session.
+        """Return the thresholds, which are those of the roster, if so many members can keep them.
 
         Raises
         ------
         CohortTooSmall
         """
-        return thresholds(cohort, self.config.colluders, self.config.min_survivors)
+        limits = thresholds(self.config.members, self.config.colluders, self.config.min_survivors)
+        limits.admit(cohort)
+        return limits
 
     def encode(self) -> bytes:
         """Return what is needed to go on with the session after a restart of the server."""

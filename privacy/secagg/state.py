@@ -45,10 +45,17 @@ class Counter(Message):
     stage : int
         A :class:`Stage`.
     run : bytes
-        The run whose rounds ``opened`` counts.
+        The run that this counter is of, once a session was opened: it enters no session of another one. A silo keeps
+        a counter for each run. A server that gives one run two names gets two runs, and it is for the ledger to say
+        whether there may be two.
     opened : int
-        The last round of that run for which this silo gave away shares; 0 if none. Only the last run is remembered: a
-        server that gives one run two names gets two runs, and it is for the ledger to say whether there may be two.
+        The last round of the run for which this silo gave away shares; 0 if none. It outlives every session of the
+        run, and never goes back.
+    roster : bytes
+        Hash of the roster that the run's sessions are under; zeros while it is not known.
+    terms : bytes
+        Hash of the configuration that the run's sessions have, apart from their first round; zeros while it is not
+        known. A run keeps both: that no vector gets into two opened sums is a count with one n and one c.
     """
 
     sid: bytes = bytes(SESSION_ID)
@@ -57,6 +64,8 @@ class Counter(Message):
     stage: int = Stage.IDLE
     run: bytes = bytes(SESSION_ID)
     opened: int = 0
+    roster: bytes = bytes(HASH)
+    terms: bytes = bytes(HASH)
     KIND = 32
     FORM = {  # noqa: RUF012
         "sid": Fixed(SESSION_ID),
@@ -65,6 +74,8 @@ class Counter(Message):
         "stage": Number(1),
         "run": Fixed(SESSION_ID),
         "opened": Number(4),
+        "roster": Fixed(HASH),
+        "terms": Fixed(HASH),
     }
 
 
@@ -111,7 +122,7 @@ class ClientState(Message):
     shares: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
     KIND = 33
     FORM = {  # noqa: RUF012
-        "counter": Variable(64),
+        "counter": Variable(128),
         "config": Variable(70000),
         "session": Variable(HASH),
         "members": Indices(),

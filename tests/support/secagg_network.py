@@ -96,9 +96,7 @@ class Network:
     ``meddle(stage, direction, index, data)`` returns what arrives: other bytes, or None for nothing.
     """
 
-    def __init__(
-        self, n: int, settings: Config | None = None, seed: int = 0, bits: int = 32, **policy: object
-    ) -> None:
+    def __init__(self, n: int, settings: Config | None = None, seed: int = 0, bits: int = 32, **policy: object) -> None:
         settings = settings or config(colluders=default_colluders(n), bits=bits)
         self.config = replace(settings, members=settings.members or n)
         identities = {i: PrivateIdentity.from_seed(source(seed, "identity", i).bytes(32)) for i in range(n)}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from secagg_network import MODEL, ROSTER, Network, at, config, made, refuses, source
+from secagg_network import MODEL, ROSTER, Network, at, config, lenient, made, refuses, source
 
 from quire.privacy.secagg import errors as e
 from quire.privacy.secagg.client import Party
@@ -21,8 +21,8 @@ from quire.privacy.secagg.messages import (
     Survivors,
     UnmaskRequest,
 )
-from quire.privacy.secagg.policy import Policy
 from quire.privacy.secagg.server_round import ServerRound
+from quire.privacy.secagg.server_session import ServerSession
 from quire.privacy.secagg.state import load
 
 
@@ -286,7 +286,8 @@ def test_rounds_of_two_sessions_do_not_mix():
     network = made()
     stale = network.round()
     network.until("mask", stale)
-    again = Network(5, replace(network.config, run=bytes(16)))
+    again = Network(5, network.config)
+    again.session = ServerSession(bytes(16), again.config, again.members, ROSTER)
     for i, node in again.nodes.items():
         node.state, node.counter = network.nodes[i].state, network.nodes[i].counter
     again.agree()
@@ -325,7 +326,7 @@ def test_the_context_depends_on_everything():
 def test_a_silo_that_is_not_in_its_own_roster_takes_no_part():
     network = Network(3)
     node = network.nodes[0]
-    node.party = Party(9, node.party.identity, network.members, ROSTER, Policy(), source(1).bytes)
+    node.party = Party(9, node.party.identity, network.members, ROSTER, lenient(network.config), source(1).bytes)
     refuses(node, "open", network.session.open(), e.UnknownIdentity)
 
 

@@ -14,7 +14,6 @@ from quire.privacy.secagg.messages import (
     PairKeys,
     Start,
 )
-from quire.privacy.secagg.policy import Policy
 from quire.privacy.secagg.state import ClientState, Counter, load
 
 
@@ -77,18 +76,18 @@ def test_the_own_key_missing_or_exchanged():
 
 
 def test_a_cohort_too_small_for_the_policy():
-    network = Network(4, policy=Policy(min_cohort=4))
+    network = Network(4, min_cohort=4)
     network.exchange(network.session, "open", dict.fromkeys(network.nodes, network.session.open()))
     adverts = Adverts.decode(network.session.adverts())
     three = {i: row for i, row in adverts.adverts.items() if i != 3}
     refuses(network.nodes[0], "agree", replace(adverts, adverts=three).encode(), e.CohortTooSmall)
 
 
-@pytest.mark.parametrize("cohort", [(0,), (0, 1), (0, 1, 2)])
-def test_a_cohort_that_leaves_too_few_honest_terms(cohort):
-    network = made(6)  # c = 1
+@pytest.mark.parametrize("cohort", [(0,), (0, 1), (0, 1, 2), (0, 1, 2, 3)])
+def test_a_cohort_below_the_threshold_of_the_roster(cohort):
+    network = made(6)  # c = 1, t = 4
     message = Start(network.session.session, 1, 1, cohort).encode()
-    if len(cohort) < 3:
+    if len(cohort) < 4:
         refuses(network.nodes[0], "start", message, e.CohortTooSmall)
     else:
         network.nodes[0].do("start", message)
@@ -121,7 +120,7 @@ def test_tampered_and_swapped_halves():
 
 def test_a_half_that_the_server_made_itself_gives_it_no_key():
     """HPKE does not say who sealed: the pair's ends then differ, and neither key is known to the server."""
-    network, adverts = opened(5)
+    network, adverts = opened(7)
     network.exchange(network.session, "agree", dict.fromkeys(network.nodes, adverts.encode()))
     session = network.session.session
     network.session.close_pairs()
@@ -130,11 +129,11 @@ def test_a_half_that_the_server_made_itself_gives_it_no_key():
     keys = PairKeys.decode(network.session.pair_keys(0))
     keys = replace(keys, ciphertexts={**keys.ciphertexts, 2: (forged,)})
     replies = {0: network.nodes[0].do("ready", keys.encode())}
-    replies |= {i: network.nodes[i].do("ready", network.session.pair_keys(i)) for i in (1, 2, 3, 4)}
+    replies |= {i: network.nodes[i].do("ready", network.session.pair_keys(i)) for i in range(1, 7)}
     for index, reply in replies.items():
         network.session.receive(index, reply)
     # An honest server sees it ...
-    assert network.session.close() == (1, 3, 4)
+    assert network.session.close() == (1, 3, 4, 5, 6)
     notes = {(note.member, note.peer, note.code) for note in network.session.blame}
     assert notes == {(0, 2, "PairKeyFailure"), (2, 0, "PairKeyFailure")}
     # ... and a lying one that goes on cannot make the two believe each other's shares.
@@ -142,10 +141,10 @@ def test_a_half_that_the_server_made_itself_gives_it_no_key():
         load(network.nodes[0].state, network.nodes[0].counter).keys[2]
         != ClientState.decode(network.nodes[2].state).keys[0]
     )
-    network.session.members = (0, 1, 2, 3, 4)
+    network.session.members = tuple(range(7))
     one = network.round()
-    network.exchange(one, "start", dict.fromkeys(range(5), one.start()))
-    one.u2 = (0, 1, 2, 3, 4)
+    network.exchange(one, "start", dict.fromkeys(range(7), one.start()))
+    one.u2 = tuple(range(7))
     refuses(network.nodes[0], "mask", one.mask_request(0), e.BadShareCiphertext, 2)
     refuses(network.nodes[2], "mask", one.mask_request(2), e.BadShareCiphertext, 0)
 
@@ -166,7 +165,7 @@ def test_a_half_that_the_server_made_itself_gives_it_no_key():
     ],
 )
 def test_a_configuration_outside_of_the_policy(change):
-    network = Network(4, policy=Policy(colluders=1, application=b""))
+    network = Network(4, colluders=1)
     message = Open(bytes(16), ROSTER, replace(network.config, **change).encode()).encode()
     refuses(network.nodes[0], "open", message, e.PolicyViolation)
     assert network.nodes[0].sent == []

@@ -89,7 +89,7 @@ def test_numbers_that_do_not_fit_are_not_written():
     with pytest.raises(MalformedMessage):
         Start(bytes(31), 1, 1, ()).encode()
     with pytest.raises(MalformedMessage):
-        Config(bytes(16), 1, 1, 1, 1, 1, 32, 1, bytes(70_000)).encode()
+        Config(bytes(16), 1, 1, 1, 3, 1, 1, 32, 1, bytes(70_000)).encode()
 
 
 def test_a_message_shows_no_content():
