@@ -7,9 +7,11 @@ in it, it refuses. A simulated one may do without.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quire.clients import contract
 from quire.clients.answering import Refusal
@@ -23,6 +25,9 @@ from quire.clients.policy.model import Operator, Policy
 from quire.clients.receipts import Stand
 from quire.conf.schema import FilesData, Settings
 from quire.errors import DataError
+
+if TYPE_CHECKING:
+    from quire.clients.policy.books import Books
 
 #: Key of a node's config that names the silo's own file.
 SILO_KEY = "silo"
@@ -60,7 +65,9 @@ class Member:
             return Seeded(settings.seed)
         return Fresh()
 
-    def admit(self, settings: Settings, stage: str, code: str, run: int, round_number: int = 0) -> Stand | None:
+    def admit(
+        self, settings: Settings, stage: str, code: str, run: int, round_number: int = 0, clip: float | None = None
+    ) -> Stand | None:
         """Hold a run against the policy and the silo's own books; on the way in, count the round and charge for it.
 
         Parameters
@@ -74,6 +81,8 @@ class Member:
             Flower's number of the run.
         round_number : int
             What the server calls the round.
+        clip : float, optional
+            What it tells the silo to clip to.
 
         Returns
         -------
@@ -85,19 +94,35 @@ class Member:
         Refusal
             If the silo does not answer; the words are for its own log.
         """
+        with self.books(settings, stage, code, run, clip) as books:
+            return books.enter(stage, settings, code, round_number) if books and stage != contract.QUERY else None
+
+    @contextmanager
+    def books(
+        self, settings: Settings, stage: str, code: str, run: int, clip: float | None = None
+    ) -> Iterator[Books | None]:
+        """Hold a run against the policy and open the silo's own books, if it is a real one; see :meth:`admit`."""
         if self.operator is None or self.policy is None:  # only in a simulation, see `member_of`
-            return None
-        if self.simulated:  # nothing leaves this machine, so there are no books to keep
-            _hold(self.policy, settings, State(stage, code, simulated=True))
-            return None
-        from quire.clients.policy.books import opened
+            yield None
+        elif self.simulated:  # nothing leaves this machine, so there are no books to keep
+            hold(self.policy, settings, State(stage, code, simulated=True, clip=clip))
+            yield None
+        else:
+            from quire.clients.policy.books import opened
 
-        with opened(self.operator, self.policy, run, self.name) as books:
-            _hold(self.policy, settings, books.state(stage, code))
-            return books.enter(stage, settings, code, round_number) if stage != contract.QUERY else None
+            with opened(self.operator, self.policy, run, self.name) as books:
+                hold(self.policy, settings, replace(books.state(stage, code), clip=clip))
+                yield books
 
 
-def _hold(policy: Policy, settings: Settings, state: State) -> None:
+def hold(policy: Policy, settings: Settings, state: State) -> None:
+    """Decide on a run.
+
+    Raises
+    ------
+    Refusal
+        If the silo does not take part.
+    """
     decision = decide(policy, settings, state)
     if isinstance(decision, Refuse):
         raise Refusal(decision.code, decision.words)

@@ -15,7 +15,7 @@ from quire.conf.schema import NoPrivacy, Settings, SiloPrivacy
 from quire.privacy.dp.contract import RELATIONS, Weights
 from quire.privacy.dp.events import NonPrivate, to_json
 from quire.privacy.identity.keys import PrivateIdentity
-from quire.privacy.receipts import FORMAT, NOMINAL_DELTA, Receipt, settings_hash, simulated_identity
+from quire.privacy.receipts import FORMAT, NOMINAL_DELTA, Receipt, ReceiptError, settings_hash, simulated_identity
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ class Stand:
     head : str
         Hash of its last line.
     epsilon : float
-        What one record of the population has spent over all runs, at ``delta``.
+        What one record of the population has spent in this run, at ``delta``: not what the ledger holds of others.
     delta : float
+        The run's.
     """
 
     signer: PrivateIdentity
@@ -61,6 +62,8 @@ class Round:
         Fingerprint of the global model that was received.
     code : str
         Hash of the code that runs here.
+    simulated : bool
+        Whether nothing left the machine on which the silo is.
     test_seed : bool
         Whether the operator lets a seed decide the silo's randomness.
     broken_gradients : int or None
@@ -73,6 +76,7 @@ class Round:
     number: int
     model: str
     code: str
+    simulated: bool
     test_seed: bool
     broken_gradients: int | None
 
@@ -98,8 +102,10 @@ def receipt_of(settings: Settings, plan: Plan, about: Round, stand: Stand | None
     Raises
     ------
     ReceiptError
-        If the settings have no privacy, so that there is nothing to state.
+        If a silo that is no simulated one was not charged, or the other way round.
     """
+    if about.simulated != (stand is None):
+        raise ReceiptError("A simulated silo has no ledger, and every other one states where its ledger stands.")
     privacy, event = settings.privacy, plan.released(1)
     target = math.inf if isinstance(privacy, NoPrivacy) else privacy.epsilon
     body = {
@@ -123,7 +129,7 @@ def receipt_of(settings: Settings, plan: Plan, about: Round, stand: Stand | None
         "delta": plan.delta or NOMINAL_DELTA,
         "epsilon": _shown(target),
         "guarded": guarded(),
-        "simulated": stand is None,
+        "simulated": about.simulated,
         "test_seed": about.test_seed,
         "broken_gradients": about.broken_gradients if stand is None else None,
         "ledger": None

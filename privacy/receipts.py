@@ -66,7 +66,7 @@ BODY = (
     "ledger",  # null in a simulation
 )
 LEDGER = ("entries", "head", "epsilon", "delta")
-"""After the charge: its entries and head, and what the population's records have spent over all runs."""
+"""After the charge: its entries and head, and what the population's records have spent in this run."""
 
 
 class ReceiptError(PrivacyError):

@@ -23,11 +23,19 @@ def show_hash(
         Path, typer.Argument(help="An app's folder (as `flwr run` would pack it), or a .fab file.")
     ] = Path("."),
 ) -> None:
-    """Show both hashes of a bundle: of its content, however it is packed, and of the packed file."""
+    """Show every hash of a bundle, and of the sources in it that take part in a round.
+
+    \b
+    content   of all its files, however they are packed: approve this one
+    fab       of the packed file, as Flower shows it
+    code      of the sources that run in a round: what `policy: code:` in silo.yaml lists and run.json records
+    """
+    from quire.clients.code import hash_of_sources
     from quire.clients.gate.bundle import read_bundle
 
     bundle = read_bundle(target)
-    typer.echo(f"content {bundle.content}\nfab     {bundle.fab}")
+    code = hash_of_sources(bundle.files)
+    typer.echo(f"content {bundle.content}\nfab     {bundle.fab}\ncode    {code or 'none: it is no bundle of Quire'}")
 
 
 @app.command()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
     from rich.table import Table
 
     from quire.clients.policy.model import Operator, Policy
     from quire.clients.policy.words import Line
+    from quire.clients.store import Spending
     from quire.conf.schema import Settings
 
 app = typer.Typer(
@@ -38,7 +42,8 @@ def check(
 ) -> None:
     """Explain what this silo accepts; with settings, whether it would take part in that run, and why.
 
-    Reads the silo's own file and its books, no data. Ends with 0 if the run is accepted, with 1 if it is refused.
+    Reads the silo's own file, key, roster and books; no data, and it changes nothing. Ends with 0 if the run is
+    accepted, with 1 if it is refused, or if the silo would refuse any run.
 
     \b
     quire silo check silo.yaml
@@ -56,11 +61,17 @@ def check(
     if operator.policy is None:
         console.print("It has no policy: it serves the simulator, and a real silo refuses every run.", markup=False)
         raise typer.Exit(1 if settings is not None else 0)
+    spent, broken = _standing(file, operator, operator.policy)
     if settings is None:
         _explain(console, operator.policy)
-        _spent(console, operator, operator.policy)
-        return
-    raise typer.Exit(0 if _judge(console, operator, operator.policy, settings) else 1)
+        _budget(console, operator.policy, spent)
+        _warn(console, operator.policy, broken)
+        if broken:
+            console.print("Until that is mended it refuses every run.", style="bold red")
+        raise typer.Exit(1 if broken else 0)
+    if operator.roster is None and settings.aggregation.name == "secure":
+        broken.append("Roster: none is pinned, and secure aggregation is with members that the silo knows.")
+    raise typer.Exit(0 if _judge(console, operator.policy, settings, spent, broken) else 1)
 
 
 def _head(console: Console, file: Path, operator: Operator) -> None:
@@ -69,7 +80,48 @@ def _head(console: Console, file: Path, operator: Operator) -> None:
         name, records = operator.population.name, operator.population.records
         console.print(f"Population: {name}, {records} records declared", markup=False)
     if operator.roster is not None:
-        console.print(f"Roster: {operator.roster.sha256[:12]}... in {operator.roster.file.name}", markup=False)
+        said = f"Roster: {operator.roster.sha256[:12]}... in {operator.roster.file.name}"
+        console.print(said, markup=False, soft_wrap=True)
+    if operator.witness is not None:
+        console.print(f"Witness: {operator.witness}", markup=False, soft_wrap=True)
+
+
+def _standing(file: Path, operator: Operator, policy: Policy) -> tuple[Spending | None, list[str]]:
+    """Return what is spent, None if that is not known, and what keeps the silo out of any run: key, roster, books."""
+    from quire.clients.policy.books import look
+    from quire.errors import QuireError
+
+    if not operator.identity.exists():
+        return None, [f"Key: {operator.identity} is not there; make one with `quire identity new {operator.identity}`."]
+    found = []
+    try:
+        outside = _roster_objection(file, operator)
+        if outside is not None:
+            found.append(f"Roster: {outside}.")
+    except QuireError as error:
+        found.append(f"Key: {error}")
+    try:
+        return look(operator, policy), found
+    except QuireError as error:
+        return None, [*found, f"Books: {error}"]
+
+
+def _roster_objection(file: Path, operator: Operator) -> str | None:
+    """Say what there is against the pinned roster, or this silo's place in it; None if nothing, or none is pinned."""
+    from quire.clients.answering import Refusal
+    from quire.clients.data.silo_file import name_in
+    from quire.clients.identity import read_key_file
+    from quire.clients.policy.books import now
+    from quire.clients.policy.membership import not_a_member, roster_of
+
+    try:
+        roster = roster_of(operator)
+    except Refusal as refusal:
+        return refusal.words
+    name = name_in(file)
+    if roster is None or name is None:  # without a name of its own it takes one from the settings of each run
+        return None
+    return not_a_member(roster, name, read_key_file(operator.identity).fingerprint, now())
 
 
 def _explain(console: Console, policy: Policy) -> None:
@@ -79,47 +131,47 @@ def _explain(console: Console, policy: Policy) -> None:
     for line in lines(policy):
         table.add_row(line.title, line.allows, _place(policy, line.name))
     console.print(table)
-    _warn(console, policy)
 
 
-def _judge(console: Console, operator: Operator, policy: Policy, settings: Settings) -> bool:
+def _judge(console: Console, policy: Policy, settings: Settings, spent: Spending | None, broken: Sequence[str]) -> bool:
     """Print every check of a run, and return whether the silo would take part."""
     from quire.clients.code import code_hash
     from quire.clients.contract import EVALUATE
-    from quire.clients.policy.books import look
     from quire.clients.policy.case import Case, State
     from quire.clients.policy.words import lines_of_run
 
-    state = State(stage=EVALUATE, code=code_hash(), spent=look(operator, policy))
+    state = State(stage=EVALUATE, code=code_hash(), spent=spent)
     found = lines_of_run(Case(policy, settings, state))
     table = _table("", "what", "this silo accepts", "this run asks for")
     for line in found:
         sign, style = _sign(line)
         table.add_row(sign, line.title, line.allows, line.asks, style=style)
     console.print(table)
-    against = [line for line in found if line.objection and line.name not in _ASIDE]
+    against = [line.objection for line in found if line.objection and line.name not in _ASIDE]
     for line in found:
         if line.objection:
             console.print(f"{line.title}: {line.objection}.", markup=False, soft_wrap=True)
-    _spent(console, operator, policy)
-    _warn(console, policy)
-    verdict = "Refused: this silo would not take part." if against else "Accepted: this silo would take part."
-    console.print(verdict, style="bold red" if against else "bold green")
-    return not against
+    _budget(console, policy, spent)
+    _warn(console, policy, broken)
+    refused = bool(against or broken)
+    verdict = "Refused: this silo would not take part." if refused else "Accepted: this silo would take part."
+    console.print(verdict, style="bold red" if refused else "bold green")
+    return not refused
 
 
-def _spent(console: Console, operator: Operator, policy: Policy) -> None:
-    from quire.clients.policy.books import look
-
-    if not policy.capped:
+def _budget(console: Console, policy: Policy, found: Spending | None) -> None:
+    if not policy.capped or found is None:
         return
-    spent = look(operator, policy).epsilon(policy.delta)
-    left = "nothing is left" if spent >= policy.epsilon else f"the cap is {policy.epsilon:g}"
-    console.print(
-        f"Spent by '{policy.population.name}' so far: epsilon {spent:.3g} at delta {policy.delta:g}; {left}.",
-        markup=False,
-        soft_wrap=True,
-    )
+    spent = found.epsilon(policy.delta)
+    when = f" in the last {policy.period_days} days" if policy.period_days else ""
+    said = f"Budget of '{policy.population.name}' at delta {policy.delta:g}: epsilon {policy.epsilon:g}"
+    if math.isinf(spent):
+        said += f", and all of it is spent{when}: records were in a run without privacy"
+    elif spent >= policy.epsilon:
+        said += f", and {spent:.3g} is spent{when}: nothing is left"
+    else:
+        said += f", of which {spent:.3g} is spent{when} and {policy.epsilon - spent:.3g} is left"
+    console.print(f"{said}.", markup=False, soft_wrap=True)
 
 
 def _sign(line: Line) -> tuple[str, str | None]:
@@ -135,18 +187,14 @@ def _place(policy: Policy, name: str) -> str:
     return "default" if hasattr(policy, name) else "always"
 
 
-def _warn(console: Console, policy: Policy) -> None:
-    if policy.test_seed:
-        console.print(
-            "Warning: test_seed is true. Whoever knows the seed can undo the noise: never over real records.",
-            style="yellow",
-        )
-    if not policy.code:
-        console.print(
-            "Note: no code is pinned, so what the policy holds back it holds back from an honest-but-curious server.",
-            markup=False,
-            soft_wrap=True,
-        )
+def _warn(console: Console, policy: Policy, broken: Sequence[str]) -> None:
+    """Say what keeps the silo out of any run, and what its policy leaves to others."""
+    from quire.clients.policy.words import cautions
+
+    for words in broken:
+        console.print(words, markup=False, soft_wrap=True, style="bold red")
+    for words in cautions(policy):
+        console.print(words, markup=False, soft_wrap=True, style="yellow")
 
 
 def _table(*titles: str) -> Table:

@@ -81,8 +81,8 @@ def local_silos(settings: Settings, folder: Path | None = None) -> LocalSilos:
     Raises
     ------
     DataError
-        If the folder is not there, holds another number of silos than the settings, two of the same name, or one
-        with another schema.
+        If the folder is not there, holds another number of silos than the settings, two of the same name, one with
+        another schema, or one whose policy lets no simulation read its rows.
     """
     if not isinstance(settings.data, FilesData):
         count = settings.partition.silos
@@ -107,6 +107,12 @@ def local_silos(settings: Settings, folder: Path | None = None) -> LocalSilos:
             raise DataError(f"{silo.path} has the name '{name}' of another silo: give each its own.")
         if silo.schema.sha256 != silos[0].schema.sha256:
             raise DataError(f"{silo.path} has another schema than {silos[0].path}: all parties need the same.")
+        policy = silo.operator.policy
+        if policy is not None and not policy.rehearsal:
+            raise DataError(
+                f"{silo.path} has a policy, and a simulation would read its rows without charging their ledger: add "
+                "'rehearsal: true' to the policy if these rows may be read so, or run it as a deployment."
+            )
     return LocalSilos(names, tuple(silos), root / SCHEMA_FILE)
 
 

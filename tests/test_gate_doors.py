@@ -66,6 +66,10 @@ def homes(silos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         files.append(home / "silo.yaml")
         files[-1].write_text((silos / f"clinic-{number}.yaml").read_text() + POLICY)
         command = [sys.executable, "-m", "quire", "identity", "new", "silo.key", "--name", f"clinic-{number}"]
+        if number == 2:  # one of them has a key that only approved code can open
+            (home / "passphrase").write_text("correct horse battery staple")
+            (home / "passphrase").chmod(0o600)
+            command += ["--passphrase-file", "passphrase"]
         subprocess.run(command, cwd=home, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     return files
 
@@ -124,9 +128,9 @@ def test_the_hostile_code_would_have_run(federation: Federation, homes: list[Pat
     found = federation.run(tmp_path / "hostile", OVERRIDES)
     assert found["status"] == "failed"
     environment = ast.literal_eval(canary.read_text())
-    assert "QUIRE_GUARDED" in environment
     assert not {"HOSPITAL_SECRET", "QUIRE_GATE"} & environment.keys()
     assert not any(str(home) in value for home in homes for value in environment.values())
+    assert [name for name in environment if name.startswith("QUIRE_")] == ["QUIRE_GUARDED"]
 
 
 def test_approved_code_trains_through_the_gate_until_it_is_revoked(

@@ -41,7 +41,8 @@ def silos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"clinic-{number}.yaml").write_text(
             f"name: clinic-{number}\ndata: {{connector: csv, path: {number}.csv}}\n"
             f"population: {{name: clinic-{number}, records: {30 * number}}}\n"
-            "policy: {modes: [none], aggregation: [plain], code: [], min_cohort: 2, colluders: 0, test_seed: true}\n"
+            "policy: {modes: [none], aggregation: [plain], code: [], min_cohort: 2, colluders: 0, test_seed: true, "
+            "rehearsal: true}\n"
         )
     return folder
 

@@ -31,7 +31,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from quire.clients.data.connectors import Connector, Source, connector_of
-from quire.clients.policy.model import Operator
+from quire.clients.policy.model import SHIPPED, Operator
 from quire.clients.policy.read import OPERATOR_KEYS, read_operator
 from quire.clients.strict_yaml import Entry, read_yaml
 from quire.clients.tasks.schema import Label, Schema, read_schema
@@ -40,8 +40,6 @@ from quire.errors import DataError
 SCHEMA_FILE = "schema.yaml"
 #: In a simulation by Flower: names the folder of silo files to every node.
 SILOS_VARIABLE = "QUIRE_SILOS"
-#: What ``connector`` says where the silo holds a part of a data set that ships with Quire.
-SHIPPED = "shipped"
 _KEYS = ("name", "schema", "test", "plugins", *OPERATOR_KEYS)
 _MOST_SILOS = 100_000
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")

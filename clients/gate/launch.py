@@ -20,7 +20,7 @@ from types import FrameType
 
 import quire
 from quire.clients.gate.approvals import approvals_file, private_to_us, read_approvals
-from quire.clients.gate.scrub import check_names
+from quire.clients.gate.scrub import PASSPHRASE_FILE, check_names
 from quire.errors import QuireError
 
 LOG = logging.getLogger("quire.gate")
@@ -75,6 +75,8 @@ def gate_environment(variables: Mapping[str, str], silo: Path, passed: Sequence[
     kept = {
         name: value for name, value in variables.items() if name in passed or not name.startswith(("QUIRE_", "PYTHON"))
     }
+    if place := variables.get(PASSPHRASE_FILE):
+        kept[PASSPHRASE_FILE] = str(Path(place).absolute())  # approved code works in a folder of its own
     return {
         **kept,
         "PATH": str(folder / "bin"),

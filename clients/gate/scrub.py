@@ -9,9 +9,12 @@ from pathlib import Path
 
 from quire.errors import QuireError
 
-#: Variables that pass as they are: words of the locale, and how many threads and which devices to use.
+#: The one variable of ours that passes: the path of a file, without which approved code cannot open an encrypted key.
+PASSPHRASE_FILE = "QUIRE_PASSPHRASE_FILE"
+#: Variables that pass as they are: words of the locale, how many threads and which devices to use, and that path.
 PASSED = frozenset(
     {
+        PASSPHRASE_FILE,
         "LANG",
         "LANGUAGE",
         "TZ",

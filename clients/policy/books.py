@@ -13,18 +13,17 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from quire.clients import contract
 from quire.clients.answering import Refusal
 from quire.clients.contract import Code
-from quire.clients.identity import IdentityFileError, load_identity, load_roster
+from quire.clients.identity import load_identity, read_key_file
 from quire.clients.identity.passphrase import from_variable
 from quire.clients.policy.case import State
+from quire.clients.policy.membership import not_a_member, roster_of
 from quire.clients.policy.model import NONE, Operator, Policy
-from quire.clients.private.plan import plan_of
+from quire.clients.private.plan import delta_of, plan_of
 from quire.clients.receipts import Stand
-from quire.clients.store.errors import BudgetExceeded, Replay
+from quire.clients.store.errors import BudgetExceeded, Replay, RolledBack
 from quire.errors import QuireError
 from quire.privacy.receipts import NOMINAL_DELTA
 
@@ -32,8 +31,7 @@ if TYPE_CHECKING:
     from quire.clients.store import Charge, Store
     from quire.conf.schema import Settings
     from quire.privacy.dp.spending import Spending
-    from quire.privacy.identity.keys import PrivateIdentity, PublicIdentity
-    from quire.privacy.identity.roster import Roster
+    from quire.privacy.identity.keys import PrivateIdentity
 
 #: In the environment of a SuperNode whose key file is encrypted: its passphrase.
 PASSPHRASE_VARIABLE = "QUIRE_PASSPHRASE"
@@ -51,35 +49,61 @@ class Books:
         Flower's number of the run.
     signer : PrivateIdentity
         The silo's own.
+
+    Attributes
+    ----------
+    store, signer
+    today : datetime.date
+        UTC.
     """
 
     def __init__(self, store: Store, policy: Policy, run: int, signer: PrivateIdentity) -> None:
-        self._store, self._policy, self._session, self._signer = store, policy, f"run-{run}", signer
-        self._today = today()
+        self.store, self.signer, self.today = store, signer, today()
+        self._policy, self._session = policy, f"run-{run}"
 
-    def state(self, stage: str, code: str) -> State:
-        """Return what the silo knows when it decides."""
-        counters = self._store.counters
+    def state(self, stage: str, code: str, again: int = 0) -> State:
+        """Return what the silo knows when it decides.
+
+        Parameters
+        ----------
+        stage : str
+        code : str
+        again : int
+            The round that is to be trained, which may be under way already: then it does not count as another.
+        """
+        counters = self.store.counters
+        last = counters.last(self._session)
+        under_way = int(last is not None and last.round == again > 0)
         return State(
             stage=stage,
             code=code,
             spent=self.spent(),
-            rounds_run=counters.rounds(self._session),
-            rounds_today=counters.rounds_on(self._today),
+            rounds_run=counters.rounds(self._session) - under_way,
+            rounds_today=max(0, counters.rounds_on(self.today) - under_way),
         )
 
     def spent(self) -> Spending:
         """Return what the records of the population have spent in the current period."""
         from quire.clients.store import Unit
 
-        ledger = self._store.ledger(self._policy.population.name)
-        return ledger.spent(Unit.RECORD, since(self._policy, self._today))
+        ledger = self.store.ledger(self._policy.population.name)
+        return ledger.spent(Unit.RECORD, since(self._policy, self.today))
 
-    def enter(self, stage: str, settings: Settings, code: str, round_number: int) -> Stand | None:
+    def enter(self, stage: str, settings: Settings, code: str, round_number: int, again: int = 0) -> Stand | None:
         """Count a round and charge for what is about to leave, before any data is touched.
 
-        Without privacy, the first thing of a population that leaves in the clear charges everything, and nothing
-        that follows could add to it.
+        Without privacy, the first thing of a population that leaves on a day (UTC) charges everything. Nothing that
+        follows could add to that; a day later it is charged again, so that the ledger names every such day and the
+        operator's period counts from the last one. So is noise that a seed decides, over somebody's records.
+
+        Parameters
+        ----------
+        stage : str
+        settings : Settings
+        code : str
+        round_number : int
+        again : int
+            Tells attempts of a round apart that each train anew; one that was entered is not entered again.
 
         Returns
         -------
@@ -88,6 +112,8 @@ class Books:
 
         Raises
         ------
+        ValueError
+            If the stage is none of the contract's.
         Replay
             If the silo has answered this round before.
         BudgetExceeded
@@ -97,38 +123,47 @@ class Books:
         """
         from quire.clients.store import Position
 
+        if stage not in contract.STAGES:
+            raise ValueError(f"'{stage}' is no stage that could be charged for")
         training = stage == contract.TRAIN
         charges = self._charges(settings, training)
         if not training and not charges:
             return None
-        position = Position(self._session if training else f"{self._session}.{stage}", round_number)
-        self._store.advance(position, self._today)
+        if training:
+            position = Position(self._session, round_number, stage=again)
+        else:  # charged once a day, and no round of its own: another day is another attempt
+            position = Position(f"{self._session}.{stage}", round_number, self.today.toordinal())
+        self.store.advance(position, self.today)
         if not charges:
             return None
         from quire.clients.store import Budget, Unit
 
         policy = self._policy
-        ledger = self._store.ledger(policy.population.name)
+        ledger = self.store.ledger(policy.population.name)
         charged = ledger.charge(
             charges,
             Budget(policy.epsilon, policy.delta) if policy.capped else None,
             position,
             code=code,
             settings=hashlib.sha256(settings.overrides.encode()).hexdigest(),
-            since=since(policy, self._today),
+            since=since(policy, self.today),
         )
-        delta = policy.delta if 0.0 < policy.delta < 1.0 else NOMINAL_DELTA
-        spent = ledger.spent(Unit.RECORD).epsilon(delta)
-        return Stand(self._signer, policy.population.name, charged.count, charged.head, spent, delta)
+        # Of this run alone: what the silo's records spent elsewhere is nobody else's business.
+        delta = delta_of(settings.privacy, policy.population.records) or NOMINAL_DELTA
+        spent = ledger.spent_in(self._session, Unit.RECORD).epsilon(delta)
+        return Stand(self.signer, policy.population.name, charged.count, charged.head, spent, delta)
 
     def _charges(self, settings: Settings, training: bool) -> list[Charge]:
         from quire.clients.store import Charge, Unit
         from quire.privacy.dp.events import NonPrivate
 
         if settings.privacy.name == NONE:
-            return [] if np.isinf(self.spent().rdp).all() else [Charge(Unit.RECORD, NonPrivate())]
+            known = self.store.ledger(self._policy.population.name).unprotected(Unit.RECORD, self.today)
+            return [] if known else [Charge(Unit.RECORD, NonPrivate())]
         if not training:
             return []  # under privacy nothing else leaves: see the checks on scores and preprocessing
+        if self._policy.seeded:
+            return [Charge(Unit.RECORD, NonPrivate())]
         plan = plan_of(settings, self._policy.population.records)
         charges = [Charge(Unit.RECORD, plan.charged(1))]
         return charges if plan.unit is Unit.RECORD else [*charges, Charge(plan.unit, plan.released(1))]
@@ -154,12 +189,12 @@ def opened(operator: Operator, policy: Policy, run: int, name: str) -> Iterator[
     """
     from quire.clients.store import Store
 
-    roster = _roster(operator)
+    roster = roster_of(operator)
     try:
         words = from_variable(PASSPHRASE_VARIABLE) if PASSPHRASE_VARIABLE in os.environ else None
         signer = load_identity(operator.identity, words)
-        if roster is not None and (words := not_a_member(roster, name, signer.public, now())):
-            raise Refusal(Code.ROSTER_REFUSED, words)
+        if roster is not None and (why := not_a_member(roster, name, signer.public.fingerprint, now())):
+            raise Refusal(Code.ROSTER_REFUSED, why)
         with Store.open(operator.store, signer, witness=operator.witness) as store:
             yield Books(store, policy, run, signer)
     except BudgetExceeded as error:
@@ -170,66 +205,32 @@ def opened(operator: Operator, policy: Policy, run: int, name: str) -> Iterator[
         raise Refusal(Code.BOOKS_UNUSABLE, _words(error)) from None
 
 
-def _roster(operator: Operator) -> Roster | None:
-    if operator.roster is None:
-        return None
-    try:
-        return load_roster(operator.roster.file, operator.roster.sha256)
-    except IdentityFileError as error:
-        raise Refusal(Code.ROSTER_REFUSED, _words(error)) from None
-
-
-def not_a_member(roster: Roster, name: str, public: PublicIdentity, moment: int) -> str | None:
-    """Say, in words, why a silo is no member of a roster: under that name, with that key, at that moment.
-
-    Parameters
-    ----------
-    roster : Roster
-        The pinned one.
-    name : str
-        The silo's.
-    public : PublicIdentity
-        The silo's own key: what it signs would verify for nobody if the roster had another one.
-    moment : int
-        Seconds since 1970, UTC.
-
-    Returns
-    -------
-    str or None
-        None if it is one.
-    """
-    which = f"the pinned roster {roster.roster_id} (version {roster.version})"
-    member = next((one for one in roster.members if one.name == name), None)
-    if member is None:
-        return f"{which} has no member '{name}': have the silo added, or set 'name' in silo.yaml to the name it has there"
-    if member.identity != public:
-        return (
-            f"{which} has {name} under the key {member.identity.fingerprint[:16]}, and this silo has "
-            f"{public.fingerprint[:16]}: name the key file that is in the roster, or have the roster changed"
-        )
-    if not member.active(moment):
-        return f"{which} has {name} as a member at other times than now: pin a version in which it is one"
-    return None
-
-
 def look(operator: Operator, policy: Policy) -> Spending:
     """Return what the population has spent, from the books as they lie there: for a person who asks beforehand.
 
     Raises
     ------
     StoreError
-        If the ledger is damaged.
+        If they are not such as a run would go on with: damaged, missing, older than the witness has seen, or another
+        identity's.
+    QuireError
+        If the silo's key file is no such file.
     """
     from quire.clients.store import Spending, Unit
-    from quire.clients.store.heads import NO_HEAD
-    from quire.clients.store.scan import read_ledger
-    from quire.clients.store.store import ledger_place, read_about
+    from quire.clients.store.inspection import Inspection
 
-    about = read_about(operator.store) if operator.store.is_dir() else None
-    if about is None:  # no run has come this far
+    if not operator.store.is_dir() or not any(operator.store.iterdir()):
+        if operator.witness is not None and operator.witness.exists():
+            raise RolledBack(
+                f"The witness {operator.witness} has seen a store, and {operator.store} holds none: put back the "
+                "newest copy, or override with `quire ledger reset`."
+            )
+        return Spending.zero()  # no run has come so far
+    own = read_key_file(operator.identity).fingerprint if operator.identity.exists() else None
+    inspection, population = Inspection(operator.store, operator.witness, own), policy.population.name
+    if population not in inspection.populations():
         return Spending.zero()
-    place = ledger_place(operator.store, about, policy.population.name)
-    return read_ledger(place, NO_HEAD).sums.spent(Unit.RECORD, since(policy, today()))
+    return inspection.books(population).spent(Unit.RECORD, since(policy, today()))
 
 
 def now() -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class State:
-    """What the silo knows when it decides, all of it from its own books and its own code.
+    """What the silo knows when it decides: all of it from its own books and its own code, but for ``clip``.
 
     Attributes
     ----------
@@ -35,7 +35,10 @@ class State:
     cohort : int or None
         Number of silos in the round, where it is known.
     simulated : bool
-        Whether nothing leaves this machine; see :mod:`quire.clients.policy.place`.
+        Whether nothing leaves this machine; see :mod:`quire.clients.simulation`.
+    clip : float or None
+        What the server tells the silo to clip to in this round; None: it says nothing. The one claim of the server
+        that is decided on here.
     """
 
     stage: str = contract.QUERY
@@ -45,6 +48,7 @@ class State:
     rounds_today: int = 0
     cohort: int | None = None
     simulated: bool = False
+    clip: float | None = None
 
 
 class Case:
@@ -57,6 +61,11 @@ class Case:
     def private(self) -> bool:
         """Whether the run claims differential privacy."""
         return not isinstance(self.settings.privacy, NoPrivacy)
+
+    @property
+    def seeded(self) -> bool:
+        """Whether whoever knows the seed could take the noise off somebody's records."""
+        return self.policy.seeded and not self.state.simulated
 
     @property
     def cohort(self) -> int:

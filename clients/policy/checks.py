@@ -12,12 +12,15 @@ from quire.clients import contract
 from quire.clients.contract import Code
 from quire.clients.data.preprocess import PUBLIC, preprocessing_of
 from quire.clients.policy.case import Case
-from quire.clients.private.plan import delta_of
-from quire.conf.schema import RecordPrivacy
+from quire.clients.private.plan import delta_of, is_adaptive
+from quire.conf.schema import RecordPrivacy, SecureAggregation, SiloPrivacy
 from quire.privacy.dp.contract import PrivacyError
+from quire.privacy.dp.lattice import NoiseKind
 
 Objection = str | None
 
+#: Stages that begin no round: one that has begun is brought to its end.
+_UNDER_WAY = (contract.EVALUATE, *contract.SECURE_STAGES)
 #: How silos may count under privacy: by numbers that were public before the run.
 _PUBLIC_WEIGHTS = ("uniform", "capped")
 
@@ -46,8 +49,8 @@ def _code(case: Case) -> Objection:
     if case.state.simulated or not policy.code or code in policy.code:
         return None
     return (
-        f"{policy.place('code')} admits {len(policy.code)} versions of the code, and this one, {code[:12]}, is none "
-        "of them: have it reviewed, and add its hash if it is to run"
+        f"{policy.place('code')} lists the hashes of approved code, and this, {code[:12]}, is none of them: have it "
+        "reviewed, and add its hash (`quire app hash`) if it is to run"
     )
 
 
@@ -60,8 +63,26 @@ def _seed(case: Case) -> Objection:
     )
 
 
+def _rehearsal(case: Case) -> Objection:
+    if not case.state.simulated or case.policy.rehearsal:
+        return None
+    return (
+        f"{case.policy.place('rehearsal')} is false, and a simulation would read rows that this policy protects, and "
+        "charge no ledger: set it to true only for rows that may be read so, or run this as a deployment"
+    )
+
+
 def _mode(case: Case) -> Objection:
     return _listed(case, "modes", "privacy", case.settings.privacy.name, case.policy.modes)
+
+
+def _trusts(case: Case) -> Objection:
+    if not isinstance(case.settings.privacy, SiloPrivacy) or case.policy.trusts_server:
+        return None
+    return (
+        f"{case.policy.place('trusts_server')} is false, and under privacy={case.settings.privacy.name} the server is "
+        "trusted: it sees updates before it adds the noise; choose privacy=record, or set trusts_server to true"
+    )
 
 
 def _aggregation(case: Case) -> Objection:
@@ -75,9 +96,11 @@ def _listed(case: Case, key: str, group: str, asked: str, allowed: Collection[st
 
 
 def _scores(case: Case) -> Objection:
-    if case.state.simulated or not case.private or case.state.stage != contract.EVALUATE:
+    secure = isinstance(case.settings.aggregation, SecureAggregation)
+    if case.state.simulated or not (case.private or secure) or case.state.stage != contract.EVALUATE:
         return None
-    return f"under privacy={case.settings.privacy.name} scores stay in the silo: set strategy.fraction_evaluate=0"
+    under = f"privacy={case.settings.privacy.name}" if case.private else "aggregation=secure"
+    return f"under {under} scores stay in the silo: set strategy.fraction_evaluate=0"
 
 
 def _preprocessing(case: Case) -> Objection:
@@ -117,11 +140,23 @@ def _colluders(case: Case) -> Objection:
 
 
 def _clip(case: Case) -> Objection:
-    clip = getattr(case.settings.privacy, "clip", 0.0)
-    if clip <= case.policy.max_clip:
+    settings, told, limit = case.settings.privacy, case.state.clip, f"{case.policy.max_clip:g}"
+    place, asked = case.policy.place("max_clip"), getattr(settings, "clip", 0.0)
+    if asked > case.policy.max_clip:
+        return f"{place} is {limit}, and privacy.clip={asked:g}: set privacy.clip={limit} or less"
+    adaptive = is_adaptive(settings)
+    if adaptive and told is None and case.state.stage == contract.TRAIN:
+        return "privacy.clipping=adaptive, and the server does not say where the clip is: it runs other code"
+    if told is None:
         return None
-    limit = f"{case.policy.max_clip:g}"
-    return f"{case.policy.place('max_clip')} is {limit}, and privacy.clip={clip:g}: set privacy.clip={limit} or less"
+    if not adaptive and told != asked:
+        return f"the server tells a clip of {told:g}, and the settings have a fixed one, {asked:g}: it runs other code"
+    if told > case.policy.max_clip:
+        return (
+            f"{place} is {limit}, and the server has moved the clip to {told:g}: raise the limit, or set a lower "
+            "privacy.quantile or privacy.clipping=fixed"
+        )
+    return None
 
 
 def _rounds(case: Case) -> Objection:
@@ -138,7 +173,7 @@ def _rounds(case: Case) -> Objection:
 
 def _rounds_today(case: Case) -> Objection:
     done, limit = case.state.rounds_today, case.policy.max_rounds_per_day
-    if case.state.stage == contract.EVALUATE or done < limit:
+    if case.state.stage in _UNDER_WAY or done < limit:
         return None
     return (
         f"{case.policy.place('max_rounds_per_day')} is {limit}, and {done} were trained here today (UTC): "
@@ -165,6 +200,17 @@ def _delta(case: Case) -> Objection:
     return f"{case.policy.place('delta')} is {limit:g}, and the run aims at {asked:g}: set privacy.delta={limit:g}"
 
 
+def _kind(case: Case) -> Objection:
+    asked = case.settings.privacy.noise if isinstance(case.settings.privacy, RecordPrivacy) else None
+    if asked is None or asked in case.policy.noise:
+        return None
+    return (
+        f"{case.policy.place('noise')} does not list privacy.noise={asked}: choose "
+        f"privacy.noise={' or '.join(sorted(case.policy.noise))}"
+        + ("; floating-point noise tells more than is accounted for" if asked == NoiseKind.GAUSSIAN else "")
+    )
+
+
 def _noise(case: Case) -> Objection:
     if not case.private:
         return None
@@ -187,6 +233,11 @@ def _epsilon(case: Case) -> Objection:
     cap = f"{policy.place('epsilon')} caps population '{policy.population.name}' at epsilon {policy.epsilon:g}"
     if not case.private:
         return f"{cap}, and privacy=none spends without limit: choose privacy={' or '.join(sorted(policy.modes))}"
+    if case.seeded:
+        return (
+            f"{cap}, and {policy.place('test_seed')} is true: noise that can be foretold protects no records, so it "
+            "costs without limit; leave out test_seed, or test with data that ships with Quire"
+        )
     if case.spent is None:
         return f"{cap}, and how much of it is spent is not known here: the silo needs its ledger"
     try:
@@ -213,8 +264,10 @@ def has_seed(case: Case) -> bool:
 #: All checks, in the order in which they are made: what is asked of the run before what it would cost.
 CHECKS: tuple[Check, ...] = (
     Check("code", Code.CODE_REFUSED, _code),
+    Check("rehearsal", Code.POLICY_REFUSED, _rehearsal),
     Check("test_seed", Code.SEED_REFUSED, _seed),
     Check("modes", Code.POLICY_REFUSED, _mode),
+    Check("trusts_server", Code.POLICY_REFUSED, _trusts),
     Check("aggregation", Code.POLICY_REFUSED, _aggregation),
     Check("scores", Code.SCORES_WITHHELD, _scores),
     Check("preprocessing", Code.POLICY_REFUSED, _preprocessing),
@@ -226,6 +279,7 @@ CHECKS: tuple[Check, ...] = (
     Check("max_rounds_per_day", Code.ROUNDS_REFUSED, _rounds_today),
     Check("batch", Code.POLICY_REFUSED, _batch),
     Check("delta", Code.BUDGET_REFUSED, _delta),
+    Check("noise", Code.POLICY_REFUSED, _kind),
     Check("min_noise", Code.POLICY_REFUSED, _noise),
     Check("epsilon", Code.BUDGET_REFUSED, _epsilon),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quire.clients.contract import Code
+from quire.clients.contract import STAGES, Code
 from quire.clients.policy.case import Case, State
 from quire.clients.policy.checks import CHECKS
 from quire.clients.policy.model import Policy
@@ -55,13 +55,21 @@ def decide(policy: Policy, settings: Settings, state: State) -> Allow | Refuse:
     Allow or Refuse
         The first refusal, in the order of :data:`quire.clients.policy.checks.CHECKS`.
 
+    Raises
+    ------
+    ValueError
+        If the stage is none of the contract's: nobody may answer what the checks do not know.
+
     Notes
     -----
     Monotone: a policy that is tighter in any limit, or settings that are laxer in any one (a smaller cohort, a
-    larger clip, epsilon or delta, a seed, preprocessing that is not public), never turn a refusal into an approval.
+    larger clip, epsilon or delta, a seed, floating-point noise, preprocessing that is not public), never turn a
+    refusal into an approval.
     Rounds, batch and steps count as laxer only with the noise held: under a given epsilon more of them mean more
     noise, by calibration, and what they cost is reckoned from that.
     """
+    if state.stage not in STAGES:
+        raise ValueError(f"'{state.stage}' is no stage that could be decided on")
     case = Case(policy, settings, state)
     for check in CHECKS:
         words = check.objection(case)

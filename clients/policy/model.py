@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+#: What ``connector`` of ``data`` says where the silo holds a part of a data set that ships with Quire.
+SHIPPED = "shipped"
 #: The mode in which updates leave the silo as they are; see :data:`quire.conf.schema.GROUPS`.
 NONE = "none"
 
@@ -33,7 +35,15 @@ class Population:
 
 @dataclass(frozen=True)
 class RosterPin:
-    """The roster that the silo takes part under: a file, and the SHA-256 (hex) that its content must have."""
+    """The roster that the silo takes part under.
+
+    Attributes
+    ----------
+    file : pathlib.Path
+    sha256 : str
+        The hash (hex) of the roster itself in its canonical form, as ``quire roster show`` prints it
+        (:attr:`quire.privacy.identity.roster.Roster.hash`). Not the SHA-256 of the file, which holds signatures too.
+    """
 
     file: Path
     sha256: str
@@ -63,15 +73,23 @@ class Policy:
         Fewest silos whose updates may be merged.
     colluders : int
         How many of them may side with the server; at least two honest ones must remain.
+    noise : frozenset of str
+        Ways in which noise may be drawn; see :class:`quire.privacy.dp.lattice.NoiseKind`.
     min_noise : float
         Smallest noise multiplier: standard deviation of the noise over the clip.
     max_clip : float
         Largest L2 norm that a gradient or an update may be clipped to.
     max_rounds, max_rounds_per_day : int
         Rounds of one run, and of one day (UTC) over all runs.
+    trusts_server : bool
+        Whether a server may see this silo's update before any noise is on it, as ``privacy=silo`` has it.
     test_seed : bool
         Whether a seed from the server may decide this silo's randomness. Only for tests: whoever knows the seed
         can take the noise off again.
+    rehearsal : bool
+        Whether a simulation on the silo's own machine may read its rows, for which no ledger is charged.
+    shipped : bool
+        Whether the silo's rows ship with Quire, so that there is nobody to protect. Not a key: told by ``data``.
     file : pathlib.Path
     lines : tuple of (str, int)
         Where each limit stands in the file; those that were left out are not in it.
@@ -86,11 +104,15 @@ class Policy:
     period_days: int | None = None
     min_cohort: int = 4
     colluders: int = 1
+    noise: frozenset[str] = frozenset({"discrete"})
     min_noise: float = 0.5
     max_clip: float = 1.0
     max_rounds: int = 100
     max_rounds_per_day: int = 200
+    trusts_server: bool = False
     test_seed: bool = False
+    rehearsal: bool = False
+    shipped: bool = False
     file: Path = field(default=Path("silo.yaml"), compare=False)
     lines: tuple[tuple[str, int], ...] = field(default=(), compare=False)
 
@@ -98,6 +120,11 @@ class Policy:
     def capped(self) -> bool:
         """Whether there is a cap on epsilon."""
         return self.epsilon < math.inf
+
+    @property
+    def seeded(self) -> bool:
+        """Whether noise on somebody's records can be foretold, so that it protects nobody."""
+        return self.test_seed and not self.shipped
 
     def place(self, key: str) -> str:
         """Say where a limit stands, for a refusal: ``policy.epsilon (silo.yaml, line 9)``."""

@@ -16,11 +16,14 @@
       period_days: 365
       min_cohort: 4
       colluders: 1
+      noise: [discrete]
       min_noise: 0.5
       max_clip: 1.0
       max_rounds: 100
       max_rounds_per_day: 200
+      trusts_server: false
       test_seed: false
+      rehearsal: false
 """
 
 from __future__ import annotations
@@ -33,9 +36,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from quire.clients.policy.model import NONE, Operator, Policy, Population, RosterPin
+from quire.clients.policy.model import NONE, SHIPPED, Operator, Policy, Population, RosterPin
 from quire.clients.strict_yaml import Entry
 from quire.conf.schema import GROUPS
+from quire.privacy.dp.lattice import MAX_EPSILON, NoiseKind
 
 #: Keys of ``silo.yaml`` that are the operator's, beside those that say where the rows are.
 OPERATOR_KEYS = ("population", "store", "witness", "identity", "roster", "policy")
@@ -47,8 +51,8 @@ MAX_DAYS = 36_500
 
 _REQUIRED = ("modes", "aggregation", "code")
 _OPTIONAL = (
-    *("epsilon", "delta", "period_days", "min_cohort", "colluders", "min_noise", "max_clip"),
-    *("max_rounds", "max_rounds_per_day", "test_seed"),
+    *("epsilon", "delta", "period_days", "min_cohort", "colluders", "noise", "min_noise", "max_clip"),
+    *("max_rounds", "max_rounds_per_day", "trusts_server", "test_seed", "rehearsal"),
 )
 # Meaningless without privacy: a cap that nothing could hold would only look like one.
 _BUDGET = ("epsilon", "delta", "period_days")
@@ -75,7 +79,7 @@ def read_operator(found: Mapping[str, Entry], file: Path) -> Operator:
     population = _population(found["population"]) if "population" in found else None
     if "policy" in found and population is None:
         found["policy"].fail("a 'policy' needs 'population: {name: NAME, records: NUMBER}' beside it, to keep books by")
-    policy = _policy(found["policy"], population, file) if "policy" in found and population is not None else None
+    policy = _policy(found, population, file) if "policy" in found and population is not None else None
     store = file.parent / (found["store"].text() if "store" in found else "store")
     return Operator(
         population=population,
@@ -117,7 +121,8 @@ def _sha256(entry: Entry) -> str:
     return value
 
 
-def _policy(entry: Entry, population: Population, file: Path) -> Policy:
+def _policy(top: Mapping[str, Entry], population: Population, file: Path) -> Policy:
+    entry = top["policy"]
     found = entry.mapping(_REQUIRED, _OPTIONAL)
     modes = _options(found["modes"], "privacy")
     if NONE in modes and len(modes) > 1:
@@ -140,22 +145,33 @@ def _policy(entry: Entry, population: Population, file: Path) -> Policy:
         period_days=found["period_days"].whole(1, MAX_DAYS) if "period_days" in found else None,
         min_cohort=min_cohort,
         colluders=colluders,
+        noise=_noise(found["noise"]) if "noise" in found else frozenset(_DEFAULTS["noise"]),
         min_noise=_at_least_zero(found, "min_noise"),
         max_clip=_above_zero(found["max_clip"]) if "max_clip" in found else float(_DEFAULTS["max_clip"]),
         max_rounds=_whole(found, "max_rounds", 1, MAX_ROUNDS),
         max_rounds_per_day=_whole(found, "max_rounds_per_day", 1, MAX_ROUNDS),
-        test_seed=found["test_seed"].truth() if "test_seed" in found else False,
+        trusts_server=_truth(found, "trusts_server"),
+        test_seed=_truth(found, "test_seed"),
+        rehearsal=_truth(found, "rehearsal"),
+        shipped=_ships(top["data"]) if "data" in top else False,
         file=file,
         lines=tuple((key, item.node.start_mark.line + 1) for key, item in found.items()),
     )
 
 
 def _options(entry: Entry, group: str) -> frozenset[str]:
-    known = GROUPS[group]
+    return _listed(entry, f"the options of {group}", tuple(GROUPS[group]))
+
+
+def _noise(entry: Entry) -> frozenset[str]:
+    return _listed(entry, "the ways to draw noise", tuple(NoiseKind))
+
+
+def _listed(entry: Entry, what: str, known: tuple[str, ...]) -> frozenset[str]:
     names = entry.texts()
     for name in names:
         if name not in known:
-            entry.fail(f"'{name[:60]}' is none of the options of {group}: {', '.join(known)}")
+            entry.fail(f"'{name[:60]}' is none of {what}: {', '.join(known)}")
     if not names:
         entry.fail(f"'{entry.key}' must list at least one of {', '.join(known)}")
     return frozenset(names)
@@ -179,11 +195,25 @@ def _budget(
             f"'delta' must be less than 1/records, which is {1.0 / population.records:.3g}: at that size a mechanism "
             "that publishes some record outright would pass"
         )
-    return _above_zero(found["epsilon"]), delta
+    epsilon = _above_zero(found["epsilon"])
+    if epsilon > MAX_EPSILON:
+        found["epsilon"].fail(
+            f"'epsilon' must be at most {MAX_EPSILON:g}: what is accounted for holds up to there, and no more protects"
+        )
+    return epsilon, delta
 
 
 def _whole(found: Mapping[str, Entry], key: str, low: int, high: int) -> int:
     return found[key].whole(low, high) if key in found else int(_DEFAULTS[key])
+
+
+def _ships(data: Entry) -> bool:
+    found = data.entries()
+    return "connector" in found and found["connector"].scalar() == SHIPPED
+
+
+def _truth(found: Mapping[str, Entry], key: str) -> bool:
+    return found[key].truth() if key in found else False
 
 
 def _above_zero(entry: Entry) -> float:

@@ -9,9 +9,9 @@ from quire.clients.data.preprocess import PUBLIC, preprocessing_of
 from quire.clients.policy.case import Case
 from quire.clients.policy.checks import CHECKS, has_seed
 from quire.clients.policy.model import Policy
-from quire.clients.private.plan import delta_of
-from quire.conf.schema import RecordPrivacy
-from quire.privacy.dp.contract import PrivacyError
+from quire.clients.private.plan import delta_of, is_adaptive
+from quire.conf.schema import PlainAggregation, RecordPrivacy, SiloPrivacy
+from quire.privacy.dp.contract import PrivacyError, Unit
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,33 @@ class Line:
     allows: str
     asks: str = ""
     objection: str | None = None
+
+
+def cautions(policy: Policy) -> list[str]:
+    """Say what a policy leaves to the good faith of others, or to luck: one sentence each."""
+    found = []
+    if policy.test_seed:
+        found.append("Warning: test_seed is true. Whoever knows the seed can undo the noise: never over real records.")
+    if policy.rehearsal:
+        found.append("Warning: rehearsal is true. A simulation on this machine reads these rows and charges no ledger.")
+    if policy.trusts_server:
+        found.append(
+            "Note: trusts_server is true. Under privacy=silo the server sees this silo's clipped update without noise."
+        )
+    if "gaussian" in policy.noise:
+        found.append(
+            "Note: noise lists gaussian. Floating-point noise tells more than is accounted for (docs/accounting.md)."
+        )
+    if "plain" in policy.aggregation:
+        found.append(
+            "Note: under aggregation=plain the server sees every update by itself. That it merges those of at least "
+            f"{policy.min_cohort} silos is its promise, which nothing here can check."
+        )
+    if not policy.code:
+        found.append(
+            "Note: no code is pinned, so what the policy holds back it holds back from an honest-but-curious server."
+        )
+    return found
 
 
 def lines(policy: Policy) -> list[Line]:
@@ -69,6 +96,26 @@ def _private(say: Callable[[Case], str]) -> Callable[[Case], str]:
     return lambda case: say(case) if case.private else "no privacy claimed"
 
 
+def _trust_allowed(policy: Policy) -> str:
+    return "it may see updates that have no noise yet" if policy.trusts_server else "it may see no update without noise"
+
+
+def _trust_asked(case: Case) -> str:
+    if isinstance(case.settings.privacy, SiloPrivacy):
+        return "it sees updates and adds the noise"
+    return "the noise is added in the silo" if case.private else "no privacy claimed"
+
+
+def _cohort_allowed(policy: Policy) -> str:
+    promised = " (under aggregation=plain a promise of the server)" if "plain" in policy.aggregation else ""
+    return f"{policy.min_cohort}{promised}"
+
+
+def _cohort_asked(case: Case) -> str:
+    promised = isinstance(case.settings.aggregation, PlainAggregation)
+    return f"{case.cohort}, as the server promises" if promised else str(case.cohort)
+
+
 def _budget_allowed(policy: Policy) -> str:
     if not policy.capped:
         return "anything: no privacy is claimed"
@@ -79,6 +126,8 @@ def _budget_allowed(policy: Policy) -> str:
 def _budget_asked(case: Case) -> str:
     from quire.privacy.dp.spending import Spending
 
+    if case.seeded:
+        return "everything: its noise can be foretold"
     alone = case.epsilon(case.rounds_left, Spending.zero())
     if case.spent is None:
         return f"{alone:.3g}; what is spent is not known"
@@ -91,7 +140,16 @@ def _budget_asked(case: Case) -> str:
 def _noise_asked(case: Case) -> str:
     plan = case.plan
     steps = case.settings.strategy.rounds * plan.steps
+    if plan.unit is Unit.SILO:
+        return f"{plan.noise_multiplier:.3g} over {steps} rounds, half as much for one record"
     return f"{plan.noise_multiplier:.3g} over {steps} steps, sampling {plan.rate:.3g} of the records"
+
+
+def _clip_asked(case: Case) -> str:
+    begins = f"{getattr(case.settings.privacy, 'clip', 0.0):g}"
+    if not is_adaptive(case.settings.privacy):
+        return begins
+    return f"{begins} at first; then it follows the updates, and a round beyond the limit is refused"
 
 
 def _code_allowed(policy: Policy) -> str:
@@ -102,8 +160,10 @@ def _code_allowed(policy: Policy) -> str:
 
 _TITLES = {
     "code": "code",
+    "rehearsal": "simulation",
     "test_seed": "seed from the server",
     "modes": "privacy",
+    "trusts_server": "trust in the server",
     "aggregation": "aggregation",
     "scores": "scores",
     "preprocessing": "preprocessing",
@@ -115,40 +175,46 @@ _TITLES = {
     "max_rounds_per_day": "rounds in a day",
     "batch": "batch",
     "delta": "delta",
+    "noise": "noise",
     "min_noise": "noise over clip",
     "epsilon": "epsilon",
 }
 
 _ALLOWS: dict[str, Callable[[Policy], str]] = {
     "code": _code_allowed,
+    "rehearsal": lambda policy: "yes, uncharged" if policy.rehearsal else "no: it would charge no ledger",
     "test_seed": lambda policy: "yes: a test, whose privacy counts for nothing" if policy.test_seed else "no",
     "modes": lambda policy: " or ".join(sorted(policy.modes)),
+    "trusts_server": _trust_allowed,
     "aggregation": lambda policy: " or ".join(sorted(policy.aggregation)),
     "scores": lambda policy: "sent without privacy only",
     "preprocessing": lambda policy: f"{PUBLIC} under privacy",
     "weights": lambda policy: "public numbers under privacy",
-    "min_cohort": lambda policy: str(policy.min_cohort),
+    "min_cohort": _cohort_allowed,
     "colluders": lambda policy: f"2, besides {policy.colluders} that may side with the server",
     "max_clip": lambda policy: f"at most {policy.max_clip:g}",
     "max_rounds": lambda policy: f"at most {policy.max_rounds}",
     "max_rounds_per_day": lambda policy: f"at most {policy.max_rounds_per_day} (UTC)",
     "batch": lambda policy: f"at most {policy.population.records}, the public count of records",
     "delta": lambda policy: f"at most {policy.delta:g}",
+    "noise": lambda policy: " or ".join(sorted(policy.noise)),
     "min_noise": lambda policy: f"at least {policy.min_noise:g}",
     "epsilon": _budget_allowed,
 }
 
 _ASKS: dict[str, Callable[[Case], str]] = {
     "code": lambda case: f"{case.state.code[:12]}..." if case.state.code else "not said",
+    "rehearsal": lambda case: "a simulation" if case.state.simulated else "a deployment",
     "test_seed": lambda case: f"seed={case.settings.seed}" if has_seed(case) else "none",
     "modes": lambda case: case.settings.privacy.name,
+    "trusts_server": _trust_asked,
     "aggregation": lambda case: case.settings.aggregation.name,
     "scores": lambda case: "wanted" if case.settings.strategy.fraction_evaluate else "not wanted",
     "preprocessing": lambda case: preprocessing_of(case.settings),
     "weights": _private(lambda case: str(getattr(case.settings.privacy, "weights", "public records"))),
-    "min_cohort": lambda case: str(case.cohort),
+    "min_cohort": _cohort_asked,
     "colluders": lambda case: str(max(0, case.cohort - case.policy.colluders)),
-    "max_clip": _private(lambda case: f"{getattr(case.settings.privacy, 'clip', 0.0):g}"),
+    "max_clip": _private(_clip_asked),
     "max_rounds": lambda case: str(case.settings.strategy.rounds),
     "max_rounds_per_day": lambda case: "counted as they are trained",
     "batch": lambda case: (
@@ -157,6 +223,9 @@ _ASKS: dict[str, Callable[[Case], str]] = {
         else "no batches are sampled"
     ),
     "delta": _private(lambda case: f"{delta_of(case.settings.privacy, case.policy.population.records):g}"),
+    "noise": lambda case: (
+        case.settings.privacy.noise if isinstance(case.settings.privacy, RecordPrivacy) else "none in the silo"
+    ),
     "min_noise": _private(_noise_asked),
     "epsilon": lambda case: _budget_asked(case) if case.private else "everything: no privacy is claimed",
 }

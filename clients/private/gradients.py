@@ -153,7 +153,7 @@ class KeptGradients:
         """Return the norms of the rows' gradients, in float64 of the float32 numbers that are summed."""
         outputs = self._wrapped(x)
         loss = self._loss(outputs, y) * len(y)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         found = [getattr(parameter, "grad_sample", None) for parameter in self._parameters]
         for parameter in self._parameters:
             parameter.grad = parameter.grad_sample = None  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from quire.privacy.dp.accounting import default_delta
 from quire.privacy.dp.calibration import calibrate
 from quire.privacy.dp.contract import PrivacyError, Unit, capped_weight
 from quire.privacy.dp.events import DiscreteGaussian, Event, NonPrivate, SampledDiscreteGaussian, SampledGaussian
+from quire.privacy.dp.lattice import MAX_EPSILON
 from quire.privacy.dp.release import FAILURE, silo_noise
 
 #: Rows that may be expected in a step: float64 sums of many more would err by more than the 2^-20 clips allowed for.
@@ -135,6 +136,11 @@ def delta_of(privacy: Privacy, records: int) -> float:
 
 @lru_cache(maxsize=4096)
 def _plan(privacy: Privacy, training: SgdTraining, rounds: int, records: int) -> Plan:
+    if not isinstance(privacy, NoPrivacy) and MAX_EPSILON < privacy.epsilon < math.inf:
+        raise PrivacyError(
+            f"privacy.epsilon={privacy.epsilon:g} is more than {MAX_EPSILON:g}, up to which what is accounted for "
+            "holds; it would protect nobody: lower it, or take inf, which claims nothing."
+        )
     if isinstance(privacy, RecordPrivacy):
         return _record_plan(privacy, training, rounds, records)
     if isinstance(privacy, SiloPrivacy):

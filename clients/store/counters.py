@@ -31,7 +31,8 @@ class Position:
     Attributes
     ----------
     session : str
-        The run or session: at most 128 letters, digits and ``._:-``, beginning with a letter or digit.
+        The run or session: at most 128 letters, digits and ``._:-``, beginning with a letter or digit. One with a
+        dot, as ``run-7.secure``, is part of another, and its rounds are not counted for the day once more.
     round, attempt, stage : int
         From 0. An attempt begins anew at its first stage; so does a round.
     """
@@ -67,7 +68,8 @@ class _State:
         before = self.last.get(position.session)
         if before is None or before[:2] != position.order[:2]:
             self.rounds[position.session] = self.rounds.get(position.session, 0) + 1
-            self.days[day] = self.days.get(day, 0) + 1
+            if "." not in position.session:
+                self.days[day] = self.days.get(day, 0) + 1
         self.last[position.session] = position.order
 
     def as_dict(self) -> dict[str, Any]:

@@ -107,6 +107,14 @@ class Ledger:
         """Return what was charged to a unit, ever or from a day (UTC) on."""
         return self._scan.sums.spent(unit, since)
 
+    def spent_in(self, session: str, unit: Unit) -> Spending:
+        """Return what one session, and what is part of it, was charged on a unit."""
+        return self._scan.sums.spent_in(session, unit)
+
+    def unprotected(self, unit: Unit, since: date) -> bool:
+        """Tell whether a unit was charged without limit on a day (UTC), or later; a balance taken over is no charge."""
+        return self._scan.sums.unprotected(unit, since)
+
     def require(self, receipt: Receipt, who: str) -> None:
         """Refuse to go on if somebody else has seen more of this ledger than there is.
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import numpy as np
+
 from quire.clients.store.entries import CARRIED, Entry
 from quire.privacy.dp.contract import Unit
 from quire.privacy.dp.spending import Spending
@@ -67,6 +69,22 @@ class Sums:
                 if known is unit and (since is None or since.isoformat() <= day)
             )
         return self._totals[unit, since]
+
+    def spent_in(self, session: str, unit: Unit) -> Spending:
+        """Return what a session spent on a unit, with those that are part of it (``run-7`` and ``run-7.evaluate``)."""
+        return Spending.sum(
+            row.spending
+            for (name, known, _), row in self.rows.items()
+            if known is unit and (name == session or name.startswith(f"{session}."))
+        )
+
+    def unprotected(self, unit: Unit, since: date) -> bool:
+        """Tell whether anything was charged without limit from a day on."""
+        return any(
+            bool(np.isinf(row.spending.rdp).all())
+            for (session, known, day), row in self.rows.items()
+            if known is unit and session != CARRIED and since.isoformat() <= day
+        )
 
     def units(self) -> list[Unit]:
         """Return the units that anything was charged to."""

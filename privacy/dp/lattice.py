@@ -30,7 +30,10 @@ from quire.privacy.dp.rounding import (
     stochastic_round,
 )
 
-_DISTANCE_FACTOR = 2.0**64  # above 1 + e^epsilon for every epsilon up to 44
+#: The largest epsilon that may be claimed of noise drawn here: the sampler's distance from exact counts (1 + e^epsilon)
+#: times, and is accounted for 2^64 times.
+MAX_EPSILON = 44.0
+_DISTANCE_FACTOR = 2.0**64
 
 
 class NoiseKind(StrEnum):
@@ -100,7 +103,8 @@ class Release:
     def failure(self) -> float:
         """What this one release adds to delta: the rounding's bound failing, and the sampler's distance from exact.
 
-        A distance t adds (1 + e^epsilon) t; it is counted 2**64 times, which covers every epsilon up to 44. For
+        A distance t adds (1 + e^epsilon) t; it is counted 2**64 times, which covers every epsilon up to
+        :data:`MAX_EPSILON`; what claims more is refused. For
         ``gaussian`` it is 0, and what floating point does is not accounted for at all.
         """
         if self.kind is NoiseKind.GAUSSIAN:

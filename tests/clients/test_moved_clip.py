@@ -18,7 +18,7 @@ from quire.simulation.grid import server_identity
 
 FIXED = "privacy=silo privacy.epsilon=1 privacy.delta=1e-4 privacy.clip=0.5"
 MOVED = f"{FIXED} privacy.clipping=adaptive partition.silos=500"
-POLICY = {"modes": "[silo]", "min_noise": "0.1", "max_clip": "0.8"}
+POLICY = {"modes": "[silo]", "trusts_server": "true", "min_noise": "0.1", "max_clip": "0.8"}
 
 
 @pytest.fixture

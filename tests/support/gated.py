@@ -33,7 +33,10 @@ def checkout(folder: Path) -> Path:
 
 
 class Federation:
-    """A SuperLink, and for each ``silo.yaml`` a SuperNode without any node config and a gate that knows the file."""
+    """A SuperLink, and for each ``silo.yaml`` a SuperNode without any node config and a gate that knows the file.
+
+    A file ``passphrase`` beside ``silo.yaml`` opens the silo's key; only the gate is told where it is.
+    """
 
     def __init__(self, silos: list[Path], schema: Path) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="q-"))
@@ -63,6 +66,8 @@ class Federation:
                 *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
                 FLWR_HOME=str(self.home / f"node-{number}"),
             )
+            words = silo.with_name("passphrase")
+            opening = {"QUIRE_PASSPHRASE_FILE": str(words)} if words.exists() else {}
             self.start(
                 f"gate-{number}",
                 *(sys.executable, "-m", "quire", "gate", "--silo", str(silo), "--insecure"),
@@ -70,6 +75,7 @@ class Federation:
                 FLWR_SUPEREXEC_TASK_POLL_INTERVAL="0.1",
                 PYTHONPATH=str(ROOT),
                 HOSPITAL_SECRET="what the gate's environment holds",
+                **opening,
             )
 
     def start(self, name: str, *command: str, **variables: str) -> None:

@@ -48,7 +48,9 @@ class Consortium:
         """Return a silo's receipt; ``changes`` are made to its body, and signed with it."""
         settings, records = compose(overrides), count or SILOS[silo]
         stand = Stand(self.keys[silo], "hearts", 10 + number, f"{number:064x}", 0.5 * number, 1e-5)
-        about = Round(silo, records, run, number, model, code_hash(), test_seed=False, broken_gradients=None)
+        about = Round(
+            *(silo, records, run, number, model, code_hash()), simulated=False, test_seed=False, broken_gradients=None
+        )
         data = receipt_of(settings, plan_of(settings, records), about, stand)
         if not changes:
             return data

@@ -83,7 +83,7 @@ def _inside(settings: Settings, records: Mapping[str, int], ratio: float, place:
         return {"train": {"loss": 0.5}, "silos": {}}
     receipts = {}
     for name, count in records.items():
-        about = Round(name, count, 0, place, HASH, HASH, False, 0)
+        about = Round(name, count, 0, place, HASH, HASH, simulated=True, test_seed=False, broken_gradients=0)
         receipt = receipt_of(settings, plan_of(settings, count), about, None)
         receipts[name] = base64.b64encode(receipt).decode("ascii")
     train: dict[str, float] = {"loss": 0.5, "signal_norm": ratio * 8.0}

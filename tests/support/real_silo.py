@@ -59,8 +59,8 @@ class RealSilo:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.run, self.state = folder, 5, RecordDict()
-        (folder / "schema.yaml").write_text(SCHEMA)
         if not (folder / "silo.key").exists():
+            (folder / "schema.yaml").write_text(SCHEMA)
             new_identity(folder / "silo.key")
             self.rows(RECORDS)
             self.write()

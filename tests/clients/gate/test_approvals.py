@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from quire.cli import app
+from quire.clients.code import code_hash
 from quire.clients.gate.approvals import (
     Approval,
     ApprovalError,
@@ -23,9 +24,11 @@ from quire.clients.gate.approvals import (
     read_approvals,
     revoke,
 )
-from quire.clients.gate.bundle import Bundle, BundleError
+from quire.clients.gate.bundle import Bundle, BundleError, read_bundle
 from quire.errors import QuireError
+from quire.simulation.flower_app import stage
 
+ROOT = Path(__file__).resolve().parents[3]
 A, B, C = (letter * 64 for letter in "abc")
 
 
@@ -164,7 +167,8 @@ def test_hash_approve_list_and_revoke(tmp_path: Path, silo: Path) -> None:
     fab = tmp_path / "app.fab"
     fab.write_bytes(packed(APP))
     bundle, where = Bundle(packed(APP)), ("--silo", str(silo))
-    assert run("hash", str(fab)) == f"content {bundle.content}\nfab     {bundle.fab}\n"
+    hashes = f"content {bundle.content}\nfab     {bundle.fab}\n"
+    assert run("hash", str(fab)) == f"{hashes}code    none: it is no bundle of Quire\n"
     assert run("approve", str(fab), *where, "--note", "release 1") == f"Approved: {bundle.content}\n"
     assert run("approve", bundle.content, *where) == f"Already approved: {bundle.content}\n"
     assert run("approve", A, *where) == f"Approved: {A}\n"
@@ -177,6 +181,22 @@ def test_hash_approve_list_and_revoke(tmp_path: Path, silo: Path) -> None:
     assert run("revoke", bundle.fab, *where) == f"Revoked: {bundle.fab}\n"
     assert run("revoke", A, *where)
     assert run("list", *where) == ""
+
+
+def test_the_hash_of_the_code_is_the_one_that_silos_check_and_runs_record(tmp_path: Path) -> None:
+    shown = run("hash", str(stage(tmp_path / "app"))).splitlines()
+    assert [line.split()[0] for line in shown] == ["content", "fab", "code"]
+    assert shown[2].split() == ["code", code_hash()]
+    fab = tmp_path / "app.fab"
+    fab.write_bytes(read_bundle(tmp_path / "app").raw)  # as `flwr build` writes it
+    assert run("hash", str(fab)).splitlines() == shown
+    (tmp_path / "app" / "privacy" / "csprng.py").write_text("# other code")
+    assert run("hash", str(tmp_path / "app")).splitlines()[2] != shown[2]
+
+
+@pytest.mark.slow  # Flower's own search for what is packed goes through all that lies in a checkout
+def test_a_checkout_has_the_hash_of_the_code_that_runs_in_it() -> None:
+    assert run("hash", str(ROOT)).splitlines()[2] == f"code    {code_hash()}"
 
 
 def test_mistakes_at_the_command_line_are_sentences(tmp_path: Path, silo: Path) -> None:

@@ -45,7 +45,8 @@ def train(message, context):
     if asked == "code":
         return Message(Error(code=103, reason="patient 4711"), reply_to=message)
     told = ConfigRecord({{
-        "environment": sorted(os.environ), "silo": context.node_config["silo"], "count": known,
+        "environment": sorted(os.environ), "words": os.environ["QUIRE_PASSPHRASE_FILE"],
+        "silo": context.node_config["silo"], "count": known,
         "command": " ".join(sys.argv), "path": sys.path, "modules": sorted(sys.modules),
         "guarded": os.environ["QUIRE_GUARDED"], "home": os.environ["HOME"], "open": os.listdir("/proc/self/fd"),
         "writable": os.access(__file__, os.W_OK), "files": sorted(os.listdir(os.path.dirname(__file__))),
@@ -71,6 +72,8 @@ class Site:
                     **os.environ,
                     **{"PYTHONPATH": str(ROOT), "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05", "TMPDIR": str(folder)},
                     **{"DB_PASSWORD": "x", "HOSPITAL_SECRET": "y", "FLWR_TELEMETRY_ENABLED": "0"},
+                    **{"QUIRE_PASSPHRASE_FILE": "words", "QUIRE_PASSPHRASE": "z", "QUIRE_SILOS": "s"},
+                    **{"QUIRE_ROSTER": "r", "QUIRE_PLUGINS": "p", "QUIRE_RUN_DIR": "d", "QUIRE_SCHEMA": "c"},
                 },
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -130,6 +133,11 @@ def test_approved_code_answers_and_is_told_where_the_data_are(approved: Site) ->
     # None of what the gate knows: its environment, the runtime's token, the silo's file before the message came.
     assert "DB_PASSWORD" in told["environment"]
     assert not {"HOSPITAL_SECRET", "QUIRE_GATE"} & set(told["environment"])
+    assert {name for name in told["environment"] if name.startswith("QUIRE_")} == {
+        "QUIRE_GUARDED",
+        "QUIRE_PASSPHRASE_FILE",
+    }
+    assert told["words"] == str(approved.folder / "words")  # named from where the gate was started
     assert "token" not in told["command"]
     assert not [name for name in told["modules"] if name.split(".")[0] == "quire"]
     assert str(ROOT) not in told["path"]
@@ -262,7 +270,8 @@ def test_the_scripts_are_those_that_flower_can_start(tmp_path: Path) -> None:
     assert set(TASK_TYPE_TO_COMMAND) == set(TaskType)
     write_commands(tmp_path, sorted(TASK_TYPE_TO_COMMAND.values()))
     assert {path.name for path in tmp_path.iterdir()} == set(TASK_TYPE_TO_COMMAND.values())
-    found = gate_environment({"PATH": "/usr/bin", "QUIRE_SILOS": "x", "PYTHONPATH": "y"}, Path("s"), ["A"], tmp_path)
+    before = {"PATH": "/usr/bin", "QUIRE_SILOS": "x", "PYTHONPATH": "y", "QUIRE_PASSPHRASE_FILE": ""}
+    found = gate_environment(before, Path("s"), ["A"], tmp_path)
     assert found["PATH"] == str(tmp_path / "bin")
     assert not {"QUIRE_SILOS", "PYTHONPATH"} & found.keys()
     assert json.loads(found["QUIRE_GATE"]) == {"silo": "s", "pass": ["A"]}

@@ -25,6 +25,7 @@ class Asked:
             population=Population("heart-2020", 400),
             epsilon=4.0,
             delta=1e-5,
+            trusts_server=True,
             lines=(("epsilon", 12),),
         )
         self.overrides = RECORD

@@ -14,7 +14,10 @@ from quire.clients.policy.checks import CHECKS
 from quire.clients.policy.decide import Allow, Refuse, decide, objections
 from quire.clients.policy.model import Policy, Population
 from quire.clients.policy.words import lines, lines_of_run
+from quire.conf import privacy_rules
 from quire.conf.compose import compose
+from quire.errors import SettingsError
+from quire.privacy.dp import lattice
 from quire.privacy.dp.events import NonPrivate, SampledGaussian
 from quire.privacy.dp.spending import Spending
 
@@ -42,7 +45,27 @@ REFUSED = [
     (lambda a: a.limit(delta=1e-6), "delta", "BUDGET_REFUSED", "aims at 1e-05: set privacy.delta=1e-06"),
     (lambda a: a.limit(min_noise=9.0), "min_noise", "POLICY_REFUSED", "lower privacy.epsilon"),
     (lambda a: a.ask("privacy.epsilon=inf"), "min_noise", "POLICY_REFUSED", "noise of 0 times the clip"),
-    (lambda a: a.ask("privacy.epsilon=1e9"), "min_noise", "POLICY_REFUSED", "cannot be calibrated here"),
+    (
+        lambda a: a.ask("privacy.epsilon=1e-4 strategy.rounds=100 training.steps=1000000"),
+        "min_noise",
+        "POLICY_REFUSED",
+        "cannot be calibrated here",
+    ),
+    (lambda a: a.ask("privacy.noise=gaussian"), "noise", "POLICY_REFUSED", "choose privacy.noise=discrete; floating"),
+    (lambda a: a.limit(noise=frozenset({"gaussian"})), "noise", "POLICY_REFUSED", "choose privacy.noise=gaussian"),
+    (
+        lambda a: (a.limit(trusts_server=False), a.ask("privacy=silo")),
+        "trusts_server",
+        "POLICY_REFUSED",
+        "it sees updates before it adds the noise; choose privacy=record, or set trusts_server to true",
+    ),
+    (
+        lambda a: a.know(simulated=True),
+        "rehearsal",
+        "POLICY_REFUSED",
+        "would read rows that this policy protects, and charge no ledger",
+    ),
+    (lambda a: a.limit(test_seed=True), "epsilon", "BUDGET_REFUSED", "noise that can be foretold protects no records"),
     (lambda a: a.limit(epsilon=1.9), "epsilon", "BUDGET_REFUSED", r"silo.yaml, line 12\) caps population 'heart-2020'"),
     (lambda a: a.know(spent=Spending.of(NonPrivate())), "epsilon", "BUDGET_REFUSED", "inf is spent"),
     (lambda a: a.know(spent=None), "epsilon", "BUDGET_REFUSED", "the silo needs its ledger"),
@@ -88,9 +111,40 @@ def test_a_seed_is_fine_where_the_operator_allows_it_and_in_simulation(asked):
     asked.ask("seed=7")
     assert decide(*asked.args()).check == "test_seed"
     simulated = replace(asked.state, simulated=True, spent=None, code="e" * 64)
-    assert isinstance(decide(asked.policy, compose(asked.overrides), simulated), Allow)
+    for seeded in (False, True):
+        rehearsed = replace(asked.policy, rehearsal=True, test_seed=seeded)
+        assert isinstance(decide(rehearsed, compose(asked.overrides), simulated), Allow)
     asked.limit(test_seed=True)
+    assert decide(*asked.args()).check == "epsilon"  # somebody's rows, and noise that the server could foretell
+    asked.limit(shipped=True)
     assert isinstance(decide(*asked.args()), Allow)
+
+
+@pytest.mark.parametrize("stage", ["", "train.default", "evaluate.default", "query.default", "TRAIN", "train.x"])
+def test_a_stage_that_the_contract_does_not_know_is_not_decided_on(asked, stage):
+    asked.know(stage=stage)
+    with pytest.raises(ValueError, match="no stage that could be decided on"):
+        decide(*asked.args())
+
+
+@pytest.mark.parametrize("overrides", ["privacy=record", "privacy=record privacy.noise=gaussian", "privacy=silo"])
+def test_such_an_epsilon_is_refused_when_composing(overrides):
+    task = f"task=breast_cancer {overrides} privacy.delta=1e-5"
+    with pytest.raises(SettingsError, match=r"privacy\.epsilon=44\.1 is more than 44, up to which"):
+        compose(f"{task} privacy.epsilon=44.1")
+    assert privacy_rules.MAX_EPSILON == lattice.MAX_EPSILON
+    assert 1 + math.exp(lattice.MAX_EPSILON) <= lattice._DISTANCE_FACTOR
+    for epsilon in ("44", "inf"):
+        assert compose(f"{task} privacy.epsilon={epsilon}").privacy.epsilon == float(epsilon)
+
+
+@pytest.mark.parametrize("epsilon", [44.5, 1e9])
+def test_an_epsilon_beyond_what_the_accounting_holds_for_is_refused_by_the_silo_too(asked, epsilon):
+    policy, settings, state = asked.args()
+    settings = replace(settings, privacy=replace(settings.privacy, epsilon=epsilon))
+    refused = decide(replace(policy, epsilon=math.inf), settings, state)
+    assert refused.check == "min_noise"
+    assert "is more than 44, up to which what is accounted for holds" in refused.words
 
 
 def test_earlier_rounds_of_the_run_are_not_counted_twice(asked):
@@ -143,6 +197,7 @@ def test_all_objections_are_listed_even_where_one_makes_another_impossible(asked
 def test_defaults_are_on_the_strict_side():
     strict = Policy(frozenset({"record"}), frozenset({"plain"}), frozenset(), Population("p", 400))
     assert (strict.epsilon, strict.delta, strict.period_days, strict.test_seed) == (0.0, 0.0, None, False)
+    assert (strict.noise, strict.trusts_server, strict.rehearsal, strict.shipped) == ({"discrete"}, False, False, False)
     settings = compose("task=breast_cancer privacy=record strategy.min_silos=4")
     assert isinstance(decide(strict, settings, replace(_state(), spent=Spending.zero())), Refuse)
 

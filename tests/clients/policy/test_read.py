@@ -30,7 +30,13 @@ def operator_of(folder: Path, policy: str | None = POLICY, more: str = "", popul
 def test_what_is_left_out_is_strict(tmp_path):
     operator = operator_of(tmp_path)
     assert operator.policy == Policy(
-        frozenset({"record"}), frozenset({"plain"}), frozenset(), Population("heart-2020", 303), epsilon=4.0, delta=1e-5
+        frozenset({"record"}),
+        frozenset({"plain"}),
+        frozenset(),
+        Population("heart-2020", 303),
+        epsilon=4.0,
+        delta=1e-5,
+        shipped=True,
     )
     assert (operator.store, operator.identity) == (tmp_path / "store", tmp_path / "silo.key")
     assert operator.roster is None
@@ -42,7 +48,7 @@ def test_everything_can_be_said(tmp_path):
     every = (
         f"modes: [record, silo], aggregation: [plain], code: [{HASH}], epsilon: 8, delta: 1.0e-6, period_days: 365, "
         "min_cohort: 10, colluders: 3, min_noise: 0, max_clip: 10, max_rounds: 7, max_rounds_per_day: 8, "
-        "test_seed: true"
+        "test_seed: true, noise: [gaussian, discrete], trusts_server: true, rehearsal: true"
     )
     more = f"store: books\nidentity: keys/silo.key\nroster: {{file: roster.json, hash: {HASH}}}\n"
     operator = operator_of(tmp_path, every, more)
@@ -51,6 +57,8 @@ def test_everything_can_be_said(tmp_path):
     assert (policy.code, policy.epsilon, policy.delta, policy.period_days) == (frozenset({HASH}), 8.0, 1e-6, 365)
     assert (policy.min_cohort, policy.colluders, policy.min_noise, policy.max_clip) == (10, 3, 0.0, 10.0)
     assert (policy.max_rounds, policy.max_rounds_per_day, policy.test_seed) == (7, 8, True)
+    assert (policy.noise, policy.trusts_server, policy.rehearsal) == ({"gaussian", "discrete"}, True, True)
+    assert set(policy.__dataclass_fields__) - {"population", "shipped", "file", "lines"} == set(dict(policy.lines))
     assert (operator.store, operator.identity) == (tmp_path / "books", tmp_path / "keys" / "silo.key")
     assert (operator.roster.file, operator.roster.sha256) == (tmp_path / "roster.json", HASH)
 
@@ -91,6 +99,13 @@ def test_without_privacy_nothing_is_capped_and_large_populations_have_a_smaller_
         (POLICY + ", max_clip: 0", "'max_clip' must be greater than 0"),
         (POLICY + ", max_rounds: 0", "'max_rounds' must be a whole number from 1"),
         (POLICY + ", max_rounds_per_day: 2.5", "'max_rounds_per_day' must be a whole number"),
+        (POLICY.replace("epsilon: 4", "epsilon: 44.1"), "'epsilon' must be at most 44"),
+        (POLICY + ", noise: []", "'noise' must list at least one of discrete, gaussian"),
+        (POLICY + ", noise: [float]", "'float' is none of the ways to draw noise: discrete, gaussian"),
+        (POLICY + ", noise: discrete", "'noise' must be a list"),
+        (POLICY + ", trusts_server: 1", "'trusts_server' must be true or false"),
+        (POLICY + ", rehearsal: sometimes", "'rehearsal' must be true or false"),
+        (POLICY + ", shipped: true", "'policy' has no key 'shipped'"),
         (POLICY + ", test_seed: maybe", "'test_seed' must be true or false"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from typer.testing import CliRunner
 
@@ -19,6 +21,7 @@ RUN = "task=breast_cancer partition=iid partition.silos=5 strategy.min_silos=4 p
 def check(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "220")
     monkeypatch.setattr(own, "load", lambda *args: pytest.fail("data was read"))
+    new_identity(tmp_path / "silo.key")
     file = tmp_path / "silo.yaml"
     file.write_text(
         "data: {connector: csv, path: nowhere.csv}\n"
@@ -44,7 +47,7 @@ def test_without_settings_the_policy_is_told_in_words(check):
         "2, besides 1 that may side with the server",
         "default",
         "line 3",
-        "Spent by 'heart-2020' so far: epsilon 0 at delta 1e-05; the cap is 4.",
+        "Budget of 'heart-2020' at delta 1e-05: epsilon 4, of which 0 is spent and 4 is left.",
         "honest-but-curious server",
     ):
         assert words in text
@@ -64,17 +67,19 @@ def test_a_run_that_is_accepted_ends_with_0_and_says_what_it_would_spend(check):
         ("privacy.clip=3", "policy.max_clip (silo.yaml, its default) is 1, and privacy.clip=3: set privacy.clip=1"),
         ("privacy.delta=1e-4", "policy.delta (silo.yaml, its default) is 1e-05, and the run aims at 0.0001"),
         ("seed=4", "leave out 'seed'"),
+        ("privacy.noise=gaussian", "policy.noise (silo.yaml, its default) does not list privacy.noise=gaussian"),
+        ("privacy=silo", "policy.trusts_server (silo.yaml, its default) is false"),
     ],
 )
 def test_a_run_that_is_refused_ends_with_1_and_says_why(check, more, words):
-    status, text, _ = check(f"{RUN} {more}")
+    run = RUN if more != "privacy=silo" else RUN.replace("privacy=record privacy.epsilon=2", "privacy.delta=1e-5")
+    status, text, _ = check(f"{run} {more}")
     assert status == 1
     assert words in text
     assert "Refused: this silo would not take part." in text
 
 
 def test_what_is_spent_counts(check, tmp_path):
-    new_identity(tmp_path / "silo.key")
     with Store.open(tmp_path / "store", load_identity(tmp_path / "silo.key")) as store:
         from datetime import date
 
@@ -85,7 +90,7 @@ def test_what_is_spent_counts(check, tmp_path):
     status, text, _ = check(RUN)
     assert status == 1
     assert "inf is spent" in text
-    assert "nothing is left" in text
+    assert "all of it is spent: records were in a run without privacy" in text
 
 
 def test_a_file_without_a_policy_is_for_the_simulator(check):
@@ -94,6 +99,72 @@ def test_a_file_without_a_policy_is_for_the_simulator(check):
     status, text, _ = check(RUN)
     assert status == 1
     assert "it serves the simulator, and a real silo refuses every run" in text
+
+
+DAMAGE = {
+    "no key": (lambda folder: (folder / "silo.key").unlink(), "is not there; make one with `quire identity new"),
+    "no ledger": (lambda folder: (folder / "store/ledger/heart-2020.jsonl").unlink(), "heart-2020.jsonl is missing"),
+    "no heads": (lambda folder: (folder / "store/heads.json").unlink(), "heads.json is missing"),
+    "no counters": (lambda folder: (folder / "store/counters.jsonl").unlink(), "counters.jsonl is missing"),
+    "no store.json": (lambda folder: (folder / "store/store.json").unlink(), "store.json is missing"),
+    "no store": (lambda folder: shutil.rmtree(folder / "store"), "has seen a store, and"),
+    "no witness": (lambda folder: (folder / "witness.json").unlink(), "witness.json is missing"),
+    "a changed byte": (lambda folder: _change(folder / "store/ledger/heart-2020.jsonl"), "heart-2020.jsonl"),
+    "open to others": (lambda folder: (folder / "store").chmod(0o755), "may"),
+    "another key": (lambda folder: _another_key(folder), "belongs to the identity"),
+}
+
+
+def _change(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _another_key(folder):
+    for path in folder.glob("silo.key*"):
+        path.unlink()
+    new_identity(folder / "silo.key")
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("overrides", ["", RUN], ids=["policy", "run"])
+def test_books_that_a_run_would_not_go_on_with_are_not_taken_for_unspent_ones(check, tmp_path, how, overrides):
+    check.file.write_text(check.file.read_text() + "witness: witness.json\n")
+    with Store.open(
+        tmp_path / "store", load_identity(tmp_path / "silo.key"), witness=tmp_path / "witness.json"
+    ) as store:
+        store.ledger("heart-2020")
+    before, (mend, words) = check(overrides), DAMAGE[how]
+    assert before[0] == 0, before[1]
+    mend(tmp_path)
+    status, text, _ = check(overrides)
+    assert status == 1
+    assert words in text
+    assert " 0 is spent" not in text
+    assert ("refuses every run" if not overrides else "Refused: this silo would not take part.") in text
+
+
+def test_what_the_server_only_promises_is_said(check):
+    _, text, _ = check(RUN)
+    assert "4, as the server promises" in text
+    assert "That it merges those of at least 4 silos is its promise, which nothing here can check." in text
+
+
+def test_what_opens_the_silo_is_said(check):
+    more = "epsilon: 4, noise: [gaussian], trusts_server: true, rehearsal: true"
+    check.file.write_text(check.file.read_text().replace("epsilon: 4", more))
+    _, text, _ = check()
+    assert "noise lists gaussian. Floating-point noise tells more than is accounted for" in text
+    assert "the server sees this silo's clipped update without noise" in text
+    assert "reads these rows and charges no ledger" in text
+
+
+def test_secure_aggregation_needs_a_roster(check):
+    check.file.write_text(check.file.read_text().replace("[plain]", "[secure]"))
+    status, text, _ = check(f"{RUN} aggregation=secure")
+    assert status == 1
+    assert "Roster: none is pinned" in text
 
 
 def test_mistakes_are_sentences(check):
