@@ -34,9 +34,9 @@ def table(quick: bool) -> list[dict[str, float]]:
     for steps in GRID["steps"][quick]:
         for rate in GRID["rate"][quick]:
             for target in GRID["epsilon"][quick]:
-                began = time.perf_counter()
+                began = time.process_time()
                 noise = calibrate(target, DELTA, int(steps), rate)
-                seconds = time.perf_counter() - began
+                seconds = time.process_time() - began
                 event = SampledGaussian(noise, rate, int(steps))
                 prv = PRVAccountant()
                 prv.history = [(noise, rate, int(steps))]
@@ -60,6 +60,7 @@ def figures(rows: Sequence[dict[str, float]]) -> list[Figure]:
     """Sum the grid up: the worst ratios, tightness of calibration, its time; then one figure for each run."""
     ratios = [row["ours"] / row["pld"] for row in rows]
     often = [row["ours"] / row["pld"] for row in rows if row["rate"] * row["steps"] >= 5]
+    dense = [row["ours"] / row["pld"] for row in rows if row["rate"] >= 0.05]
     seconds = sorted(row["seconds"] for row in rows)
     where = f"{len(rows)} runs, delta {DELTA:g}"
     summary = [
@@ -67,9 +68,10 @@ def figures(rows: Sequence[dict[str, float]]) -> list[Figure]:
             "accounting: ours / PLD, largest",
             max(ratios),
             "<= 1.2",
-            f"{where}; RDP is loose where a record is drawn about once in the whole run (rate * steps near 1)",
+            f"{where}; RDP is loose at low rates, most where a record is drawn about once in the whole run or less",
         ),
         Figure("accounting: the same where a record is drawn 5 times or more", max(often), "<= 1.2", where),
+        Figure("accounting: the same at rates of 0.05 and more", max(dense), None, f"{where}; not a goal"),
         Figure("accounting: ours / PLD, smallest", min(ratios), ">= 1.0", where),
         Figure(
             "accounting: Opacus PRV - PLD, largest difference",
@@ -86,7 +88,12 @@ def figures(rows: Sequence[dict[str, float]]) -> list[Figure]:
             "> 1.0",
             where,
         ),
-        Figure("calibration: seconds, median", seconds[len(seconds) // 2], "<= 0.5", f"slowest {seconds[-1]:.2f}"),
+        Figure(
+            "calibration: seconds of processor time, median",
+            seconds[len(seconds) // 2],
+            "<= 0.5",
+            f"slowest {seconds[-1]:.2f}",
+        ),
     ]
     single = [
         Figure(

@@ -47,7 +47,7 @@ def answering(failure: Code) -> Callable[[Handler], Handler]:
         @functools.wraps(handler)
         def answer(message: Message, context: Context) -> Message:
             if message.metadata.message_type not in contract.STAGES:
-                return _answer(message, Code.BAD_REQUEST, None, "the stage goes by a name that is none of the contract's")
+                return _answer(message, Code.BAD_REQUEST, None, "the stage's name is none of the contract's")
             try:
                 return handler(message, context)
             except Refusal as refusal:

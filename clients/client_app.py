@@ -8,27 +8,27 @@ leaves as one of the fixed codes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from quire.clients import contract
-from quire.clients.answering import Refusal, answering
+from quire.clients.answering import LOG, Refusal, answering
 from quire.clients.arrays import Arrays, MalformedArray, decode, encode, fingerprint
 from quire.clients.code import code_hash
 from quire.clients.contract import Code
 from quire.clients.data.own import load
 from quire.clients.data.preprocess import FEDERATED, Loaded, preprocessing_of
-from quire.clients.entropy import Entropy
 from quire.clients.member import SILO_KEY, Member, member_of
 from quire.clients.private.plan import plan_of
 from quire.clients.receipts import Round, Stand, receipt_of
+from quire.clients.secure.handlers import register
 from quire.clients.simulation import is_simulated
 from quire.clients.tasks.moments import MEAN, SCALE, Statistics
 from quire.conf.compose import compose
-from quire.conf.schema import NoPrivacy, Settings
+from quire.conf.schema import NoPrivacy, SecureAggregation, Settings
 from quire.errors import DataError, SettingsError
 from quire.privacy.dp.contract import PrivacyError
 
@@ -77,7 +77,10 @@ class _Silo:
 
     def load(self, context: Context) -> Loaded:
         """Load the silo's rows, and see to it that they are those that this run began with."""
-        loaded = load(self.settings, self.member.where, self.name)
+        try:
+            loaded = load(self.settings, self.member.where, self.name)
+        except Exception as error:  # one code for whatever is wrong with the rows: which rows fail is private
+            raise Refusal(Code.DATA_UNAVAILABLE, "the silo's rows could not be loaded") from error
         if loaded.digest:
             known = context.state.config_records.get(_ROWS)
             if known is None:
@@ -86,17 +89,66 @@ class _Silo:
                 raise DataError(f"The rows of {self.name} changed during the run: start another run.")
         return loaded
 
+    def charged(self, stand: Stand | None) -> _Silo:
+        """Return the same silo, after it was charged for a round."""
+        return replace(self, stand=stand)
 
-def _silo(message: Message, context: Context, round_number: int = 0) -> _Silo:
-    """Find out who this silo is, and whether its operator lets it answer. No data is touched before this returns."""
+    def private_update(
+        self, context: Context, model: Arrays, round_number: int, clip: float | None = None
+    ) -> tuple[Arrays, dict[str, float], bytes]:
+        """Train under the plan that the silo makes for itself; return update, what a simulated silo shows, receipt."""
+        from quire.clients.work import train_privately
+
+        if self.stand is None and not self.member.simulated:  # whatever brought us here: first the ledger, then data
+            raise Refusal(Code.BOOKS_UNUSABLE, "the silo's books were not charged for this round, so it does not train")
+        try:
+            plan = plan_of(self.settings, self.records, clip)
+        except PrivacyError as error:
+            raise Refusal(Code.SETTINGS_REFUSED, str(error)) from error
+        self.load(context)
+        entropy, where = self.member.entropy(self.settings), self.member.where
+        update, shown = train_privately(self.settings, where, self.name, plan, model, round_number, entropy)
+        if not all(np.isfinite(part).all() for part in update.values()):
+            raise Refusal(Code.NOT_FINITE)
+        if broken := int(shown.get("broken-gradients", 0)):  # for the silo's own eyes: the count is private
+            LOG.warning("%d gradients in round %d were not finite, and counted as zero.", broken, round_number)
+        policy = self.member.policy
+        about = Round(
+            self.name,
+            self.records,
+            context.run_id,
+            round_number,
+            fingerprint(model),
+            CODE_HASH,
+            simulated=self.member.simulated,
+            test_seed=policy is not None and policy.test_seed,
+            broken_gradients=int(shown["broken-gradients"]) if "broken-gradients" in shown else None,
+        )
+        told = {name: value for name, value in shown.items() if np.isfinite(value)} if self.member.simulated else {}
+        return update, told, receipt_of(self.settings, plan, about, self.stand)
+
+
+def _asked(message: Message, context: Context) -> _Silo:
+    """Find out who this silo is and what the run's settings are. Nobody has let it answer yet."""
     try:
         settings = compose(str(context.run_config.get("overrides", "")))
     except SettingsError as error:
         raise Refusal(Code.SETTINGS_REFUSED) from error
     # By where this code runs: the run config and the message are the server's, and have no say.
-    member = member_of(settings, context.node_config, is_simulated())
-    stand = member.admit(settings, message.metadata.message_type, CODE_HASH, context.run_id, round_number)
-    return _Silo(settings, member, stand)
+    return _Silo(settings, member_of(settings, context.node_config, is_simulated()))
+
+
+def _silo(message: Message, context: Context, stage: str, round_number: int = 0, clip: float | None = None) -> _Silo:
+    """Find out who this silo is, and whether its operator lets it answer. No data is touched before this returns.
+
+    The stage is what the handler *does*. Never what the message calls itself: Flower brings ``train.default`` to the
+    same handler as ``train``, and the books would not know it.
+    """
+    silo = _asked(message, context)
+    if stage == contract.TRAIN and isinstance(silo.settings.aggregation, SecureAggregation):
+        raise Refusal(Code.SECURE_REFUSED, "under aggregation=secure no update leaves in clear")
+    stand = silo.member.admit(silo.settings, stage, CODE_HASH, context.run_id, round_number, clip)
+    return silo.charged(stand)
 
 
 def _statistics(message: Message) -> Statistics | None:
@@ -124,9 +176,17 @@ def _request(message: Message) -> tuple[Arrays, int]:
     except KeyError as error:
         raise Refusal(Code.BAD_REQUEST) from error
     round_number = config.get(contract.ROUND)
-    if not isinstance(config, ConfigRecord) or type(round_number) is not int or round_number < 0:
+    if not isinstance(config, ConfigRecord) or type(round_number) is not int or round_number < 1:
         raise Refusal(Code.BAD_REQUEST)
     return arrays, round_number
+
+
+def _told_clip(message: Message) -> float | None:
+    """Read the clip of the round, which the server tells where it moves."""
+    clip = message.content[contract.CONFIG].get(contract.CLIP)
+    if clip is not None and not (isinstance(clip, float) and np.isfinite(clip) and clip > 0.0):
+        raise Refusal(Code.BAD_REQUEST)
+    return clip
 
 
 def _arrays(records: RecordDict, name: str) -> Arrays:
@@ -155,14 +215,14 @@ def _reply(
 @answering(Code.INTERNAL)
 def query(message: Message, context: Context) -> Message:
     """Say who this silo is and which code it runs. Touches no data and imports no torch."""
-    return _reply(message, _silo(message, context), {})
+    return _reply(message, _silo(message, context, contract.QUERY), {})
 
 
 @app.query("moments")
 @answering(Code.DATA_UNAVAILABLE)
 def moments(message: Message, context: Context) -> Message:
     """Reply with count, sum and sum of squares of the features, if the settings ask for them and not else."""
-    silo = _silo(message, context)
+    silo = _silo(message, context, contract.MOMENTS)
     if preprocessing_of(silo.settings) != FEDERATED:
         raise Refusal(Code.BAD_REQUEST)
     return _reply(message, silo, {contract.ARRAYS: encode(silo.load(context).moments())})
@@ -174,15 +234,15 @@ def train(message: Message, context: Context) -> Message:
     """Train the global model on the silo's own rows and reply with the update."""
     model, round_number = _request(message)  # first, so that a message that cannot be read costs nothing
     told = _arrays(message.content, contract.TOLD) if contract.TOLD in message.content else {}
-    statistics = _statistics(message)
-    silo = _silo(message, context, round_number)
+    statistics, clip = _statistics(message), _told_clip(message)
+    silo = _silo(message, context, contract.TRAIN, round_number, clip)
     from quire.clients.work import train_update
 
     memory = _arrays(context.state, contract.MEMORY) if contract.MEMORY in context.state else {}
-    entropy = silo.member.entropy(silo.settings)
     if silo.private:
-        return _train_privately(message, context, silo, model, round_number, entropy)
+        return _train_privately(message, context, silo, model, round_number, clip)
     silo.load(context)
+    entropy = silo.member.entropy(silo.settings)
     trained = train_update(
         silo.settings, silo.member.where, silo.name, model, told, memory, round_number, entropy, statistics
     )
@@ -196,34 +256,14 @@ def train(message: Message, context: Context) -> Message:
 
 
 def _train_privately(
-    message: Message, context: Context, silo: _Silo, model: Arrays, round_number: int, entropy: Entropy
+    message: Message, context: Context, silo: _Silo, model: Arrays, round_number: int, clip: float | None
 ) -> Message:
-    """Train under the plan that the silo makes for itself. Nothing leaves but the update and public figures."""
-    from quire.clients.work import train_privately
-
-    try:
-        plan = plan_of(silo.settings, silo.records)
-    except PrivacyError as error:
-        raise Refusal(Code.SETTINGS_REFUSED, str(error)) from error
-    silo.load(context)
-    update, shown = train_privately(silo.settings, silo.member.where, silo.name, plan, model, round_number, entropy)
-    if not all(np.isfinite(part).all() for part in update.values()):
-        raise Refusal(Code.NOT_FINITE)
+    """Train under privacy. Nothing leaves but the update and public figures."""
+    update, shown, receipt = silo.private_update(context, model, round_number, clip)
     records: dict[str, ArrayRecord | MetricRecord] = {contract.UPDATE: encode(update)}
     if silo.member.simulated:
-        records[contract.SHOWN] = MetricRecord({name: value for name, value in shown.items() if np.isfinite(value)})
-    policy = silo.member.policy
-    about = Round(
-        silo.name,
-        silo.records,
-        context.run_id,
-        round_number,
-        fingerprint(model),
-        CODE_HASH,
-        test_seed=policy is not None and policy.test_seed,
-        broken_gradients=int(shown["broken-gradients"]) if "broken-gradients" in shown else None,
-    )
-    return _reply(message, silo, records, receipt_of(silo.settings, plan, about, silo.stand))
+        records[contract.SHOWN] = MetricRecord(dict(shown))
+    return _reply(message, silo, records, receipt)
 
 
 @app.evaluate()
@@ -232,10 +272,13 @@ def evaluate(message: Message, context: Context) -> Message:
     """Score the global model on the silo's own test rows."""
     arrays, round_number = _request(message)
     statistics = _statistics(message)
-    silo = _silo(message, context, round_number)
+    silo = _silo(message, context, contract.EVALUATE, round_number)
     from quire.clients.work import score_model
 
     silo.load(context)
     scores, rows = score_model(silo.settings, silo.member.where, silo.name, arrays, statistics)
     metrics = MetricRecord({contract.NUM_EXAMPLES: rows, **scores})
     return _reply(message, silo, {contract.METRICS: metrics})
+
+
+register(app, _asked, CODE_HASH)

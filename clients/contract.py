@@ -10,6 +10,7 @@ stage          the server sends                                the silo replies
 ``moments``    nothing; ``data.preprocessing=federated`` only  count, sum, sum of squares of its features
 ``train``      the global model, the round                     its update (new - old), rows, training loss
 ``evaluate``   the global model, the round                     rows, loss and metrics on rows it keeps aside
+``open`` ...   messages of secure aggregation                  messages of secure aggregation, and nothing else
 =============  ==============================================  ================================================
 
 A silo that cannot answer replies with a Flower ``Error`` that carries one of :class:`Code` and its fixed words:
@@ -25,6 +26,12 @@ VERSION = 1
 # Stages: Flower's message types.
 QUERY, TRAIN, EVALUATE = "query", "train", "evaluate"
 MOMENTS = "query.moments"
+# Of secure aggregation: three make a session's keys, four are a round.
+OPEN, PAIRS, READY = "query.open", "query.pairs", "query.ready"
+SHARES, MASK, CONFIRM, UNMASK = "train.shares", "train.mask", "query.confirm", "query.unmask"
+SECURE_STAGES = (OPEN, PAIRS, READY, SHARES, MASK, CONFIRM, UNMASK)
+# All that a silo answers to, by these very names: Flower would bring `train.default` to the handler of `train`.
+STAGES = frozenset({QUERY, MOMENTS, TRAIN, EVALUATE, *SECURE_STAGES})
 
 # Names of the records in a message. "arrays" and "config" are Flower's own convention.
 ARRAYS, CONFIG, UPDATE, METRICS, IDENTITY = "arrays", "config", "update", "metrics", "identity"
@@ -44,6 +51,9 @@ CLIP, WITHIN = "clip", "clip/within"
 SILO, CODE_HASH, CONTRACT, SCHEMA = "silo", "code-hash", "contract", "schema"
 # Under privacy: the public number of records that the operator declares, and the signed statement of what was charged.
 RECORDS, RECEIPT = "records", "receipt"
+# Of secure aggregation: the record that holds a message of the protocol, as bytes; a masked vector travels as an array.
+# A simulated silo is told the names of all, which a real one finds in its roster.
+PROTOCOL, MASKED, MESSAGE, ROSTER = "protocol", "masked", "message", "roster"
 # What only a simulated silo shows: metrics that a real one keeps to itself under privacy.
 SHOWN = "simulator-only"
 
@@ -67,6 +77,7 @@ class Code(enum.IntEnum):
     BOOKS_UNUSABLE = 114
     REPLAY_REFUSED = 115
     ROSTER_REFUSED = 116
+    SECURE_REFUSED = 117
     INTERNAL = 199
 
 
@@ -87,6 +98,7 @@ WORDS: dict[Code, str] = {
     Code.BOOKS_UNUSABLE: "its own books (store or ledger) cannot be used",
     Code.REPLAY_REFUSED: "it has answered this round already, and does not answer twice",
     Code.ROSTER_REFUSED: "the roster it finds is not the one that it has pinned",
+    Code.SECURE_REFUSED: "it cannot take part in secure aggregation as it was asked to",
     Code.INTERNAL: "an unexpected error inside the silo",
 }
 

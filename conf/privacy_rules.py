@@ -19,6 +19,10 @@ from quire.errors import SettingsError
 #: nothing about fewer (Andrew et al. 2021, arXiv 1905.03871, section 2.2, take noise of a twentieth of the cohort).
 ADAPTIVE_SILOS = 500
 
+#: The largest finite epsilon: as :data:`quire.privacy.dp.lattice.MAX_EPSILON`, up to which the accounting of discrete
+#: noise holds. Settings know nothing of mechanisms, so it stands here once more.
+MAX_EPSILON = 44.0
+
 
 def check_privacy(settings: Settings, rows: int | None) -> None:
     """Refuse settings whose privacy cannot be what they claim.
@@ -37,6 +41,7 @@ def check_privacy(settings: Settings, rows: int | None) -> None:
     privacy = settings.privacy
     if isinstance(privacy, NoPrivacy):
         return
+    _epsilon_is_accounted(privacy)
     _preprocessing_is_public(settings)
     _nothing_leaves_beside_the_update(settings)
     if isinstance(privacy, RecordPrivacy):
@@ -46,9 +51,12 @@ def check_privacy(settings: Settings, rows: int | None) -> None:
         _clip_can_follow(settings, privacy)
 
 
-def silos_asked(settings: Settings) -> int:
-    """Return how many silos are asked to train in a round, if all are there."""
-    return settings.silos_asked
+def _epsilon_is_accounted(privacy: RecordPrivacy | SiloPrivacy) -> None:
+    if MAX_EPSILON < privacy.epsilon < math.inf:
+        raise SettingsError(
+            f"privacy.epsilon={privacy.epsilon:g} is more than {MAX_EPSILON:g}, up to which what is accounted for "
+            "holds, and would protect nobody: lower it, or take privacy.epsilon=inf, which claims nothing."
+        )
 
 
 def _preprocessing_is_public(settings: Settings) -> None:
@@ -89,7 +97,7 @@ def _delta_is_given(privacy: SiloPrivacy) -> None:
 
 
 def _clip_can_follow(settings: Settings, privacy: SiloPrivacy) -> None:
-    asked = silos_asked(settings)
+    asked = settings.silos_asked
     if privacy.clipping == "adaptive" and asked < ADAPTIVE_SILOS:
         raise SettingsError(
             f"privacy.clipping=adaptive follows a noised count of clipped updates, which says nothing about {asked} "

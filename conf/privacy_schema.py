@@ -18,7 +18,7 @@ class RecordPrivacy:
     """DP-SGD in every silo: (epsilon, delta) for each record, calibrated by each silo for itself."""
 
     name: str
-    epsilon: float = setting("budget of the whole run; inf clips without noise and claims nothing", gt=0.0, inf=True)
+    epsilon: float = setting("budget of the whole run, at most 44; inf clips without noise or claim", gt=0.0, inf=True)
     delta: float | None = setting("null: min(1e-5, 1/(10 N)), N the silo's public number of records", gt=0.0, lt=1.0)
     clip: float = setting("L2 norm that the gradient of one record is clipped to", ge=1e-6, le=1e6)
     noise: str = setting(
@@ -36,7 +36,7 @@ class SiloPrivacy:
     """One silo's whole update is the unit: clipped by the silo, noise added once, by a server that is trusted."""
 
     name: str
-    epsilon: float = setting("budget of the whole run; inf clips without noise and claims nothing", gt=0.0, inf=True)
+    epsilon: float = setting("budget of the whole run, at most 44; inf clips without noise or claim", gt=0.0, inf=True)
     delta: float | None = setting("has to be given: below 1/number of silos says little for few silos", gt=0.0, lt=1.0)
     clip: float = setting("L2 norm that a silo's update is clipped to (where adaptive begins)", ge=1e-6, le=1e6)
     clipping: str = setting("a fixed clip, or one that follows the updates' norms", choices=("fixed", "adaptive"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from quire.conf.numbers import rows_of
 from quire.conf.overrides import parse, shown
 from quire.conf.privacy_rules import check_privacy
 from quire.conf.schema import (
@@ -21,13 +22,13 @@ from quire.conf.schema import (
     SklearnData,
     SyntheticData,
 )
+from quire.conf.secure_rules import check_secure
 from quire.errors import SettingsError
 
 FAULT_KINDS = ("drop", "delay", "error")
-FAULT_STAGES = ("query", "train", "evaluate")
+FAULT_STAGES = ("query", "train", "evaluate", "open", "pairs", "ready", "shares", "mask", "confirm", "unmask")
 MAX_DELAY = 86_400
 MAX_CELLS = 200_000_000
-ROWS = {"breast_cancer": 569, "digits": 1797, "diabetes": 442}
 # What each task learns from; for data=sklearn the data set of the same name.
 _HOMES = {"synthetic": SyntheticData, "tabular": FilesData, "images": FilesData, "plugin": FilesData}
 
@@ -50,6 +51,7 @@ def check(settings: Settings) -> None:
     _enough_rows(settings)
     _uri_holds_no_password(settings)
     check_privacy(settings, None if isinstance(settings.data, FilesData) else rows_of(settings.data))
+    check_secure(settings)
     if isinstance(settings.runtime, InlineRuntime):
         for fault in settings.runtime.faults:
             _fault_is_readable(fault)
@@ -124,11 +126,6 @@ def _steps_or_epochs(settings: Settings) -> None:
         )
 
 
-def rows_of(data: SklearnData | SyntheticData) -> int:
-    """Return the number of rows of a data set that is shared out over simulated silos."""
-    return data.rows if isinstance(data, SyntheticData) else ROWS[data.dataset]
-
-
 def _enough_rows(settings: Settings) -> None:
     data, partition = settings.data, settings.partition
     if isinstance(data, FilesData):
@@ -168,7 +165,7 @@ def _fault_is_readable(fault: str) -> None:
             "delay:STAGE:ROUND:SILO:SECONDS, with * for any."
         )
     if parts[1] not in (*FAULT_STAGES, "*"):
-        raise SettingsError(f"{where} names the stage '{shown(parts[1])}'; stages are query, train, evaluate.")
+        raise SettingsError(f"{where} names the stage '{shown(parts[1])}'; stages are {', '.join(FAULT_STAGES)}.")
     if not _ROUND.fullmatch(parts[2]):
         raise SettingsError(f"{where} names the round '{shown(parts[2])}'; write a whole number or *.")
     if delayed and not (_SECONDS.fullmatch(parts[4]) and float(parts[4]) <= MAX_DELAY):

@@ -14,6 +14,7 @@ from typing import Any
 from quire.conf.privacy_schema import NoPrivacy as NoPrivacy
 from quire.conf.privacy_schema import PlainAggregation as PlainAggregation
 from quire.conf.privacy_schema import RecordPrivacy as RecordPrivacy
+from quire.conf.privacy_schema import SecureAggregation as SecureAggregation
 from quire.conf.privacy_schema import SiloPrivacy as SiloPrivacy
 from quire.conf.setting import setting
 
@@ -274,7 +275,7 @@ GROUPS: dict[str, dict[str, type]] = {
     "training": {"sgd": SgdTraining},
     "runtime": {"inline": InlineRuntime, "flower": FlowerRuntime},
     "privacy": {"none": NoPrivacy, "record": RecordPrivacy, "silo": SiloPrivacy},
-    "aggregation": {"plain": PlainAggregation},
+    "aggregation": {"plain": PlainAggregation, "secure": SecureAggregation},
     "output": {"default": OutputSettings},
     "tracking": {"none": NoTracking, "tensorboard": TensorboardTracking, "mlflow": MlflowTracking},
 }
@@ -295,11 +296,17 @@ class Settings:
     training: SgdTraining
     runtime: InlineRuntime | FlowerRuntime
     privacy: NoPrivacy | RecordPrivacy | SiloPrivacy
-    aggregation: PlainAggregation
+    aggregation: PlainAggregation | SecureAggregation
     output: OutputSettings
     tracking: NoTracking | TensorboardTracking | MlflowTracking
     seed: int = setting("seed of the simulation", ge=0, lt=2**63)
     overrides: str = ""
+
+    @property
+    def silos_asked(self) -> int:
+        """How many silos are asked to train in a round, if all are there."""
+        share = int(self.strategy.fraction * self.partition.silos + 1e-9)
+        return min(self.partition.silos, max(self.strategy.min_silos, share))
 
     def as_dict(self) -> dict[str, Any]:
         """Return nested plain dicts, lists and scalars, ready for YAML or JSON; without ``overrides``."""

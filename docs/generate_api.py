@@ -64,6 +64,12 @@ CHAPTERS: dict[str, list[str]] = {
         "quire.privacy.dp.encoding.Encoding",
         "quire.privacy.dp.probes.ProbeTest",
     ],
+    "Privacy cards": [
+        "quire.privacy.receipts.Receipt",
+        "quire.strategies.card.run_card",
+        "quire.simulation.verify.verify_run",
+        "quire.simulation.verify.Verification",
+    ],
     "Errors": [
         f"quire.errors.{name}" for name in ("QuireError", "SettingsError", "DataError", "RunFailed", "Interrupted")
     ],

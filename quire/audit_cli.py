@@ -56,9 +56,11 @@ def audit(
         except OSError as error:
             raise SettingsError(f"'{json_file}' cannot be written ({error.strerror}): name another file.") from error
     plan = found.audited.plan
+    noise = "discrete" if plan.discrete else "gaussian"
+    plugin = f" '{settings.task.plugin}'" if settings.task.name == "plugin" else ""
     console.print(
-        f"Audit of {settings.task.name}, privacy={settings.privacy.name}: noise of {plan.noise_multiplier:g} times the "
-        f"clip {plan.clip:g} ({'discrete' if plan.discrete else 'gaussian'}), as at {found.audited.silo}; delta "
+        f"Audit of {settings.task.name}{plugin}, privacy={settings.privacy.name}: noise of {plan.noise_multiplier:g} "
+        f"times the clip {plan.clip:g} ({noise}), as at {found.audited.silo}; delta "
         f"{plan.delta:g}. All bounds hold together with {found.confidence:.0%} confidence.",
         markup=False,
     )
@@ -79,19 +81,10 @@ def _table(found: Audit) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(
-        "path",
-        "canaries",
-        "releases",
-        "claimed epsilon",
-        "at least (any noise)",
-        "could show",
-        "at least (Gaussian)",
-        "refuted",
-        box=box.SIMPLE,
-        show_edge=False,
-        pad_edge=False,
-    )
+    table = Table(box=box.SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
+    widths = {"path": 6, "canaries": 8, "releases": 8, "claimed epsilon": 7, "at least (any noise)": 8}
+    for name, width in {**widths, "could show": 5, "at least (Gaussian)": 10, "refuted": 7}.items():
+        table.add_column(name, min_width=width)  # so narrow that a terminal of 80 columns cuts no word
     for name in dict.fromkeys(finding.path for finding in found.findings):
         seeds = [finding for finding in found.findings if finding.path == name]
         first = seeds[0]

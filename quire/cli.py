@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 import quire
-from quire import app_cli, identity_cli, ledger_cli, roster_cli, silo_cli, verify_cli
+from quire import app_cli, audit_cli, identity_cli, ledger_cli, roster_cli, silo_cli, verify_cli
 from quire.errors import Interrupted, QuireError
 
 app = typer.Typer(
     name="quire",
-    help="Federated learning for consortia, on Flower. Records stay at home; what updates tell of them, privacy=record or "
-    "privacy=silo bounds. The default, privacy=none, does not.",
+    help="Federated learning for consortia, on Flower. Records stay at home; what updates tell of them, privacy=record "
+    "or privacy=silo bounds. The default, privacy=none, does not.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -81,6 +81,7 @@ app.add_typer(identity_cli.app, name="identity")
 app.add_typer(roster_cli.app, name="roster")
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(silo_cli.app, name="silo")
+app.command()(audit_cli.audit)
 app.command()(verify_cli.verify)
 
 

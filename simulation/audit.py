@@ -86,11 +86,13 @@ def audit(
     if isinstance(privacy, SiloPrivacy) and (sampled or privacy.clipping == "adaptive"):
         what = "--sampled" if sampled else "privacy.clipping=adaptive"
         raise SettingsError(f"{what} cannot be audited under privacy=silo: leave it out to audit a round's noisy sum.")
-    if not FEWEST_CANARIES <= canaries <= MOST_CANARIES or seeds < 1 or (releases is not None and releases < 1):
+    if not FEWEST_CANARIES <= canaries <= MOST_CANARIES:
         raise SettingsError(
-            f"An audit takes at least {FEWEST_CANARIES} canaries (at most {MOST_CANARIES:,}), one seed, one release, "
-            f"not {canaries}, {seeds} and {releases}."
+            f"An audit takes at least {FEWEST_CANARIES} canaries and at most {MOST_CANARIES:,}, not {canaries:,}."
         )
+    if seeds < 1 or (releases is not None and releases < 1):
+        given = f"{seeds}" if releases is None else f"{seeds} and {releases}"
+        raise SettingsError(f"An audit takes at least one seed and one release, not {given}.")
     torch.set_num_threads(settings.runtime.threads if isinstance(settings.runtime, InlineRuntime) else 1)
     audited, task, rows = _audited(settings)
     plan, rounds = audited.plan, audited.rounds

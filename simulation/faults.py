@@ -17,7 +17,7 @@ class Fault:
     kind : str
         ``drop`` (the node is gone), ``error`` (its app raises) or ``delay``.
     stage : str
-        ``query``, ``train``, ``evaluate`` or ``*``.
+        ``query``, ``train``, ``evaluate``, a stage of secure aggregation (``open`` to ``unmask``) or ``*``.
     round : str
         A round's number, 0 for the enrolment before the first, or ``*``.
     silo : str
@@ -41,9 +41,9 @@ class Fault:
 
     def strikes(self, silo: str, message: Message) -> bool:
         """Tell whether this fault befalls a message on its way to a silo."""
-        stage = message.metadata.message_type.split(".")[0]
-        asked = (stage, message.metadata.group_id, silo)
-        return all(want in ("*", have) for want, have in zip((self.stage, self.round, self.silo), asked, strict=True))
+        # "train" befalls "train.mask" as well, and so does "mask".
+        stages = ("*", *message.metadata.message_type.split("."))
+        return self.stage in stages and self.round in ("*", message.metadata.group_id) and self.silo in ("*", silo)
 
 
 def striking(faults: Iterable[Fault], silo: str, message: Message) -> Fault | None:

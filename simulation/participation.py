@@ -86,13 +86,21 @@ def _column(events: tuple[dict[str, Any], ...], place: dict[str, int]) -> dict[s
             put(silo, "trained", "trained")
         for silo in event.get("cohort", ()):
             if silo not in replied:
-                put(str(silo), "failed", "asked, but no good reply")
+                put(str(silo), "failed", _why_not(event, str(silo)))
         for failure in event.get("failed", ()):
             silo, stage = str(failure.get("silo")), str(failure.get("stage", "train"))
             words = failure.get("words") or failure.get("code") or "no reason was recorded"
             kind = "unscored" if silo in replied or stage == "evaluate" else "failed"
             put(silo, kind, f"failed in {stage}: {words}")
     return state
+
+
+def _why_not(event: dict[str, Any], silo: str) -> str:
+    """Say why somebody who was to train is not in the mean, as long as nothing better is known."""
+    attempts = (event.get("secure") or {}).get("attempts") or [{}]
+    if "cohort" in attempts[-1] and silo not in attempts[-1]["cohort"]:
+        return "not in the round: it has no keys in this session, or was missing from an earlier attempt"
+    return "asked, but no good reply"
 
 
 def _mark(kind: str, x: float, y: float, width: float, height: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from quire.conf.overrides import parse
 from quire.errors import SettingsError
-from quire.simulation import figures, participation, privacy_section
+from quire.simulation import figures, participation, privacy_section, secure_section
 from quire.simulation import report_words as words
 from quire.simulation.page import render, write_page
 from quire.simulation.report_data import METRIC_NAMES, ReportError, RunData, number, read_run
@@ -46,7 +46,7 @@ def write_report(folder: Path) -> Path:
 
 def _context(data: RunData) -> dict[str, Any]:
     failed = words.failures(data)
-    rows = _silo_rows(data) if data.simulated or not data.private else []  # else the card has all there is to tell
+    rows = _silo_rows(data) if data.simulated or not data.closed else []  # else there is no more than card or sum tell
     ranked = sorted((row for row in rows if row["own_gain"] is not None), key=lambda row: -row["own_gain"])
     return {
         "kept": data.kept,
@@ -77,7 +77,8 @@ def _context(data: RunData) -> dict[str, Any]:
         "totals": _totals(data),
         "saw": words.server_saw(data),
         "privacy": privacy_section.section(data),
-        "only": privacy_section.SIMULATOR_ONLY if data.private else "",
+        "secure": secure_section.section(data),
+        "only": privacy_section.SIMULATOR_ONLY if data.closed else "",
         "settings": _settings(data),
         "facts": _facts(data),
         "overrides": str(data.settings.get("overrides") or ""),

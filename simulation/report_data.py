@@ -66,8 +66,18 @@ class RunData:
         return str(self.setting("privacy.name", "none")) != "none"
 
     @property
+    def secure(self) -> bool:
+        """Whether updates were summed under masks."""
+        return str(self.setting("aggregation.name", "plain")) == "secure"
+
+    @property
+    def closed(self) -> bool:
+        """Whether real silos keep everything but their updates to themselves."""
+        return self.private or self.secure
+
+    @property
     def simulated(self) -> bool:
-        """Whether silos were simulated: only those show anything but their updates in a private run."""
+        """Whether silos were simulated: only those show anything but their updates in a closed run."""
         return self.run.get("runtime") != "deployment"
 
     @property

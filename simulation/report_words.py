@@ -9,6 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from quire.simulation.report_data import METRIC_NAMES, RunData, number
+from quire.strategies import secure_words
+from quire.strategies.secure_words import Masked
 
 _SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 NBSP = "\N{NO-BREAK SPACE}"
@@ -149,10 +151,10 @@ def headline(data: RunData) -> Headline:
     if not data.rounds:
         return Headline("No round was finished, so there is no model to judge.", "", "open")
     scores = everyone(data)
-    if data.metric is None and data.private and not data.simulated:
+    if data.metric is None and data.closed and not data.simulated:
         return Headline(
             f"Federating {who} for {count(len(data.rounds), 'round')}: what it bought, only they can tell.",
-            "Under differential privacy a silo keeps its scores.",
+            f"Under {'differential privacy' if data.private else 'secure aggregation'} a silo keeps its scores.",
             "open",
         )
     if data.metric is None:
@@ -264,14 +266,16 @@ def server_saw(data: RunData) -> Sequence[str]:
     silos = plural(data.label)
     if privacy == "none" and aggregation == "plain":
         return (
-            f"Every update of every {data.label}, on its own and in the clear, and with it the number of rows, the "
-            "loss and the scores.",
+            f"The server saw every {data.label}{APOSTROPHE}s update of every round in the clear, on its own, and with "
+            "it the number of rows, the loss and the scores.",
             "No record travelled. But an update is not anonymous: whoever holds it can test whether a record was "
             "among the training rows, and can at times rebuild records from it. This run put no limit on that: "
             "no noise, no secure aggregation, no ε.",
             f"Take this run as what it is: a measure of what the {silos} could learn together, among parties who "
             "trust the server.",
         )
+    if privacy == "none" and aggregation == "secure":
+        return _saw_sums(data)
     if data.card is not None:
         found: list[str] = [*data.card["words"]["sees"], *data.card["words"]["trusted"]]
         if data.simulated:
@@ -281,6 +285,28 @@ def server_saw(data: RunData) -> Sequence[str]:
         f"privacy={privacy} and aggregation={aggregation}: this page has no words of its own for that choice, and "
         "claims nothing about it. What was set is under Settings.",
     )
+
+
+def _saw_sums(data: RunData) -> list[str]:
+    """Say what there is to see under masks, without differential privacy."""
+    known = [event["secure"] for event in data.rounds if event.get("secure")]
+    if not known:
+        return ["No round was finished, so that no sum was opened."]
+    members, colluders, least = (
+        int(number(value) or 0)
+        for value in (known[-1].get("members"), known[-1].get("colluders"), data.setting("strategy.min_silos"))
+    )
+    masked = Masked(members or len(data.silos), colluders, least)
+    code = (
+        "Silos run code that the server sends. Where no gate at a silo held it against what its operator approved, "
+        "which this page cannot tell, only a server that is honest but curious is covered."
+    )
+    saw = " ".join(secure_words.sees(masked))
+    text = [saw, f"Trusted. {' '.join(secure_words.trusted(masked))} {code}"]
+    text.append("Not protected. " + " ".join(secure_words.not_protected(masked)))
+    if data.simulated:
+        text.append("Scores are on this page because the silos were simulated: real ones keep them.")
+    return text
 
 
 def banner(data: RunData) -> dict[str, Any] | None:

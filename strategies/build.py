@@ -7,8 +7,10 @@ from typing import Any
 
 from quire.conf.schema import NoPrivacy, Settings, SiloPrivacy
 from quire.errors import SettingsError
+from quire.privacy.dp.adaptive import split
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.dp.release import silo_noise
+from quire.strategies.adaptive import AdaptiveSum
 from quire.strategies.fedavg import FedAvg
 from quire.strategies.fednova import FedNova
 from quire.strategies.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
@@ -54,17 +56,19 @@ def build_strategy(settings: Settings, simulated: bool = True) -> FederatedStrat
     """
     chosen = dict(vars(settings.strategy))
     options: dict[str, Any] = {_COMMON.get(key, key): value for key, value in chosen.items() if key not in _OF_THE_RUN}
-    if not isinstance(settings.privacy, NoPrivacy):
-        options |= {"private": True, "simulated": simulated}
+    options |= {"private": not isinstance(settings.privacy, NoPrivacy), "simulated": simulated}
     if isinstance(settings.privacy, SiloPrivacy):
-        options["aggregator"] = _noisy_sum(settings.privacy, settings.strategy.rounds, settings.seed, simulated)
+        options["aggregator"] = _noisy_sum(settings, settings.privacy, settings.seed if simulated else None)
     return _STRATEGIES[settings.strategy.name](seed=settings.seed, **options)
 
 
-def _noisy_sum(privacy: SiloPrivacy, rounds: int, seed: int, simulated: bool) -> NoisySum:
+def _noisy_sum(settings: Settings, privacy: SiloPrivacy, seed: int | None) -> NoisySum | AdaptiveSum:
+    cap = privacy.cap if privacy.weights == "capped" else None
     try:
-        noise = silo_noise(privacy.epsilon, privacy.delta, rounds)
+        noise = silo_noise(privacy.epsilon, privacy.delta, settings.strategy.rounds)
+        if privacy.clipping == "fixed":
+            return NoisySum(privacy.clip, noise, cap, seed)
+        split(noise, settings.silos_asked)  # once the silos are there, each round does so again
     except PrivacyError as error:
         raise SettingsError(str(error)) from error
-    cap = privacy.cap if privacy.weights == "capped" else None
-    return NoisySum(privacy.clip, noise, cap, seed if simulated else None)
+    return AdaptiveSum(privacy.clip, noise, privacy.quantile, cap, seed)

@@ -23,10 +23,12 @@ from quire.privacy.dp.spending import Spending
 from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.signed import MAX_BYTES, SignedRoster
 from quire.privacy.receipts import Receipt, ReceiptError, repeated, settings_hash, statement
+from quire.privacy.secagg.params import default_colluders
 from quire.strategies import checkpoint
 from quire.strategies.card_page import page
 from quire.strategies.card_words import Facts, rounds_words, standing, verdict, words
 from quire.strategies.receipts import ROSTER_FILE
+from quire.strategies.secure_words import Masked
 
 FORMAT = "quire-run-card-1"
 CARD_FILE, PAGE_FILE = "privacy_card.json", "privacy_card.html"
@@ -271,9 +273,10 @@ def _about(receipts: list[Receipt], asked: int) -> dict[str, Any]:
 def _facts(material: Material, silos: list[dict[str, Any]]) -> Facts:
     stated = [silo["statement"] for silo in silos]
     simulated = any(silo["simulated"] for silo in silos)
+    noiseless = any(one["mechanism"] == "non_private" for one in stated)
     return Facts(
         unit=stated[0]["unit"],
-        noiseless=any(one["mechanism"] == "non_private" for one in stated),
+        noiseless=noiseless,
         discrete=all("discrete" in one["mechanism"] for one in stated),
         sampled=any(one["sampling_rate"] < 1.0 for one in stated),
         aggregation=str(material.setting("aggregation", "name")),
@@ -283,6 +286,22 @@ def _facts(material: Material, silos: list[dict[str, Any]]) -> Facts:
         silos=len(silos),
         signatures="simulated" if simulated else "unchecked" if material.roster is None else "roster",
         adaptive=material.setting("privacy", "clipping") == "adaptive",
+        masked=_masked(material, not noiseless) if stated[0]["unit"] == "record" else None,
+    )
+
+
+def _masked(material: Material, noised: bool) -> Masked | None:
+    """Return what is said of secure aggregation: from the settings, as any silo that has the roster works it out."""
+    if material.setting("aggregation", "name") != "secure":
+        return None
+    signed = material.roster
+    members = len(material.start.get("silos", [])) if signed is None else len(signed.roster.members)
+    colluders, least = material.setting("aggregation", "colluders"), material.setting("strategy", "min_silos")
+    return Masked(
+        members,
+        colluders if type(colluders) is int else default_colluders(members),
+        least if type(least) is int else 0,
+        noised,
     )
 
 

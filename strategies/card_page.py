@@ -146,7 +146,7 @@ def _ledgers(silos: Iterable[Mapping[str, Any]]) -> str:
     ]
     if not rows:
         return ""
-    head = ("Silo", "Population", "Epsilon of a record, all runs", "at delta", "Entries", "Head")
+    head = ("Silo", "Population", "Epsilon of a record, this run", "at delta", "Entries", "Head")
     return f"<section><h2>What the silos' ledgers say</h2>{_table(head, rows)}</section>"
 
 

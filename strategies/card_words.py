@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from quire.strategies import secure_words
+from quire.strategies.secure_words import Masked
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -31,6 +34,8 @@ class Facts:
         ``simulated``, ``roster`` or ``unchecked``.
     adaptive : bool
         Whether the clip moved from round to round.
+    masked : Masked or None
+        Under secure aggregation, what its sentences depend on.
     """
 
     unit: str
@@ -44,6 +49,7 @@ class Facts:
     silos: int
     signatures: str
     adaptive: bool = False
+    masked: Masked | None = None
 
 
 def standing(facts: Facts) -> str:
@@ -147,21 +153,21 @@ def _trusted(facts: Facts) -> list[str]:
         )
     else:
         text.append("Every silo says that its gate let in this code, and no other.")
+    if facts.masked is not None:
+        text += secure_words.trusted(facts.masked)
     return text
 
 
 def _sees(facts: Facts) -> list[str]:
-    if facts.unit == "record":
+    if facts.masked is not None:
+        server = secure_words.sees(facts.masked)
+    elif facts.unit == "record":
         update = "without noise" if facts.noiseless else "with the silo's noise in it"
-        server = f"The server sees each silo's update on its own, {update}."
+        server = [f"The server sees each silo's update on its own, {update}."]
     else:
-        server = "The server sees each silo's clipped update on its own, before there is noise in it."
-    if facts.aggregation != "plain":
-        server = f"aggregation={facts.aggregation} is taken as plain here, which can only overstate what is seen. " + (
-            server
-        )
+        server = ["The server sees each silo's clipped update on its own, before there is noise in it."]
     return [
-        server,
+        *server,
         "The silos, and whoever gets the model, see the global model of each round.",
         "Everybody sees this card, and the receipts that it is made of.",
     ]
@@ -174,6 +180,8 @@ def _not_protected(facts: Facts) -> list[str]:
         if facts.discrete
         else "Noise is added in floating point, whose low bits can leak (Mironov 2012); that is not accounted.",
     ]
+    if facts.masked is not None:
+        text += secure_words.not_protected(facts.masked)
     if facts.simulated:
         text.append(
             "Losses, scores and signal-to-noise in this folder: only a simulated silo shows them. Real silos keep "

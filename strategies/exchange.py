@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -29,14 +29,18 @@ def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Me
     list of flwr.app.Message
         In the order of arrival; errors included.
     """
+    return list(arriving(grid, messages, timeout))
+
+
+def arriving(grid: Grid, messages: Sequence[Message], timeout: float) -> Iterator[Message]:
+    """Send messages and yield the replies as they come, so that none has to be kept; see :func:`exchange`."""
     pending = set(grid.push_messages(list(messages)))
     deadline = time.monotonic() + timeout
     pause = _SHORTEST_PAUSE
-    replies: list[Message] = []
     while pending:
         arrived = list(grid.pull_messages(sorted(pending)))
-        replies.extend(arrived)
         pending -= {reply.metadata.reply_to_message_id for reply in arrived}
+        yield from arrived
         if arrived:
             pause = _SHORTEST_PAUSE
             continue
@@ -44,4 +48,3 @@ def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Me
             break
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
-    return replies

@@ -25,8 +25,8 @@ from quire.conf.schema import Settings
 from quire.errors import RunFailed, SettingsError
 from quire.strategies.card import CardWriter, write_card
 from quire.strategies.checkpoint import Checkpoint, Checkpoints, replace, safetensors
+from quire.strategies.report import RoundReport
 from quire.strategies.rounds import Arrays, RoundState
-from quire.strategies.strategy import RoundReport
 
 LOG = logging.getLogger("quire.strategies")
 

@@ -150,13 +150,25 @@ def read_evaluate_replies(
 
 
 def _private_reply(silo: str, arrays: Arrays, received: int, content: RecordDict, private: Private) -> TrainReply:
+    shown, receipt = read_private(silo, content, private)
+    return TrainReply(Update(silo, arrays, float(private.records[silo])), shown, received, receipt)
+
+
+def read_private(silo: str, content: RecordDict, private: Private) -> tuple[dict[str, float], bytes]:
+    """Read what travels beside an update under privacy: what a simulated silo shows, and the receipt.
+
+    Raises
+    ------
+    Unusable
+        If the receipt cannot be taken.
+    """
     shown = of_kind(content, MetricRecord).get(contract.SHOWN, MetricRecord()) if private.simulated else MetricRecord()
     receipt = of_kind(content, ConfigRecord).get(contract.IDENTITY, ConfigRecord()).get(contract.RECEIPT, b"")
     if not isinstance(receipt, bytes) or len(receipt) > _MAX_RECEIPT:
         raise Unusable("bad_receipt", "its receipt is not one")
     if (words := private.objection(silo, receipt)) is not None:
         raise Unusable("bad_receipt", f"its receipt cannot be taken: {words}")
-    return TrainReply(Update(silo, arrays, float(private.records[silo])), _scalars(shown), received, receipt)
+    return _scalars(shown), receipt
 
 
 def weighted_mean(parts: Iterable[tuple[float, Mapping[str, float]]]) -> dict[str, float]:

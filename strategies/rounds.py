@@ -12,6 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from quire.errors import RunFailed
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -181,3 +183,27 @@ def advance(
     mean, kept = aggregator.combine(updates, cohort)
     after = algorithm.step(state, mean, share)
     return RoundState(after.round, after.model, {**after.memory, **kept}) if kept else after
+
+
+def checked(state: RoundState, updates: int) -> RoundState:
+    """Return a state whose model is finite.
+
+    To be asked before anybody is told of the state, so that the last good one stays the last.
+
+    Parameters
+    ----------
+    state : RoundState
+    updates : int
+        Whose mean moved the model there.
+
+    Raises
+    ------
+    RunFailed
+        If it is not.
+    """
+    if all(np.isfinite(array).all() for array in state.model.values()):
+        return state
+    raise RunFailed(
+        f"Round {state.round} failed: the mean of {updates} finite updates moves the model to values that "
+        "are not finite; one of the silos sends updates beyond all measure."
+    )

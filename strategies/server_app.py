@@ -16,7 +16,7 @@ from quire.clients.code import code_hash
 from quire.clients.tasks import numeric_features
 from quire.clients.tasks.schema import Schema, read_schema
 from quire.conf.compose import compose
-from quire.conf.schema import FilesData, Settings
+from quire.conf.schema import FilesData, SecureAggregation, Settings
 from quire.errors import DataError, Interrupted, QuireError, RunFailed
 from quire.privacy.identity.signed import SignedRoster
 from quire.privacy.randomness import stream
@@ -28,6 +28,7 @@ from quire.strategies.folder import RunFolder, read_overrides
 from quire.strategies.moments import agree_on_statistics, as_config
 from quire.strategies.receipts import ROSTER_FILE, Receipts, read_server_roster
 from quire.strategies.rounds import Arrays, RoundState
+from quire.strategies.secure import SecureRounds
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -138,6 +139,8 @@ def _federate(
         folder.hold_to("roster", signed.roster.hash if signed else None)
         if signed is not None:
             replace(folder.path / ROSTER_FILE, signed.encode())
+    if isinstance(settings.aggregation, SecureAggregation):
+        strategy.secure = _secure(context, settings, settings.aggregation, roster.names, simulated)
     if strategy.algorithm.silos_remember:
         _keep_silo_memory(grid, folder, checkpoint)
     if checkpoint is not None:
@@ -170,6 +173,18 @@ def _signed_roster(context: Context, settings: Settings, silos: list[str], simul
         return read_server_roster(Path(str(named)))
     LOG.warning("The server has no roster (%s): the signatures of receipts are not checked.", ROSTER_VARIABLE)
     return None
+
+
+def _secure(
+    context: Context, settings: Settings, secure: SecureAggregation, silos: list[str], simulated: bool
+) -> SecureRounds:
+    signed = _signed_roster(context, settings, silos, simulated)
+    if signed is None:
+        raise RunFailed(
+            f"aggregation=secure needs the roster that the silos have pinned, to pass their keys on: set "
+            f"{ROSTER_VARIABLE} to its path before the SuperLink starts."
+        )
+    return SecureRounds(settings, secure, signed.roster, context.run_id, simulated)
 
 
 def _keep_silo_memory(grid: Grid, folder: RunFolder, checkpoint: Checkpoint | None) -> None:

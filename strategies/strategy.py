@@ -10,11 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -24,10 +21,12 @@ from quire.clients.arrays import byte_size, decode, encode, fingerprint
 from quire.errors import RunFailed
 from quire.strategies.cohort import Roster
 from quire.strategies.exchange import exchange
-from quire.strategies.reading import Failure
 from quire.strategies.receipts import Receipts
 from quire.strategies.replies import Private, read_evaluate_replies, read_train_replies, weighted_mean
-from quire.strategies.rounds import Aggregator, Algorithm, Arrays, Cohort, RoundState, advance
+from quire.strategies.report import Observer, RoundReport
+from quire.strategies.rounds import Aggregator, Algorithm, Arrays, Cohort, RoundState, advance, checked
+from quire.strategies.secure import SecureRounds
+from quire.strategies.secure_replies import Beside
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -35,30 +34,6 @@ LOG = logging.getLogger("quire.strategies")
 _ABOUT_TRAINING = ("rows", "train_loss")
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
-
-
-@dataclass
-class RoundReport:
-    """What happened in one round, for the journal."""
-
-    round: int
-    cohort: list[str] = field(default_factory=list)
-    replied: list[str] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
-    train: dict[str, float] = field(default_factory=dict)
-    evaluate: dict[str, float] | None = None
-    silos: dict[str, dict[str, float]] = field(default_factory=dict)
-    bytes_down: int = 0
-    bytes_up: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    receipts: dict[str, str] = field(default_factory=dict)
-
-
-class Observer(Protocol):
-    """Told of every completed round; what it must not lose, it writes down before it returns."""
-
-    def round_done(self, report: RoundReport, state: RoundState) -> None:
-        """Called once for every completed round."""
 
 
 class FederatedStrategy(Strategy):
@@ -84,7 +59,7 @@ class FederatedStrategy(Strategy):
         Read replies as under differential privacy: the update, the silo's public figures, its receipt. Silos are then
         weighted by the records that they declare when they join.
     simulated : bool
-        Whether silos are simulated: only then does anybody score the model in a private run.
+        Whether silos are simulated: only then does anybody score the model in a private or a secure run.
     """
 
     def __init__(
@@ -104,13 +79,14 @@ class FederatedStrategy(Strategy):
             raise ValueError("fraction_train must be in (0, 1] and fraction_evaluate in [0, 1]")
         if min_silos < 1 or evaluate_every < 1:
             raise ValueError("min_silos and evaluate_every must be at least 1")
-        self.algorithm, self.aggregator = algorithm, aggregator
+        self.algorithm, self.aggregator, self._standing = algorithm, aggregator, aggregator
         self.fraction_train, self.fraction_evaluate = fraction_train, fraction_evaluate
         self.evaluate_every, self.min_silos, self.seed = evaluate_every, min_silos, seed
         self.private, self.simulated = private, simulated
         self.roster: Roster | None = None
         self.receipts: Receipts | None = None  # what silos' receipts are held against, once the silos are known
-        self._enrolled, self._join_timeout = False, 3600.0
+        self.secure: SecureRounds | None = None  # sums updates under masks, once the silos are known
+        self._enrolled, self._timeout = False, 3600.0
         self.report = RoundReport(0)
         self._state = RoundState(0, {})
         self._sent: list[Message] = []
@@ -125,7 +101,12 @@ class FederatedStrategy(Strategy):
         self._state = RoundState(server_round - 1, decode(arrays), memory)
         cohort = self._roster(grid).sample(self.fraction_train, self.min_silos, self.seed, contract.TRAIN, server_round)
         self.report.cohort = list(cohort.values())
-        told = ConfigRecord({**config, **self.algorithm.client_config(), contract.ROUND: server_round})
+        self._standing = self.aggregator.at(self._state)
+        of_aggregator = self._standing.client_config(self._cohort())
+        told = ConfigRecord({**config, **self.algorithm.client_config(), **of_aggregator, contract.ROUND: server_round})
+        if self.secure is not None:
+            secure, silos, model = self.secure, self._roster(grid), self._state.model
+            return secure.begin(grid, silos, self.report.cohort, server_round, model, arrays, told, self._timeout)
         extra = self.algorithm.told(self._state)
         return self._messages(cohort, arrays, told, contract.TRAIN, encode(extra) if extra else None)
 
@@ -133,6 +114,8 @@ class FederatedStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check the replies and complete the round; (None, None) if too few hold."""
+        if self.secure is not None:
+            return self._aggregate_secure(self.secure, replies)
         roster = self.roster or Roster({})
         model = self._state.model
         good, failed = read_train_replies(
@@ -141,9 +124,9 @@ class FederatedStrategy(Strategy):
             roster.silos,
             model,
             roster.code_hash,
-            self.algorithm.reply_form(model),
+            self._standing.reply_form(self.algorithm.reply_form(model)),
             self._objection,
-            self._private(roster.records, fingerprint(model)) if self.private else None,
+            self._private(fingerprint(model)) if self.private else None,
         )
         report = self.report
         report.replied = [reply.update.silo for reply in good]
@@ -156,17 +139,12 @@ class FederatedStrategy(Strategy):
             self._state,
             [reply.update for reply in good],
             self.algorithm,
-            self.aggregator,
+            self._standing,
             share=len(good) / len(roster.silos),
-            cohort=Cohort(server_round, tuple(report.cohort), roster.records),
+            cohort=self._cohort(),
         )
-        if not all(np.isfinite(array).all() for array in state.model.values()):
-            # Raised before anybody is told of this state, so that the last good one stays the last.
-            raise RunFailed(
-                f"Round {server_round} failed: the mean of {len(good)} finite updates moves the model to values that "
-                "are not finite; one of the silos sends updates beyond all measure."
-            )
-        self._state = state
+        self._state = checked(state, len(good))
+        report.released = self._standing.released(state.memory)
         report.seconds["aggregate"] = time.perf_counter() - started
         report.train = weighted_mean((reply.update.weight, reply.metrics) for reply in good)
         for reply in good:
@@ -177,11 +155,24 @@ class FederatedStrategy(Strategy):
                 report.receipts[reply.update.silo] = b64encode(reply.receipt).decode()
         return encode(self._state.model), MetricRecord(dict(report.train))
 
+    def _aggregate_secure(self, secure: SecureRounds, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
+        """Complete a round whose updates are summed under masks: nobody's own is ever here."""
+        started, report, silos = time.perf_counter(), self.report, self.roster.silos if self.roster else {}
+        beside = Beside(self._private(fingerprint(self._state.model)) if self.private else None)
+        collected = secure.complete(replies, beside.accept)
+        count = len(collected.silos)
+        self._state = checked(self.algorithm.step(self._state, collected.mean, count / len(silos)), count)
+        report.replied, report.train = collected.silos, collected.metrics
+        secure.tell(report)
+        beside.tell(report)
+        report.seconds["aggregate"] = time.perf_counter() - started
+        return encode(self._state.model), MetricRecord(dict(report.train))
+
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Write the messages that ask silos to score the model; an empty list if none are to be asked."""
-        if self.fraction_evaluate == 0.0 or (self.private and not self.simulated):
+        if self.fraction_evaluate == 0.0 or ((self.private or self.secure) and not self.simulated):
             self._sent = []
             return []
         cohort = self._roster(grid).sample(self.fraction_evaluate, 1, self.seed, contract.EVALUATE, server_round)
@@ -260,7 +251,7 @@ class FederatedStrategy(Strategy):
         RunFailed
             If a round has fewer than ``min_silos`` good replies. What the observer was told stands.
         """
-        self.roster, self._enrolled, self._join_timeout = roster, roster is not None, timeout
+        self.roster, self._enrolled, self._timeout = roster, roster is not None, timeout
         self.summary()
         train_config, evaluate_config = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
         result = Result()
@@ -288,14 +279,21 @@ class FederatedStrategy(Strategy):
                 observer.round_done(self.report, self._state)
         return result
 
-    def _private(self, records: Mapping[str, int], model: str) -> Private:
+    def _private(self, model: str) -> Private:
+        cohort = self._cohort()
         if self.receipts is None:
-            return Private(records, self.simulated)
-        return Private(records, self.simulated, self.receipts.objections(records, self.report.round, model))
+            return Private(cohort.records, self.simulated)
+        told = self._standing.client_config(cohort).get(contract.CLIP)
+        return Private(
+            cohort.records, self.simulated, self.receipts.objections(cohort.records, cohort.round, model, told)
+        )
 
     def _objection(self, update: Arrays) -> str | None:
         """Say why an update of the right form cannot be used: what the algorithm says, then the aggregator."""
-        return self.algorithm.objection(update) or self.aggregator.objection(update)
+        return self.algorithm.objection(update) or self._standing.objection(update)
+
+    def _cohort(self) -> Cohort:
+        return Cohort(self.report.round, tuple(self.report.cohort), self.roster.records if self.roster else {})
 
     def _exchange(self, grid: Grid, messages: Iterable[Message], timeout: float, stage: str) -> list[Message]:
         messages = list(messages)
@@ -309,11 +307,11 @@ class FederatedStrategy(Strategy):
     def _roster(self, grid: Grid) -> Roster:
         """Return the run's roster; without one, the nodes that are there now, once they are enough."""
         if self.roster is None or not self._enrolled:
-            deadline = time.monotonic() + self._join_timeout
+            deadline = time.monotonic() + self._timeout
             while len(nodes := list(grid.get_node_ids())) < self.min_silos:
                 if time.monotonic() > deadline:
                     raise RunFailed(
-                        f"{len(nodes)} nodes joined within {self._join_timeout:g} seconds, {self.min_silos} are needed."
+                        f"{len(nodes)} nodes joined within {self._timeout:g} seconds, {self.min_silos} are needed."
                     )
                 time.sleep(0.1)
             self.roster = Roster.of_nodes(nodes)

@@ -14,9 +14,9 @@ HELPERS = {"example_network", "harness", "hospitals", "render", "run_all", "seca
 SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in HELPERS)
 COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(330)]
 
-
+@pytest.mark.slow
+@pytest.mark.timeout(330)
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_short_form_writes_figures_that_say_whether_their_goals_are_met(name, tmp_path):
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))

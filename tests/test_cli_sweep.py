@@ -199,21 +199,36 @@ def test_optuna_with_nothing_but_failed_jobs_says_so(quire):
 
 
 def test_a_private_sweep_ends_with_what_privacy_costs_and_why_a_run_was_refused(quire, tmp_path):
-    args = ["privacy=record", "privacy.epsilon=2,1e9,inf", "hydra.sweep.dir=s"]
+    args = ["privacy=record", "privacy.epsilon=2,inf", "training.batch_size=16,170", "hydra.sweep.dir=s"]
     status, out, err = quire("run", "-m", *SMALL, *args)
     assert status == 2
     assert out.splitlines()[-1] == "Sweep: s/sweep.html"
-    first, last = err.splitlines()
-    assert first.startswith("quire: hospital-1 cannot take part: epsilon 1e+09 asks for less noise than 0.001 of")
-    assert last == "quire: 1 of 3 jobs failed."
+    *refused, last = err.splitlines()
+    why = "training.batch_size=170 is larger than the silo"
+    assert len(refused) == 2
+    assert all(line.startswith(f"quire: hospital-1 cannot take part: {why}") for line in refused)
+    assert last == "quire: 2 of 4 jobs failed."
     page = (tmp_path / "s" / "sweep.html").read_text(encoding="utf-8")
-    assert "At epsilon 2, balanced accuracy is" in page
-    assert "epsilon 1e+09 asks for less noise than 0.001 of" in page
+    assert "what privacy costs" in page
+    assert why in page
     assert "Papernot and Steinke" in page
     rows = json.loads((tmp_path / "s" / "privacy_utility.json").read_text(encoding="utf-8"))["rows"]
-    assert [(row["privacy.epsilon"], row["completed"]) for row in rows] == [(2, 1), (1e9, 0), ("inf", 1)]
-    assert [row["noise_multiplier_low"] is None for row in rows] == [False, True, True]
-    assert rows[0]["signal_to_noise_first"] > 0
+    found = {(row["training.batch_size"], row["privacy.epsilon"]): row for row in rows}
+    assert {at: row["completed"] for at, row in found.items()} == {
+        (16, 2): 1,
+        (16, "inf"): 1,
+        (170, 2): 0,
+        (170, "inf"): 0,
+    }
+    assert {at for at, row in found.items() if row["noise_multiplier_low"] is not None} == {(16, 2)}
+    assert found[16, 2]["signal_to_noise_first"] > 0
+
+
+def test_an_epsilon_beyond_what_is_accounted_for_is_refused_before_any_job(quire, tmp_path):
+    status, _, err = quire("run", "-m", *SMALL, "privacy=record", "privacy.epsilon=2,1e9,inf", "hydra.sweep.dir=s")
+    assert status == 2
+    assert err.startswith("quire: privacy.epsilon=1e+09 is more than")
+    assert not list(tmp_path.glob("s/*/run.json"))
 
 
 def test_a_setting_of_a_swept_group_waits_for_its_group(quire, tmp_path):

@@ -19,12 +19,13 @@ MAX_LINES = 350
 ALLOWED = {
     "privacy": (),
     "conf": ("quire.errors",),
-    "clients": ("quire.privacy", "quire.conf.schema", "quire.errors"),
+    "clients": ("quire.privacy", "quire.conf.schema", "quire.conf.numbers", "quire.errors"),
     "strategies": (
         "quire.clients.contract",
         "quire.clients.arrays",
         "quire.clients.tasks",
         "quire.clients.code",  # the hash by which server and silos know that they run the same code
+        "quire.clients.secure.agreement",  # the numbers that server and silos work out for themselves, alike
         "quire.privacy",
         "quire.conf.schema",
         "quire.errors",

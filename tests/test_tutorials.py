@@ -24,6 +24,7 @@ def about(folder: Path) -> dict:
     return json.loads((folder / "run.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_on_the_laptop(tmp_path: Path) -> None:
     reader = Reader(tmp_path)
     printed, runs = reader.follow("tutorial-laptop.md"), reader.here / "runs"

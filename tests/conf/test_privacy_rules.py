@@ -14,7 +14,7 @@ from quire.errors import SettingsError
         ("privacy=record privacy.epsilon=nan", "privacy.epsilon must be a finite number"),
         ("privacy=record privacy.delta=0", "privacy.delta must be greater than 0"),
         ("privacy=record privacy.delta=1", "privacy.delta must be greater than 0 and less than 1"),
-        ("privacy=record privacy.clip=0", "privacy.clip must be greater than 0"),
+        ("privacy=record privacy.clip=0", "privacy.clip must be at least 1e-06"),
         ("privacy=record privacy.clip=inf", "privacy.clip must be a finite number"),
         ("privacy=record training.batch_size=200", "larger than the mean silo"),
         ("privacy=record data.preprocessing=per_silo", "fits constants to private rows"),

@@ -16,7 +16,7 @@ import yaml
 import quire.conf
 from quire.conf import compose as composing
 from quire.conf.compose import compose
-from quire.conf.rules import ROWS
+from quire.conf.numbers import ROWS
 from quire.conf.schema import GROUPS, Settings, SklearnData
 from quire.errors import SettingsError
 
@@ -77,10 +77,10 @@ def test_every_field_has_help_known_limits_and_a_plain_type(group: str, option: 
     assert field.metadata["help"].strip()
     assert not field.metadata["help"].endswith(".")
     assert set(field.metadata) - {"help"} <= LIMITS
-    assert field.type in (int, float, bool, str, tuple[int, ...], tuple[str, ...], float | None)
+    assert field.type in (int, float, bool, str, tuple[int, ...], tuple[str, ...], float | None, int | None)
     assert field.default is dataclasses.MISSING, "values belong in the YAML files"
-    if field.type in (int, tuple[int, ...]):
-        assert {"le", "lt"} & set(field.metadata), "a whole number without an upper limit overflows somewhere"
+    if field.type in (int, tuple[int, ...], int | None):
+        assert {"le", "lt", "choices"} & set(field.metadata), "a whole number without an upper limit overflows"
     assert GROUPS[group][option].__doc__
 
 
@@ -88,7 +88,7 @@ def test_every_field_has_help_known_limits_and_a_plain_type(group: str, option: 
 def test_limits_hold_at_their_edges(group: str, option: str, field: typing.Any) -> None:
     key = f"{group}.{field.name}"
     start = " ".join(item for item in alone(group, option).split() if not item.startswith(f"{key}="))
-    step = 1 if field.type in (int, tuple[int, ...]) else 1e-9
+    step = 1 if field.type in (int, tuple[int, ...], int | None) else 1e-9
     wrap = "{}=[{}]".format if typing.get_origin(field.type) is tuple else "{}={}".format
     inside, outside = [], []
     for limit, value in field.metadata.items():
@@ -124,7 +124,7 @@ def test_a_wrong_type_is_refused(group: str, option: str, field: typing.Any) -> 
         wrong += ["1", "a", "null"]
     else:
         optional = isinstance(field.type, types.UnionType)
-        wrong = list(WRONG[float if optional else field.type])
+        wrong = list(WRONG[typing.get_args(field.type)[0] if optional else field.type])
         if optional:
             wrong.remove("null")
         if field.metadata.get("inf"):

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 
-from quire.simulation import flower_daemon
+from quire.simulation import flower_daemon, grid
 from quire.simulation.grid import InlineGrid, server_identity
 from quire.simulation.processes import alive
 
@@ -84,3 +84,37 @@ def fake_programs(tmp_path, monkeypatch):
 def fake_superlink():
     """Return the code of a program that answers as a SuperLink that is well, and does nothing else."""
     return FAKE_SUPERLINK
+
+
+@pytest.fixture
+def replies(monkeypatch):
+    """Every reply that reaches the server of an inline run, by stage."""
+    seen = {}
+    pull = InlineGrid.pull_messages
+
+    def watched(self, message_ids):
+        found = list(pull(self, message_ids))
+        for reply in found:
+            seen.setdefault(reply.metadata.message_type, []).append(reply)
+        return found
+
+    monkeypatch.setattr(InlineGrid, "pull_messages", watched)
+    return seen
+
+
+@pytest.fixture
+def flaky(monkeypatch):
+    """Let silos miss the first message of a stage, and be there for the next."""
+    deliver, missed = InlineGrid._deliver, set()
+
+    def arm(stage, *nodes):
+        def missing(self, message):
+            place = (message.metadata.message_type.split(".")[-1], message.metadata.dst_node_id)
+            if place in {(stage, 1000 + node) for node in nodes} - missed:
+                missed.add(place)
+                return grid._runtime_error(message, grid._NODE_GONE)
+            return deliver(self, message)
+
+        monkeypatch.setattr(InlineGrid, "_deliver", missing)
+
+    return arm

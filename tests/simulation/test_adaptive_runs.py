@@ -18,7 +18,7 @@ from quire.strategies.folder import RunFolder
 
 RUN = (
     "task=synthetic data.rows=3000 data.features=4 task.hidden=[2] partition.silos=500 strategy=fedavgm "
-    "strategy.fraction=1 strategy.fraction_evaluate=0 privacy=silo privacy.delta=1e-5 privacy.epsilon=50 "
+    "strategy.fraction=1 strategy.fraction_evaluate=0 privacy=silo privacy.delta=1e-5 privacy.epsilon=40 "
     "privacy.clipping=adaptive output.progress=none output.baselines=false output.report=false"
 )
 

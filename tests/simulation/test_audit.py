@@ -219,8 +219,8 @@ def test_more_looks_are_paid_for():
         (SILO, {"sampled": True}, "--sampled cannot be audited under privacy=silo"),
         (RECORD, {"canaries": 99}, "at least 100 canaries"),
         (RECORD, {"canaries": 10**9}, "at most 1,000,000"),
-        (RECORD, {"seeds": 0}, "one seed and one release, not 10000, 0"),
-        (RECORD, {"releases": 0}, "one release"),
+        (RECORD, {"seeds": 0}, "at least one seed and one release, not 0"),
+        (RECORD, {"releases": 0}, "one seed and one release, not 1 and 0"),
         (f"{RECORD} training.batch_size=121 privacy.delta=0.0082", {}, "hospital-. cannot take part"),
     ],
 )

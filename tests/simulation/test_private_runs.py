@@ -43,7 +43,7 @@ def test_ghost_clipping_and_hooks_differ_by_less_than_their_slack(tmp_path):
         models.append(load_file(tmp_path / method / "model.safetensors"))
     for name, array in models[0].items():
         assert models[1][name] == pytest.approx(array, abs=5e-3)
-        assert not np.array_equal(models[1][name], array)
+    assert any(not np.array_equal(models[1][name], array) for name, array in models[0].items())
 
 
 @pytest.fixture

@@ -279,7 +279,10 @@ def test_costs(tmp_path: Path) -> None:
 
 def test_says_what_the_server_saw(tmp_path: Path) -> None:
     page = page_of(make_run(tmp_path))
-    assert "Every update of every hospital, on its own and in the clear" in page.text("p")
+    assert (
+        "The server saw every hospital\N{RIGHT SINGLE QUOTATION MARK}s update of every round in the clear, on its own"
+        in page.text("p")
+    )
     settings = yaml.safe_load((tmp_path / "settings.yaml").read_text(encoding="utf-8"))
     settings["privacy"]["name"] = "record"
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")

@@ -2,16 +2,15 @@
 
 import json
 import os
-import signal
 
 import pytest
 from command_line import command_line
+from killing import die, killed, lines, resumed
 
 import quire
 from quire import compose
 from quire.errors import RunFailed, SettingsError
 from quire.simulation.inline import run_inline
-from quire.simulation.launch import launch
 from quire.strategies import checkpoint, folder
 from quire.strategies.folder import RunFolder, read_about
 
@@ -19,54 +18,22 @@ SMALL = (
     "partition.silos=4 strategy.rounds=12 strategy.fraction=0.75 "
     "output.progress=none output.baselines=false output.report=false"
 )
-STRATEGIES = {
-    "fedavg": "partition.alpha=1",
-    "scaffold": "partition.alpha=1 strategy=scaffold",
+PLAIN = {"fedavg": "partition.alpha=1", "scaffold": "partition.alpha=1 strategy=scaffold"}
+PRIVATE = {
     "private": "partition=iid privacy=record training.batch_size=16",
     "private-silos": "partition=iid privacy=silo privacy.delta=1e-5 strategy=fedadam",
 }
 
 
-@pytest.fixture(scope="module", params=STRATEGIES)
-def whole(request, tmp_path_factory):
+def outcome(overrides, folder):
     """The overrides of a run, and its outcome when nothing happens to it."""
-    overrides = f"{SMALL} {STRATEGIES[request.param]}"
-    path = tmp_path_factory.mktemp("whole") / "run"
-    return overrides, quire.run(overrides, path).model, lines(path)
+    overrides = f"{SMALL} {overrides}"
+    return overrides, quire.run(overrides, folder / "run").model, lines(folder / "run")
 
 
-def lines(path):
-    """The journal without what differs from run to run: times."""
-    kept = []
-    for text in (path / "metrics.jsonl").read_text().splitlines():
-        event = json.loads(text)
-        event.pop("seconds", None)
-        if event["event"] != "resume":
-            kept.append(event)
-    return kept
-
-
-def killed(overrides, path, arm):
-    """Run in a child process, in which ``arm`` has planted a SIGKILL; return when it is dead."""
-    child = os.fork()
-    if child == 0:
-        try:
-            arm()
-            run_inline(compose(overrides), path)
-        finally:
-            os._exit(0)  # only reached if the kill never came
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status)
-    assert os.WTERMSIG(status) == signal.SIGKILL
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def resumed(overrides, path):
-    launch(compose(overrides), path, resume=True)
-    return read_about(path)["model"]
+@pytest.fixture(scope="module", params=PLAIN)
+def whole(request, tmp_path_factory):
+    return outcome(PLAIN[request.param], tmp_path_factory.mktemp("whole"))
 
 
 @pytest.mark.parametrize("line", [1, 2, 3, 5, 6, 8, 9, 11, 12, 13])
@@ -120,8 +87,9 @@ def test_killed_inside_a_checkpoint_write(whole, write, moment, tmp_path):
     assert list(path.rglob(".*")) == []
 
 
-def test_killed_again_and_again(whole, tmp_path):
-    overrides, model, journal = whole
+@pytest.mark.parametrize("kind", PLAIN | PRIVATE)
+def test_killed_again_and_again(kind, tmp_path):
+    overrides, model, journal = outcome((PLAIN | PRIVATE)[kind], tmp_path / "whole")
     path = tmp_path / "run"
 
     def arm():

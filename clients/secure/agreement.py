@@ -1,0 +1,207 @@
+"""What server and silos agree on before anything is masked: each works it out for itself, from the same settings.
+
+Imports no torch: every stage but training needs this.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+
+from quire.clients.arrays import Arrays
+from quire.clients.contract import STEPS, TRAIN_LOSS
+from quire.conf.numbers import colluders_of, max_rows_of
+from quire.conf.schema import FedNovaStrategy, NoPrivacy, SecureAggregation, Settings
+from quire.privacy.csprng import Csprng
+from quire.privacy.dp.rounding import EncodingError
+from quire.privacy.identity.hashing import tagged_hash
+from quire.privacy.receipts import settings_hash
+from quire.privacy.secagg.fixedpoint import Encoded, FixedPoint, Layout
+from quire.privacy.secagg.messages import SESSION_ID, Config
+
+_FORMAT = "quire-secure-1"
+#: A training loss beyond this counts as this: the sum has room for no more.
+LOSS_BOUND = 1000.0
+#: A silo may have so many times the rows that count, before the length of its course (FedNova) is cut.
+_ROOM = 1000
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What follows from the settings and the number of members alone: known before any model is seen.
+
+    Attributes
+    ----------
+    settings : str
+        Hash of the settings.
+    members, colluders, min_survivors : int
+        Of the roster; who may side with the server; the fewest whose sum may be opened.
+    rekey_every, attempts : int
+        Rounds of a session, attempts of a round.
+    parties, bits : int
+        How many vectors are added at most, and how wide a coordinate is.
+    bound : float
+    max_weight : int
+    metrics : tuple of (str, float)
+        What is averaged beside the update, and how large it may be.
+    rotation : str or None
+        Key of the random rotation.
+    """
+
+    settings: str
+    members: int
+    colluders: int
+    min_survivors: int
+    rekey_every: int
+    attempts: int
+    parties: int
+    bits: int
+    bound: float
+    max_weight: int
+    metrics: tuple[tuple[str, float], ...]
+    rotation: str | None
+
+    @cached_property
+    def application(self) -> bytes:
+        """What a session's configuration says for the layers above the protocol, in its one spelling."""
+        told = {"format": _FORMAT, **asdict(self)}
+        return json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How updates of one model are summed in one run.
+
+    Attributes
+    ----------
+    terms : Terms
+    names : tuple of str
+        The arrays of an update, in the order in which they are laid out.
+    layout : Layout
+    point : FixedPoint
+    """
+
+    terms: Terms
+    names: tuple[str, ...]
+    layout: Layout
+    point: FixedPoint
+
+    def config(self, run: int, first_round: int) -> Config:
+        """Return the configuration of a session that begins with a round."""
+        terms = self.terms
+        return Config(
+            run=run_name(run),
+            first_round=first_round,
+            rounds=terms.rekey_every,
+            attempts=terms.attempts,
+            members=terms.members,
+            colluders=terms.colluders,
+            min_survivors=terms.min_survivors,
+            bits=terms.bits,
+            length=self.point.length,
+            application=terms.application,
+        )
+
+    def encode(self, update: Arrays, rows: int, metrics: Mapping[str, float], source: Csprng) -> Encoded:
+        """Turn a silo's update, rows and metrics into the words that are masked.
+
+        What the strategy sends beside the model's arrays is a number, and summed as a metric.
+
+        Raises
+        ------
+        EncodingError
+            If something is not finite, missing, or not of the model's form.
+        """
+        beside = {name: float(part) for name, part in update.items() if name not in self.names}
+        flat = self.layout.flatten([update[name] for name in self.names])
+        return self.point.encode(flat, min(rows, self.point.max_weight), {**metrics, **beside}, source)
+
+    def decode(self, total: np.ndarray) -> tuple[Arrays, dict[str, float]]:
+        """Turn the sum over the survivors into the weighted means of updates, in float64, and of metrics.
+
+        Raises
+        ------
+        EncodingError
+            If the survivors have no weight.
+        """
+        mean = self.point.decode(total)
+        arrays: Arrays = {}
+        at = 0
+        for name, (shape, _) in zip(self.names, self.layout.entries, strict=True):
+            size = math.prod(shape)
+            arrays[name] = mean.vector[at : at + size].reshape(shape)
+            at += size
+        metrics = dict(mean.metrics)
+        if STEPS in metrics:
+            arrays[STEPS] = np.array(metrics.pop(STEPS))
+        return arrays, metrics
+
+
+def terms_of(settings: Settings, secure: SecureAggregation, members: int) -> Terms:
+    """Work out what is agreed whatever the model.
+
+    Parameters
+    ----------
+    settings : Settings
+    secure : SecureAggregation
+        Of the settings.
+    members : int
+        How many the roster lists.
+    """
+    told, parties = settings_hash(settings.as_dict()), settings.silos_asked
+    max_weight = max_rows_of(settings, secure)
+    return Terms(
+        settings=told,
+        members=members,
+        colluders=colluders_of(secure, members),
+        min_survivors=settings.strategy.min_silos,
+        rekey_every=secure.rekey_every,
+        attempts=secure.attempts,
+        parties=parties,
+        bits=secure.bits or FixedPoint.plan(1, parties, secure.bound, secure.resolution, max_weight).bits,
+        bound=secure.bound,
+        max_weight=max_weight,
+        metrics=_metrics(settings, max_weight),
+        # Public, and the same at all silos; what it has to be independent of is the data.
+        rotation=tagged_hash("quire/secure/rotation/1", bytes.fromhex(told)).hex() if secure.rotation else None,
+    )
+
+
+def agreement_of(terms: Terms, model: Arrays) -> Agreement:
+    """Work out what is agreed for a model.
+
+    Raises
+    ------
+    EncodingError
+        If the model has arrays without a mean.
+    """
+    names = tuple(model)
+    layout = Layout.of([model[name] for name in names])
+    if not layout.size:
+        raise EncodingError("a model without parameters has no mean")
+    point = FixedPoint(
+        layout.size, terms.parties, terms.bits, terms.bound, terms.max_weight, terms.metrics, terms.rotation
+    )
+    return Agreement(terms, names, layout, point)
+
+
+def _metrics(settings: Settings, max_rows: int) -> tuple[tuple[str, float], ...]:
+    """Return what is averaged beside the update. Under differential privacy a loss is not accounted for, so none is."""
+    if not isinstance(settings.privacy, NoPrivacy):
+        return ()
+    metrics = [(TRAIN_LOSS, LOSS_BOUND)]
+    if isinstance(settings.strategy, FedNovaStrategy):
+        plan = settings.training
+        steps = plan.steps or plan.epochs * math.ceil(_ROOM * max_rows / plan.batch_size)
+        metrics.append((STEPS, steps / (1.0 - plan.momentum)))
+    return tuple(metrics)
+
+
+def run_name(run: int) -> bytes:
+    """Return the 16 bytes by which sessions know the run with this number of Flower's."""
+    return tagged_hash("quire/secure/run/1", str(run).encode())[:SESSION_ID]

@@ -1,0 +1,201 @@
+"""What a silo keeps between two stages of secure aggregation, written down before its reply leaves.
+
+A real silo keeps it in its store: how far it has come in the counters, which only go forward, and everything else
+encrypted. A state that does not go with the counters was lost or put back: that session is over for this silo, and it
+takes part again once keys are agreed anew. A simulated silo keeps it in Flower's context.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol, Self
+
+from flwr.app import ConfigRecord, RecordDict
+
+from quire.clients.secure.agreement import run_name
+from quire.clients.store import Position, Store, StoreDamaged
+from quire.privacy.secagg.errors import SecAggError
+from quire.privacy.secagg.messages import HASH, SESSION_ID
+from quire.privacy.secagg.state import ClientState, Counter, Stage
+
+LOG = logging.getLogger("quire.clients")
+
+_HEAD = 4 + 32 + 4
+_PIECE = 32 * 2**20  # bytes of a vector under one name in the store
+
+
+@dataclass(frozen=True)
+class Vector:
+    """What a silo has ready for one round, once trained: every attempt of the round masks the same numbers.
+
+    One draw of noise must not be released in two different sums: their difference would be that of a few silos. It is
+    not, because at most one attempt of a round is ever opened, in whatever session and cohort (the argument is in
+    :mod:`quire.privacy.secagg.params`); the sums of all others stay masked for good. What goes with that here:
+
+    - The vector is wiped before this silo gives up shares, and the round is then over for it.
+    - It is for one round and one model. Another model for the same round is trained anew, with a new draw, which the
+      books charge for or refuse.
+
+    Attributes
+    ----------
+    round : int
+    model : bytes
+        32 bytes: the hash of the model that it was trained from.
+    receipt : bytes
+        Under privacy, the receipt for it.
+    words : bytes
+        The encoded numbers, little-endian words of 32 bits.
+    """
+
+    round: int
+    model: bytes
+    receipt: bytes
+    words: bytes
+
+    def encode(self) -> bytes:
+        """Return it as bytes."""
+        head = self.round.to_bytes(4, "big") + self.model + len(self.receipt).to_bytes(4, "big")
+        return head + self.receipt + self.words
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read what :meth:`encode` returned."""
+        end = _HEAD + int.from_bytes(data[36:_HEAD], "big")
+        return cls(int.from_bytes(data[:4], "big"), data[4:36], data[_HEAD:end], data[end:])
+
+
+class Memory(Protocol):
+    """Where a silo keeps its state in one run."""
+
+    def load(self) -> ClientState:
+        """Return what was saved last; a state without a session if that is lost."""
+
+    def save(self, state: ClientState) -> None:
+        """Keep a state; once this returns, the reply may leave."""
+
+    def vector(self) -> Vector | None:
+        """Return the vector that is ready, if one is."""
+
+    def keep(self, vector: Vector) -> None:
+        """Keep a vector in the place of the last one."""
+
+    def forget(self) -> None:
+        """Erase the vector."""
+
+
+class InContext:
+    """A simulated silo's memory: in Flower's context, which lasts as long as the run."""
+
+    def __init__(self, records: RecordDict) -> None:
+        self._records = records
+
+    def load(self) -> ClientState:
+        """Return what was saved last."""
+        data = self._get("secure-state")
+        return ClientState.decode(data) if data else ClientState(Counter().encode())
+
+    def save(self, state: ClientState) -> None:
+        """Keep a state."""
+        self._put("secure-state", state.encode())
+
+    def vector(self) -> Vector | None:
+        """Return the vector that is ready, if one is."""
+        data = self._get("secure-vector")
+        return Vector.decode(data) if data else None
+
+    def keep(self, vector: Vector) -> None:
+        """Keep a vector."""
+        self._put("secure-vector", vector.encode())
+
+    def forget(self) -> None:
+        """Erase the vector."""
+        self._records.pop("secure-vector", None)
+
+    def _get(self, name: str) -> bytes:
+        record = self._records.config_records.get(name)
+        data = record["data"] if record is not None else b""
+        return data if isinstance(data, bytes) else b""
+
+    def _put(self, name: str, data: bytes) -> None:
+        self._records[name] = ConfigRecord({"data": data})
+
+
+class InStore:
+    """A real silo's memory: in its store, which is open and locked.
+
+    Parameters
+    ----------
+    store : Store
+    run : int
+        Flower's number of the run.
+    today : datetime.date
+    """
+
+    def __init__(self, store: Store, run: int, today: date) -> None:
+        self._store, self._run, self._today = store, run, today
+        self._session, self._place = f"run-{run}.secure", f"secure/run-{run}"
+
+    def load(self) -> ClientState:
+        """Return what was saved last; if that is lost, a state that answers nothing until a session is opened."""
+        last = self._store.counters.last(self._session)
+        if last is None:
+            return ClientState(Counter().encode())
+        try:
+            data = self._store.secrets.get(f"{self._place}/state")
+            state = None if data is None else ClientState.decode(data)
+        except (StoreDamaged, SecAggError) as error:
+            LOG.warning("What was kept for secure aggregation cannot be read, and is left aside: %s", error)
+            state = None
+        if state is not None and (at := state.at) and (at.serial, at.position, at.stage) == last.order:
+            return state
+        opened = self._opened()
+        roster, terms = (self._store.state.get(f"{self._place}/{what}") or bytes(HASH) for what in ("roster", "terms"))
+        name = run_name(self._run)
+        lost = Counter(bytes(SESSION_ID), last.round, last.attempt, Stage.IDLE, name, opened, roster, terms)
+        return ClientState(lost.encode())
+
+    def save(self, state: ClientState) -> None:
+        """Go forward in the counters, then keep the state; both are on the disk when this returns."""
+        at = state.at
+        if at.opened > self._opened():  # outlives the state as well, and comes first: before any share may leave
+            self._store.advance(Position(f"{self._session}-opened", at.opened), self._today)
+        if at.stage == Stage.ADVERTISED:  # outlive the state: a run keeps its roster and its configuration
+            self._store.state.put(f"{self._place}/roster", at.roster)
+            self._store.state.put(f"{self._place}/terms", at.terms)
+        self._store.advance(Position(self._session, at.serial, at.position, at.stage), self._today)
+        self._store.secrets.put(f"{self._place}/state", state.encode())
+
+    def _opened(self) -> int:
+        """Return the last round of the run that the counters have as opened."""
+        last = self._store.counters.last(f"{self._session}-opened")
+        return 0 if last is None else last.round
+
+    def vector(self) -> Vector | None:
+        """Return the vector that is ready, if one is whole."""
+        try:
+            count = self._store.secrets.get(f"{self._place}/vector")
+            pieces = [self._store.secrets.get(self._piece(at)) for at in range(int.from_bytes(count or b"", "big"))]
+        except StoreDamaged as error:
+            LOG.warning("The vector that was kept cannot be read, and is left aside: %s", error)
+            return None
+        whole = b"".join(piece for piece in pieces if piece is not None)
+        return Vector.decode(whole) if whole and None not in pieces else None
+
+    def keep(self, vector: Vector) -> None:
+        """Keep a vector, in pieces; how many comes last, so that a part is never taken for the whole."""
+        self.forget()
+        data = vector.encode()
+        starts = range(0, len(data), _PIECE)
+        for at, start in enumerate(starts):
+            self._store.secrets.put(self._piece(at), data[start : start + _PIECE])
+        self._store.secrets.put(f"{self._place}/vector", len(starts).to_bytes(4, "big"))
+
+    def forget(self) -> None:
+        """Wipe the vector."""
+        for name in ("vector", "pieces"):
+            self._store.secrets.wipe_all(f"{self._place}/{name}")
+
+    def _piece(self, at: int) -> str:
+        return f"{self._place}/pieces/{at}"

@@ -1,0 +1,152 @@
+"""One message of secure aggregation at a silo: read, answered by the protocol, written down, replied to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+
+from quire.clients import contract
+from quire.clients.answering import LOG, Refusal
+from quire.clients.arrays import Arrays, encode
+from quire.clients.contract import Code
+from quire.clients.data.preprocess import Loaded
+from quire.clients.member import Member
+from quire.clients.receipts import Stand
+from quire.clients.secure.desk import Desk, desk
+from quire.conf.schema import SecureAggregation, Settings
+from quire.privacy.secagg.client import Party, Step
+from quire.privacy.secagg.errors import SecAggError
+from quire.privacy.secagg.state import ClientState
+from quire.privacy.secagg.wire import MAX_MESSAGE
+
+Core = Callable[[Party, ClientState, bytes], Step]
+
+
+class Silo(Protocol):
+    """What the stages have to know of a silo and a run; made by :mod:`quire.clients.client_app`."""
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the run."""
+
+    @property
+    def member(self) -> Member:
+        """Who the silo is."""
+
+    @property
+    def private(self) -> bool:
+        """Whether the run is under differential privacy."""
+
+    @property
+    def records(self) -> int:
+        """The public number of records."""
+
+    def charged(self, stand: Stand | None) -> Silo:
+        """Return the same silo, after it was charged for a round."""
+
+    def load(self, context: Context) -> Loaded:
+        """Load the silo's rows."""
+
+    def private_update(
+        self, context: Context, model: Arrays, round_number: int, clip: float | None = None
+    ) -> tuple[Arrays, dict[str, float], bytes]:
+        """Train under privacy; return the update, what a simulated silo shows, and the receipt."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A message of the protocol, and the silo that it is for.
+
+    Attributes
+    ----------
+    name : str
+        The stage, as the handler knows it: what the policy decides on.
+    message : flwr.app.Message
+    context : flwr.app.Context
+    silo : Silo
+    secure : SecureAggregation
+        Of the run's settings.
+    data : bytes
+        What the protocol reads.
+    code : str
+        Hash of the code that runs here.
+    """
+
+    name: str
+    message: Message
+    context: Context
+    silo: Silo
+    secure: SecureAggregation
+    data: bytes
+    code: str
+
+    @classmethod
+    def read(cls, name: str, message: Message, context: Context, silo: Silo, code: str) -> Stage:
+        """Read a message.
+
+        Raises
+        ------
+        Refusal
+            If it is none of secure aggregation, or the settings ask for none.
+        """
+        secure, record = silo.settings.aggregation, message.content.get(contract.PROTOCOL)
+        data = record.get(contract.MESSAGE) if isinstance(record, ConfigRecord) else None
+        if not isinstance(secure, SecureAggregation) or not isinstance(data, bytes) or len(data) > MAX_MESSAGE:
+            raise Refusal(Code.BAD_REQUEST)
+        return cls(name, message, context, silo, secure, data, code)
+
+    @contextmanager
+    def desk(self) -> Iterator[Desk]:
+        """Open what the silo needs to answer; see :func:`quire.clients.secure.desk.desk`."""
+        silo, where = self.silo, (self.name, self.message, self.context)
+        with desk(silo.settings, self.secure, silo.member, *where, self.code) as opened:
+            yield opened
+
+    def answer(self, core: Core, last: bool = False) -> Message:
+        """Let the protocol answer; ``last`` is the stage that ends a round.
+
+        The vector is wiped before that is written down, and so before any share leaves: whatever moment the silo is
+        killed at, no numbers lie there of a round that was opened. Killed in between, it lacks them for another
+        attempt, which then is charged for and draws anew.
+        """
+        with self.desk() as opened:
+            try:
+                step = core(opened.party, opened.memory.load(), self.data)
+            except SecAggError as error:
+                return self.refuse(opened, error)
+            if last:
+                opened.memory.forget()
+            opened.memory.save(step.state)
+        return self.reply(step.reply)
+
+    def refuse(self, opened: Desk, error: SecAggError) -> Message:
+        """Reply with the number of an error; its words stay in the silo's log."""
+        LOG.error("%s answered with %s: %s", self.name, error.code, error)
+        return self.reply(opened.party.refuse(error))
+
+    def reply(self, answer: bytes, receipt: bytes = b"", shown: dict[str, float] | None = None) -> Message:
+        """Reply with a message of the protocol, and who sends it."""
+        identity = ConfigRecord(
+            {
+                contract.SILO: self.silo.member.name,
+                contract.CODE_HASH: self.code,
+                contract.CONTRACT: contract.VERSION,
+            }
+        )
+        if receipt:
+            identity[contract.RECEIPT] = receipt
+        content = RecordDict({contract.IDENTITY: identity})
+        content[contract.PROTOCOL] = _carried(answer)
+        if shown:
+            content[contract.SHOWN] = MetricRecord(dict(shown))
+        return Message(content, reply_to=self.message)
+
+
+def _carried(answer: bytes) -> ArrayRecord:
+    # As an array, not as a setting: Flower sends arrays in pieces, and a masked vector is as large as a model.
+    return encode({contract.MESSAGE: np.frombuffer(answer, dtype=np.uint8)})

@@ -1,0 +1,87 @@
+"""Which settings secure aggregation cannot serve, and why."""
+
+from __future__ import annotations
+
+from quire.conf.numbers import colluders_of, max_rows_of
+from quire.conf.schema import (
+    ScaffoldStrategy,
+    SecureAggregation,
+    Settings,
+    SiloPrivacy,
+    SyntheticData,
+)
+from quire.errors import SettingsError
+
+#: Members of one session; what the parsers of the protocol allocate for.
+MOST_SILOS = 2048
+
+
+def check_secure(settings: Settings) -> None:
+    """Refuse settings that secure aggregation cannot serve.
+
+    Raises
+    ------
+    SettingsError
+        With the first contradiction found.
+    """
+    secure = settings.aggregation
+    if not isinstance(secure, SecureAggregation):
+        return
+    _fits_the_strategy(settings)
+    _nothing_travels_in_clear(settings)
+    _enough_silos(settings, secure)
+    max_rows_of(settings, secure)
+    _numbers_fit(settings, secure)
+
+
+def _fits_the_strategy(settings: Settings) -> None:
+    if isinstance(settings.privacy, SiloPrivacy):
+        raise SettingsError(
+            "privacy=silo has a server that is trusted add the noise to updates that it sees, and aggregation=secure "
+            "is for one that is not: take privacy=record, or aggregation=plain."
+        )
+    if isinstance(settings.strategy, ScaffoldStrategy):
+        raise SettingsError(
+            "strategy=scaffold also averages control variates, which are gradients without a public bound, and "
+            "aggregation=secure sums bounded numbers only: take fedavg, fedprox, fednova or a server optimiser."
+        )
+
+
+def _nothing_travels_in_clear(settings: Settings) -> None:
+    how = "public" if isinstance(settings.data, SyntheticData) else settings.data.preprocessing
+    if how == "federated":
+        raise SettingsError(
+            "data.preprocessing=federated sends the moments of each silo's features in clear, which aggregation=secure "
+            "is there to avoid: take public or per_silo."
+        )
+
+
+def _enough_silos(settings: Settings, secure: SecureAggregation) -> None:
+    silos, asked = settings.partition.silos, settings.silos_asked
+    if silos > MOST_SILOS:
+        raise SettingsError(f"aggregation=secure serves at most {MOST_SILOS} silos, and partition.silos={silos}.")
+    colluders = colluders_of(secure, silos)
+    if silos - colluders < 2:
+        raise SettingsError(
+            f"aggregation.colluders={colluders} leaves fewer than two honest silos of {silos}, whose sum is then no "
+            "secret: lower it, or take more silos."
+        )
+    # Counted from the roster, whoever is asked: see privacy/secagg/params.py.
+    least = max((silos + colluders) // 2 + 1, colluders + 2, settings.strategy.min_silos)
+    if asked < least:
+        raise SettingsError(
+            f"aggregation=secure opens no sum of fewer than {least} of {silos} silos with aggregation.colluders="
+            f"{colluders}, and a round asks {asked}: raise strategy.fraction, or lower aggregation.colluders."
+        )
+
+
+def _numbers_fit(settings: Settings, secure: SecureAggregation) -> None:
+    asked = settings.silos_asked
+    step = secure.bound / ((2**31 - 1) // asked)
+    if secure.bits is None and step > secure.resolution:
+        raise SettingsError(
+            f"aggregation.resolution={secure.resolution:g} cannot be kept for {asked} silos and aggregation.bound="
+            f"{secure.bound:g} within 32 bits, which give {step:.2g}: raise it, or lower the bound."
+        )
+    if secure.bits is not None and (2 ** (secure.bits - 1) - 1) // asked < 1:
+        raise SettingsError(f"aggregation.bits={secure.bits} cannot hold the sum of {asked} silos: take more bits.")

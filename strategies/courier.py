@@ -1,0 +1,155 @@
+"""Messages of secure aggregation on their way: out to members by roster index, and their answers in as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from quire.clients import contract
+from quire.clients.arrays import byte_size, decode
+from quire.strategies.exchange import arriving
+from quire.strategies.reading import Failure, Silos, Unusable, check_identity, content_of, of_kind, unreadable
+from quire.strategies.secure_log import AttemptLog, StageLog
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a member answered.
+
+    Attributes
+    ----------
+    index : int
+        Of the roster.
+    data : bytes
+        A message of the protocol, unchecked.
+    content : flwr.app.RecordDict
+        All of the reply.
+    """
+
+    index: int
+    data: bytes
+    content: RecordDict
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one round's messages go over.
+
+    Attributes
+    ----------
+    grid : flwr.serverapp.Grid
+    round : int
+    timeout : float
+        Seconds to wait for answers.
+    """
+
+    grid: Grid
+    round: int
+    timeout: float
+
+
+class Receiver(Protocol):
+    """The server's side of the protocol, in a session or a round."""
+
+    def receive(self, sender: int, data: bytes) -> bool:
+        """Take in an answer."""
+
+
+class Courier:
+    """Carries one run's messages.
+
+    Parameters
+    ----------
+    silos : dict of int to str
+        Names by node id.
+    indices : mapping of str to int
+        Roster indices by name.
+    code_hash : str or None
+        The code that answers have to come from.
+    """
+
+    def __init__(self, silos: Silos, indices: Mapping[str, int], code_hash: str | None) -> None:
+        self._silos, self._code_hash = silos, code_hash
+        self._nodes = {indices[name]: node for node, name in silos.items() if name in indices}
+        self._indices = {node: index for index, node in self._nodes.items()}
+        self.names = {index: silos[node] for index, node in self._nodes.items()}
+        self.indices = {name: index for index, name in self.names.items()}
+
+    def messages(self, line: Line, stage: str, contents: Mapping[int, RecordDict]) -> list[Message]:
+        """Write a stage's messages, in roster order."""
+        return [
+            Message(contents[index], self._nodes[index], stage, group_id=str(line.round), ttl=line.timeout)
+            for index in sorted(contents)
+        ]
+
+    def carry(self, line: Line, messages: list[Message], log: AttemptLog) -> Iterator[Answer]:
+        """Send a stage's messages and yield the answers as they come; who gives none is noted."""
+        yield from self.read(messages, arriving(line.grid, messages, line.timeout), log)
+
+    def gather(
+        self, line: Line, server: Receiver, stage: str, contents: Mapping[int, RecordDict], log: AttemptLog
+    ) -> set[int]:
+        """Go through one exchange, and return whose answers count; they are taken in as they come, and not kept."""
+        answers = self.carry(line, self.messages(line, stage, contents), log)
+        return {answer.index for answer in answers if server.receive(answer.index, answer.data)}
+
+    def read(self, messages: list[Message], replies: Iterable[Message], attempt: AttemptLog) -> Iterator[Answer]:
+        """Yield the answers among replies; who gives none is noted."""
+        stage = messages[0].metadata.message_type.split(".")[-1]
+        log, failed = attempt.stages.setdefault(stage, StageLog()), attempt.failed
+        waiting = {message.metadata.dst_node_id for message in messages}
+        asked: dict[str, int] = {}
+        log.asked += len(messages)
+        for message in messages:
+            size = size_of(message.content)
+            log.bytes_down += size
+            attempt.moved(self._silos[message.metadata.dst_node_id], down=size)
+        for reply in replies:
+            if not asked:  # the grid gave them their ids when they were sent
+                asked = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
+            node = asked.get(reply.metadata.reply_to_message_id)
+            if node not in waiting:
+                continue
+            waiting.discard(node)
+            try:
+                yield self._answer(node, reply, log, attempt)
+            except Unusable as why:
+                failed.append(Failure(self._silos[node], stage, why.code, why.words))
+            except Exception:  # whatever a reply stumbles over, it is that silo's dropout
+                failed.append(unreadable(self._silos[node], stage))
+        for node in self._silos:
+            if node in waiting:
+                failed.append(Failure(self._silos[node], stage, "no_reply", "it did not answer before the deadline"))
+        log.done()
+
+    def _answer(self, node: int, reply: Message, log: StageLog, attempt: AttemptLog) -> Answer:
+        content = content_of(reply)
+        check_identity(content, self._silos[node], self._code_hash)
+        record = of_kind(content, ArrayRecord).get(contract.PROTOCOL, ArrayRecord())
+        data = decode(record).get(contract.MESSAGE)
+        if data is None or data.dtype != np.uint8 or data.ndim != 1:
+            raise Unusable("wrong_records", "its reply does not hold a message of secure aggregation")
+        size = byte_size(record)
+        log.bytes_up += size
+        log.answered += 1
+        attempt.moved(self._silos[node], up=size)
+        return Answer(self._indices[node], data.tobytes(), content)
+
+
+def carrying(message: bytes, **records: ArrayRecord | ConfigRecord) -> RecordDict:
+    """Return what a message to a silo holds."""
+    content = RecordDict(dict(records))
+    content[contract.PROTOCOL] = ConfigRecord({contract.MESSAGE: message})
+    return content
+
+
+def size_of(content: RecordDict) -> int:
+    """Return the bytes of the arrays and of the protocol's message in what is sent."""
+    size = sum(byte_size(record) for record in of_kind(content, ArrayRecord).values())
+    told = of_kind(content, ConfigRecord).get(contract.PROTOCOL, ConfigRecord()).get(contract.MESSAGE, b"")
+    return size + (len(told) if isinstance(told, bytes) else 0)

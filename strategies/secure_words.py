@@ -1,0 +1,91 @@
+"""What secure aggregation promises, and what it does not, in sentences: for privacy cards and for report pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Masked:
+    """What the sentences depend on.
+
+    Attributes
+    ----------
+    members : int
+        Of the roster.
+    colluders : int
+        Of them, how many may side with a lying server.
+    min_silos : int
+        The fewest silos that the strategy goes on with.
+    noised : bool
+        Whether every silo adds noise of its own.
+    """
+
+    members: int
+    colluders: int
+    min_silos: int = 0
+    noised: bool = False
+
+    @property
+    def least(self) -> int:
+        """The fewest silos whose sum is opened; see :mod:`quire.privacy.secagg.params`."""
+        return max((self.members + self.colluders) // 2 + 1, self.colluders + 2, self.min_silos)
+
+
+def sees(masked: Masked) -> list[str]:
+    """Say who sees what of the updates."""
+    noise = "with the noise of each of these silos in it" if masked.noised else "without noise"
+    text = [
+        f"The server sees one sum of updates for each round, over at least {masked.least} of {masked.members} silos, "
+        f"{noise}, and the sum of their weights. It sees no silo's update, and neither does anybody else.",
+        "The server also sees who takes part, who drops out and at which exchange, how many bytes each silo sends and "
+        "when, and whose messages do not hold.",
+    ]
+    if masked.noised:
+        text.append(
+            "The epsilon stated here is each silo's own, against everybody: the noise of the other silos is in the sum "
+            "too, and is not counted. It would hold as well if the masks did not."
+        )
+    return text
+
+
+def trusted(masked: Masked) -> list[str]:
+    """Say who is trusted with what."""
+    if masked.colluders:
+        side = "sides" if masked.colluders == 1 else "side"
+        who = (
+            f"no more than {masked.colluders} of the {masked.members} members of the roster {side} with a lying server"
+        )
+    else:
+        who = f"none of the {masked.members} members of the roster sides with a lying server"
+    then = (
+        ": if more do, they can come to see an update on its own, with its noise in it, for which the stated epsilon "
+        "still holds."
+        if masked.noised
+        else ": if more do, they can come to see an update on its own."
+    )
+    text = [
+        f"For the masks: {who}{then}",
+        "The roster that each silo has pinned, and so the admins who signed it: a quorum of them could enrol members "
+        "of their own making.",
+    ]
+    if masked.members == 2:
+        text.append("With two silos each knows the other's update once it sees the sum; no protocol helps there.")
+    return text
+
+
+def not_protected(masked: Masked) -> list[str]:
+    """Say what secure aggregation does nothing for."""
+    text = [
+        "That a round succeeds: the server can stop it, and so can silos that drop out in numbers.",
+        "That the sum is right: a silo can put any numbers into it, and nobody sees which one did.",
+        "Who dropped out, when, and at which exchange.",
+    ]
+    if not masked.noised:
+        text.insert(
+            0,
+            "The sum itself: nothing was added to it, so that it can tell of single records. Sums of several rounds "
+            "tell more: a lying server that shows one model twice, the second time without a silo, learns about that "
+            "silo's update from their difference. Only noise helps, as privacy=record adds it.",
+        )
+    return text
