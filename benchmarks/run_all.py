@@ -25,6 +25,7 @@ BENCHMARKS = [
     "accuracy",
     "audit",
     "data_sets",
+    "distributed_dp",
     "gate",
     "mnist",
     "noise",
