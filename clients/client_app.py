@@ -25,6 +25,7 @@ from quire.clients.member import SILO_KEY, Member, member_of
 from quire.clients.private.plan import plan_of
 from quire.clients.receipts import Round, Stand, receipt_of
 from quire.clients.secure.handlers import register
+from quire.clients.secure.stage import Guard
 from quire.clients.simulation import is_simulated
 from quire.clients.tasks.moments import MEAN, SCALE, Statistics
 from quire.conf.compose import compose
@@ -94,9 +95,13 @@ class _Silo:
         return replace(self, stand=stand)
 
     def private_update(
-        self, context: Context, model: Arrays, round_number: int, clip: float | None = None
-    ) -> tuple[Arrays, dict[str, float], bytes]:
-        """Train under the plan that the silo makes for itself; return update, what a simulated silo shows, receipt."""
+        self, context: Context, model: Arrays, round_number: int, clip: float | None = None, guard: Guard | None = None
+    ) -> tuple[Arrays | None, dict[str, float], bytes]:
+        """Train under the plan that the silo makes for itself; return update, what a simulated silo shows, receipt.
+
+        With a guard, that the training failed is for the silo alone to know: there is no update then, and a receipt
+        all the same.
+        """
         from quire.clients.work import train_privately
 
         if self.stand is None and not self.member.simulated:  # whatever brought us here: first the ledger, then data
@@ -107,9 +112,14 @@ class _Silo:
             raise Refusal(Code.SETTINGS_REFUSED, str(error)) from error
         self.load(context)
         entropy, where = self.member.entropy(self.settings), self.member.where
-        update, shown = train_privately(self.settings, where, self.name, plan, model, round_number, entropy)
-        if not all(np.isfinite(part).all() for part in update.values()):
-            raise Refusal(Code.NOT_FINITE)
+
+        def work() -> tuple[Arrays, dict[str, float]]:
+            found = train_privately(self.settings, where, self.name, plan, model, round_number, entropy)
+            if not all(np.isfinite(part).all() for part in found[0].values()):
+                raise Refusal(Code.NOT_FINITE)
+            return found
+
+        update, shown = work() if guard is None else guard(work, round_number) or (None, {})
         if broken := int(shown.get("broken-gradients", 0)):  # for the silo's own eyes: the count is private
             LOG.warning("%d gradients in round %d were not finite, and counted as zero.", broken, round_number)
         policy = self.member.policy
@@ -260,7 +270,7 @@ def _train_privately(
 ) -> Message:
     """Train under privacy. Nothing leaves but the update and public figures."""
     update, shown, receipt = silo.private_update(context, model, round_number, clip)
-    records: dict[str, ArrayRecord | MetricRecord] = {contract.UPDATE: encode(update)}
+    records: dict[str, ArrayRecord | MetricRecord] = {contract.UPDATE: encode(update or {})}
     if silo.member.simulated:
         records[contract.SHOWN] = MetricRecord(dict(shown))
     return _reply(message, silo, records, receipt)
