@@ -13,9 +13,11 @@ run of Flower's, and silos charge for its rounds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
@@ -34,6 +36,7 @@ from quire.privacy.secagg.server_round import ServerRound
 from quire.privacy.secagg.server_session import ServerSession
 from quire.strategies.cohort import Roster
 from quire.strategies.courier import Answer, Courier, Line, carrying
+from quire.strategies.distributed import Collected, announce, collected
 from quire.strategies.reading import Failure, Unusable
 from quire.strategies.report import RoundReport
 from quire.strategies.secure_log import AttemptLog, StageLog
@@ -46,25 +49,6 @@ Accept = Callable[[str, RecordDict], None]
 
 _LOST = ("StageOrder", "Replay")
 _GONE = ("no_reply", "node_gone", "late", "app_crashed", "app_raised")
-
-
-@dataclass(frozen=True)
-class Collected:
-    """What a round came to.
-
-    Attributes
-    ----------
-    mean : dict of str to numpy.ndarray
-        Weighted mean of the survivors' updates, float64.
-    metrics : dict of str to float
-        Weighted means.
-    silos : list of str
-        Whose updates are in it, in roster order.
-    """
-
-    mean: Arrays
-    metrics: dict[str, float]
-    silos: list[str]
 
 
 @dataclass
@@ -163,7 +147,11 @@ class SecureRounds:
         self._sessions.check(number, asked)
         return self._attempt(self._round)
 
-    def complete(self, replies: Iterable[Message], accept: Accept) -> Collected:
+    def announce(self, model: Arrays) -> dict[str, Any]:
+        """Say how large distributed noise will be, and return what the journal begins with; see `distributed`."""
+        return announce(agreement_of(self._terms, model))
+
+    def complete(self, replies: Iterable[Message], accept: Accept, memory: Mapping[str, np.ndarray]) -> Collected:
         """Take the replies to what :meth:`begin` wrote, and go through the rest of the round.
 
         Parameters
@@ -171,6 +159,8 @@ class SecureRounds:
         replies : iterable of flwr.app.Message
         accept : callable
             Looks at what a silo sends beside the first message of a round; raises ``Unusable`` to leave it out.
+        memory : mapping of str to numpy.ndarray
+            What the server remembers of the rounds before.
 
         Raises
         ------
@@ -183,11 +173,16 @@ class SecureRounds:
         answers = self._courier.read(one.sent, replies, one.log)
         while True:
             try:
-                return self._finish(one, answers, accept)
+                silos, total = self._finish(one, answers, accept)
+                break
             except SecAggError as error:
                 self._came_to_nothing(one, error)
             messages = self._attempt(one)
             answers = self._courier.carry(one.line, messages, one.log)
+        try:
+            return collected(one.agreement, total, silos, memory)
+        except EncodingError as error:
+            raise RunFailed(f"Round {one.line.round} failed: {error}.") from error
 
     def tell(self, report: RoundReport) -> None:
         """Put into a round's report how it went: stages, dropouts, bytes, seconds, blame, of every attempt."""
@@ -237,7 +232,7 @@ class SecureRounds:
         one.log.cohort, one.log.threshold = self._named(cohort), server.limits.min_survivors
         return server
 
-    def _finish(self, one: _Round, answers: Iterable[Answer], accept: Accept) -> Collected:
+    def _finish(self, one: _Round, answers: Iterable[Answer], accept: Accept) -> tuple[list[str], Words]:
         server, log = one.server, one.log
         if server is None:
             raise CohortTooSmall("There is no attempt.")
@@ -260,13 +255,9 @@ class SecureRounds:
             total = self._opened(one, server, opening)
         finally:
             log.note(server.blame)
-        try:
-            mean, metrics = one.agreement.decode(total)
-        except EncodingError as error:
-            raise RunFailed(f"Round {one.line.round} failed: {error}.") from error
         if any(note.code in _LOST for note in log.blame):
             self._sessions.end()  # a silo has lost its state, and takes part again with new keys
-        return Collected(mean, metrics, log.u3)
+        return log.u3, total
 
     def _opened(self, one: _Round, server: ServerRound, opening: RecordDict) -> Words:
         """Ask for the shares, and those who do not answer once more: silos that gave theirs take part in no other try.

@@ -11,6 +11,7 @@ import logging
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -159,10 +160,11 @@ class FederatedStrategy(Strategy):
         """Complete a round whose updates are summed under masks: nobody's own is ever here."""
         started, report, silos = time.perf_counter(), self.report, self.roster.silos if self.roster else {}
         beside = Beside(self._private(fingerprint(self._state.model)) if self.private else None)
-        collected = secure.complete(replies, beside.accept)
+        collected = secure.complete(replies, beside.accept, self._state.memory)
         count = len(collected.silos)
-        self._state = checked(self.algorithm.step(self._state, collected.mean, count / len(silos)), count)
-        report.replied, report.train = collected.silos, collected.metrics
+        after = self.algorithm.step(self._state, collected.mean, count / len(silos))
+        self._state = checked(replace(after, memory={**after.memory, **collected.kept}), count)
+        report.replied, report.train, report.released = collected.silos, collected.metrics, collected.released
         secure.tell(report)
         beside.tell(report)
         report.seconds["aggregate"] = time.perf_counter() - started

@@ -22,6 +22,7 @@ from quire.clients.secure.memory import Vector
 from quire.clients.secure.stage import Core, Silo, Stage
 from quire.privacy.csprng import Csprng
 from quire.privacy.dp.rounding import EncodingError
+from quire.privacy.dp.shares import add_share, encoding_of
 from quire.privacy.secagg import client, client_round
 from quire.privacy.secagg.client import Step
 from quire.privacy.secagg.context import GENESIS
@@ -63,7 +64,10 @@ def register(app: ClientApp, asked: Callable[[Message, Context], Silo], code: st
 
 
 def shares(stage: Stage) -> Message:
-    """X1: begin an attempt. Train, if this round was not trained for yet; the update stays here."""
+    """X1: begin an attempt. Train, if this round was not trained for yet; the update stays here.
+
+    Under distributed noise every attempt trains anew and is charged: one draw of noise is in one sum alone.
+    """
     model, round_number = _model(stage.message)
     digest = bytes.fromhex(fingerprint(model))
     silo = stage.silo
@@ -84,14 +88,14 @@ def shares(stage: Stage) -> Message:
         except SecAggError as error:
             return stage.refuse(desk, error)
         kept = desk.memory.vector()
-        if kept is None or (kept.round, kept.model) != (round_number, digest):
+        if agreement.terms.noise or kept is None or (kept.round, kept.model) != (round_number, digest):
             kept = None
             desk.memory.forget()
             silo = silo.charged(desk.admit(round_number, attempt.attempt))
         desk.memory.save(step.state)
     shown: dict[str, float] = {}
     if kept is None:
-        kept, shown = _trained(stage, silo, agreement, model, digest, round_number)
+        kept, shown = _trained(stage, silo, agreement, model, digest, (round_number, attempt.attempt))
         with stage.desk() as desk:
             now = desk.memory.load().at
             if now.opened >= round_number or now != step.state.at:
@@ -101,10 +105,13 @@ def shares(stage: Stage) -> Message:
 
 
 def _trained(
-    stage: Stage, silo: Silo, agreement: Agreement, model: Arrays, digest: bytes, round_number: int
+    stage: Stage, silo: Silo, agreement: Agreement, model: Arrays, digest: bytes, attempt: tuple[int, int]
 ) -> tuple[Vector, dict[str, float]]:
     from quire.clients.work import train_update
 
+    round_number, _ = attempt
+    if agreement.terms.noise is not None:
+        return _shared(stage, silo, agreement, model, digest, attempt)
     settings, member = silo.settings, silo.member
     entropy = member.entropy(settings)
     shown: dict[str, float] = {}
@@ -127,8 +134,23 @@ def _trained(
     return Vector(round_number, digest, receipt, words), shown
 
 
+def _shared(
+    stage: Stage, silo: Silo, agreement: Agreement, model: Arrays, digest: bytes, attempt: tuple[int, int]
+) -> tuple[Vector, dict[str, float]]:
+    """Make ready what this attempt adds under distributed noise: in whole numbers, and without any noise yet."""
+    vector, shown, receipt = silo.shared_vector(stage.context, model, attempt, agreement.terms.members)
+    entropy = silo.member.entropy(silo.settings)
+    source = Csprng(entropy.key("secure-rounding", *attempt, silo.member.name))
+    encoded, clamped = agreement.encode_shared(vector, source)
+    if clamped:  # for the silo's own eyes: the count is private
+        LOG.warning("%d coordinates of round %d lay beyond what one silo may add.", clamped, attempt[0])
+    words = encoded.astype("<u4").tobytes()
+    return Vector(attempt[0], digest, receipt, words, agreement.layout.size, attempt[1]), shown
+
+
 def mask(stage: Stage) -> Message:
-    """X2: mask what was made ready. No data is touched."""
+    """X2: mask what was made ready, under distributed noise with this silo's share on top. No data is touched."""
+    silo = stage.silo
     with stage.desk() as desk:
         state = desk.memory.load()
 
@@ -136,7 +158,15 @@ def mask(stage: Stage) -> Message:
             kept = desk.memory.vector()
             if kept is None or kept.round != state.round:
                 raise Refusal(Code.SECURE_REFUSED, f"nothing is ready for round {state.round}")
-            return np.frombuffer(kept.words, dtype="<u4").astype(np.uint32)
+            plain = np.frombuffer(kept.words, dtype="<u4").astype(np.uint32)
+            terms = desk.terms
+            if terms.noise is None:
+                return plain
+            encoding = encoding_of(terms.noise, kept.parameters, terms.bits, terms.rotation)
+            # Drawn now, for this attempt alone: the state that goes on from here masks nothing a second time.
+            entropy = silo.member.entropy(silo.settings)
+            share = Csprng(entropy.key("noise-share", kept.round, kept.attempt, silo.member.name))
+            return add_share(encoding, plain, share)
 
         try:
             step: Step = client_round.mask(desk.party, state, stage.data, words)

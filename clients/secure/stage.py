@@ -57,6 +57,11 @@ class Silo(Protocol):
     ) -> tuple[Arrays, dict[str, float], bytes]:
         """Train under privacy; return the update, what a simulated silo shows, and the receipt."""
 
+    def shared_vector(
+        self, context: Context, model: Arrays, attempt: tuple[int, int], members: int
+    ) -> tuple[np.ndarray, dict[str, float], bytes]:
+        """Work out what an attempt adds under distributed noise, without any; and the same beside it."""
+
 
 @dataclass(frozen=True)
 class Stage:

@@ -12,67 +12,19 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from real_silo import code_of
 from secure_runs import PRIVATE
-from secure_silos import FIRST, Deployment, overrides_of, serve, write_silos
+from secure_silos import FIRST, overrides_of
+from silo_place import RUN, SILOS, Place, lose, store_day
 
 from quire.clients import client_app, contract, member
 from quire.clients.arrays import decode, encode
 from quire.clients.client_app import SILO_KEY, app
-from quire.clients.identity import load_identity
 from quire.clients.secure import handlers, memory
 from quire.clients.secure.memory import InStore, Vector
-from quire.clients.store import Store
 from quire.privacy.secagg import client_round
 from quire.privacy.secagg.state import Stage
-from quire.simulation.grid import _isolated, _stamped, server_identity
+from quire.simulation.grid import server_identity
 
-SILOS = 3
-RUN = 7
 RECORD = "modes: [record], aggregation: [secure], code: [], min_cohort: 2, colluders: 0, epsilon: 40, delta: 1.0e-4"
-
-
-class InProcess(Deployment):
-    """The same silos, answered in this process: what is patched here holds for them."""
-
-    swap: Callable[[Message, str], None] = staticmethod(lambda message, silo: None)
-
-    def _deliver(self, message: Message) -> Message:
-        node = message.metadata.dst_node_id
-        self.swap(message, self._names[node])
-        kept = self._contexts[node]
-        context = Context(kept.run_id, node, kept.node_config, RecordDict(), kept.run_config)
-        return _stamped(_isolated(app(message, context)))
-
-
-class Place:
-    """Silos in a folder, and a run with them."""
-
-    def __init__(self, folder: Path, overrides: str, policy: str) -> None:
-        self.folder, self.overrides = folder, overrides
-        self.files = write_silos(folder / "silos", SILOS, policy)
-        self.grid = InProcess(self.files, RUN, overrides, folder / "left")
-
-    def serve(self) -> list[Any]:
-        return serve(self.grid, RUN, self.folder / "run", self.folder / "silos" / "roster.json", self.overrides)
-
-    def store(self, silo: str) -> Store:
-        folder = self.files[silo].parent
-        return Store.open(folder / "store", load_identity(folder / "silo.key"))
-
-    def charges(self, silo: str) -> int:
-        (path,) = (self.files[silo].parent / "store" / "ledger").iterdir()
-        return path.read_text().count('"kind":"charge"')
-
-    def ask(self, stage: str, overrides: str | None = None) -> Message:
-        """Ask the first silo something that no protocol has: what counts is who refuses, and when."""
-        model = client_app.encode({"w": np.zeros(1, np.float32)})
-        content = RecordDict({contract.ARRAYS: model, contract.CONFIG: ConfigRecord({contract.ROUND: 1})})
-        content[contract.PROTOCOL] = ConfigRecord({contract.MESSAGE: b"?"})
-        config = {"overrides": overrides or self.overrides}
-        context = Context(RUN, FIRST, {SILO_KEY: str(self.files["hospital-1"])}, RecordDict(), config)
-        with server_identity(RUN):
-            message = Message(content, FIRST, stage)
-            message.metadata.__dict__["_message_id"] = "m"
-            return app(message, context)
 
 
 @pytest.fixture
@@ -160,22 +112,6 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bytes]]
 
     monkeypatch.setattr(handlers.client_round, "mask", watched)
     return found
-
-
-def lose(place: Place, stage: str, *silos: str) -> None:
-    """Let the first messages of a stage be lost on their way to silos."""
-    deliver, gone = place.grid._deliver, set(silos)
-
-    def losing(message: Message) -> Message:
-        silo = place.grid._names[message.metadata.dst_node_id]
-        if message.metadata.message_type == stage and silo in gone:
-            gone.discard(silo)
-            from quire.simulation.grid import _NODE_GONE, _runtime_error
-
-            return _runtime_error(message, _NODE_GONE)
-        return deliver(message)
-
-    place.grid._deliver = losing  # type: ignore[method-assign]
 
 
 def test_another_attempt_masks_the_same_numbers_and_is_not_charged_again(
@@ -283,12 +219,6 @@ def test_a_state_that_is_lost_does_not_forget_which_rounds_were_opened(place: Pl
     )
     assert before.terms not in (b"", bytes(32))
     assert after.terms == before.terms  # a run keeps its configuration, too
-
-
-def store_day() -> Any:
-    from quire.clients.policy.books import today
-
-    return today()
 
 
 def test_a_vector_is_read_as_it_was_written() -> None:
