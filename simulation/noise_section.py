@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -43,6 +43,21 @@ def section(data: RunData) -> dict[str, Any] | None:
         "figures": _figures(data),
         "probes": int(encoding["probes"]),
     }
+
+
+def ratios(data: RunData) -> Iterator[tuple[int, float]]:
+    """Yield rounds with the norms that simulated silos show, added up, over the expected norm of the noise on the sum.
+
+    At most what it was, met if all silos pull the same way.
+    """
+    told = data.start.get(KEY)
+    parties = number(told["noise"]["parties"]) if isinstance(told, Mapping) else None
+    for event in data.rounds:
+        each = number((event.get("train") or {}).get("noise_norm"))  # the same at all silos: a part of the sum's
+        norms = [number(about.get("signal_norm")) for about in event.get("silos", {}).values()]
+        known = [norm for norm in norms if norm is not None]
+        if each and parties and known:
+            yield event["round"], sum(known) / (each * parties)
 
 
 def _figures(data: RunData) -> list[tuple[str, Markup]]:

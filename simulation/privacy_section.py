@@ -119,7 +119,10 @@ def _ratios(data: RunData, card: Mapping[str, Any]) -> tuple[list[int], list[flo
     that are added up as well, over what is expected of the shares of all silos.
     """
     stated = card["silos"][0]["statement"]
-    if stated["unit"] == "record" or KEY in card:
+    if KEY in card:
+        points = list(noise_section.ratios(data))
+        return [place for place, _ in points], [value for _, value in points]
+    if stated["unit"] == "record":
         signal, noise = _series(data, "signal_norm"), dict(zip(*_series(data, "noise_norm"), strict=True))
         known = [
             (place, value / noise[place]) for place, value in zip(*signal, strict=True) if noise.get(place, 0.0) > 0.0

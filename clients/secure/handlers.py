@@ -29,6 +29,7 @@ from quire.privacy.secagg.context import GENESIS
 from quire.privacy.secagg.errors import PolicyViolation, Replay, SecAggError
 from quire.privacy.secagg.masks import Words
 from quire.privacy.secagg.messages import Start
+from quire.privacy.secagg.state import position
 
 
 def register(app: ClientApp, asked: Callable[[Message, Context], Silo], code: str) -> None:
@@ -162,6 +163,8 @@ def mask(stage: Stage) -> Message:
             terms = desk.terms
             if terms.noise is None:
                 return plain
+            if position(state.settings, kept.round, kept.attempt) != state.at.position:
+                raise Refusal(Code.SECURE_REFUSED, f"what is ready for round {kept.round} is of another attempt")
             encoding = encoding_of(terms.noise, kept.parameters, terms.bits, terms.rotation)
             # Drawn now, for this attempt alone: the state that goes on from here masks nothing a second time.
             entropy = silo.member.entropy(silo.settings)

@@ -16,8 +16,11 @@ from quire.conf.compose import compose
 from quire.errors import RunFailed
 from quire.privacy.dp.encoding import Encoding
 from quire.privacy.randomness import stream
+from quire.simulation.baselines import whole_course
 from quire.simulation.grid import InlineGrid
 from quire.simulation.report import write_report
+from quire.simulation.sweep_data import Job
+from quire.simulation.sweep_measured import measured
 from quire.simulation.verify import verify_run
 from quire.strategies import secure
 
@@ -211,3 +214,22 @@ def test_the_first_model_is_the_seeds():
     settings = compose(RECORD)
     first = task_of(settings).initial_arrays(stream(settings.seed, "model"))
     assert fingerprint(expected_model(RECORD, [])) == fingerprint(first)
+
+
+def test_the_models_to_compare_with_go_over_the_rows_as_often():
+    settings = compose(f"{RECORD} strategy.rounds=40 training.epochs=7")
+    assert whole_course(settings, 5).epochs == 40 * 0.2
+    assert whole_course(compose(f"{SILO} strategy.rounds=4 training.epochs=2"), 5).epochs == 8
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_signal_to_noise_is_of_the_sum_and_at_most_what_it_was(unit, tmp_path):
+    overrides = f"{UNITS[unit]} strategy.rounds=2"
+    quire.run(overrides, tmp_path / "run")
+    found = measured(Job(0, tmp_path / "run", {}, "completed", 0, None, 0, 1.0, "hospital"), "accuracy")
+    noise = noise_of(compose(overrides))
+    for place, line in enumerate(rounds_of(tmp_path / "run"), start=1):
+        norms = [line["silos"][name]["signal_norm"] for name in NAMES]
+        expected = noise.noise() * noise.denominator * np.sqrt(31)
+        assert found.ratios[place] == pytest.approx(sum(norms) / expected)
+    assert found.bounded
