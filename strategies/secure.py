@@ -137,10 +137,7 @@ class SecureRounds:
                 "keys: aggregation=secure needs every silo in it."
             )
         self._courier = Courier(roster.silos, indices, roster.code_hash)
-        try:
-            agreement = agreement_of(self._terms, model)
-        except EncodingError as error:
-            raise RunFailed(f"aggregation=secure cannot sum this model: {error}.") from error
+        agreement = self._agreement(model)
         asked = sorted(indices[name] for name in cohort)
         digest = bytes.fromhex(fingerprint(model))
         self._round = _Round(Line(grid, number, timeout), asked, arrays, told, digest, agreement)
@@ -149,7 +146,14 @@ class SecureRounds:
 
     def announce(self, model: Arrays) -> dict[str, Any]:
         """Say how large distributed noise will be, and return what the journal begins with; see `distributed`."""
-        return announce(agreement_of(self._terms, model))
+        return announce(self._agreement(model))
+
+    def _agreement(self, model: Arrays) -> Agreement:
+        try:
+            return agreement_of(self._terms, model)
+        except EncodingError as error:
+            wide = "; aggregation.bits=null takes as many as it needs" if self._terms.noise and self._terms.bits else ""
+            raise RunFailed(f"aggregation=secure cannot sum this model: {error}{wide}.") from error
 
     def complete(self, replies: Iterable[Message], accept: Accept, memory: Mapping[str, np.ndarray]) -> Collected:
         """Take the replies to what :meth:`begin` wrote, and go through the rest of the round.

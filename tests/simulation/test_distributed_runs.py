@@ -233,3 +233,13 @@ def test_signal_to_noise_is_of_the_sum_and_at_most_what_it_was(unit, tmp_path):
         expected = noise.noise() * noise.denominator * np.sqrt(31)
         assert found.ratios[place] == pytest.approx(sum(norms) / expected)
     assert found.bounded
+
+
+def test_a_sum_that_does_not_fit_is_refused_in_one_sentence_and_one_that_is_rotated_may_fit(tmp_path):
+    narrow = f"{RECORD} strategy.rounds=1 aggregation.bits=16"
+    with pytest.raises(RunFailed, match=r"need 2\d bits.*; aggregation\.bits=null takes as many"):
+        quire.run(f"{narrow} aggregation.rotation=true", tmp_path / "wide")
+    wide = SILO.replace("task=breast_cancer", "task=digits partition.silos=2").replace("epsilon=8", "epsilon=40")
+    quire.run(f"{wide} strategy.rounds=1 aggregation.bits=16 aggregation.rotation=true", tmp_path / "run")
+    assert verify_run(tmp_path / "run").wrong == []
+    assert card_of(tmp_path / "run")["distributed"]["encoding"]["bits"] == 16
