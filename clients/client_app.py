@@ -25,6 +25,7 @@ from quire.clients.member import SILO_KEY, Member, member_of
 from quire.clients.private.plan import Plan, SharedPlan, plan_of
 from quire.clients.receipts import Round, Stand, receipt_of
 from quire.clients.secure.handlers import register
+from quire.clients.secure.stage import Guard
 from quire.clients.simulation import is_simulated
 from quire.clients.tasks.moments import MEAN, SCALE, Statistics
 from quire.conf.compose import compose
@@ -94,22 +95,31 @@ class _Silo:
         return replace(self, stand=stand)
 
     def private_update(
-        self, context: Context, model: Arrays, round_number: int, clip: float | None = None
-    ) -> tuple[Arrays, dict[str, float], bytes]:
-        """Train under the plan that the silo makes for itself; return update, what a simulated silo shows, receipt."""
+        self, context: Context, model: Arrays, round_number: int, clip: float | None = None, guard: Guard | None = None
+    ) -> tuple[Arrays | None, dict[str, float], bytes]:
+        """Train under the plan that the silo makes for itself; return update, what a simulated silo shows, receipt.
+
+        With a guard, that the training failed is for the silo alone to know: there is no update then, and a receipt
+        all the same.
+        """
         from quire.clients.work import train_privately
 
         plan = self._planned(context, clip)
         entropy, where = self.member.entropy(self.settings), self.member.where
-        update, shown = train_privately(self.settings, where, self.name, plan, model, round_number, entropy)
-        if not all(np.isfinite(part).all() for part in update.values()):
-            raise Refusal(Code.NOT_FINITE)
+
+        def work() -> tuple[Arrays, dict[str, float]]:
+            found = train_privately(self.settings, where, self.name, plan, model, round_number, entropy)
+            if not all(np.isfinite(part).all() for part in found[0].values()):
+                raise Refusal(Code.NOT_FINITE)
+            return found
+
+        update, shown = work() if guard is None else guard(work, round_number) or (None, {})
         told, receipt = self._told(context, plan, model, round_number, shown)
         return update, told, receipt
 
     def shared_vector(
-        self, context: Context, model: Arrays, attempt: tuple[int, int], members: int
-    ) -> tuple[np.ndarray, dict[str, float], bytes]:
+        self, context: Context, model: Arrays, attempt: tuple[int, int], members: int, guard: Guard
+    ) -> tuple[np.ndarray | None, dict[str, float], bytes]:
         """Work out what an attempt adds under distributed noise, without any; and the same beside it."""
         from quire.clients.work import sum_privately
 
@@ -117,7 +127,8 @@ class _Silo:
         if not isinstance(plan, SharedPlan):
             raise Refusal(Code.SETTINGS_REFUSED, "these settings ask for no distributed noise")
         entropy, where = self.member.entropy(self.settings), self.member.where
-        vector, shown = sum_privately(self.settings, where, self.name, plan, model, attempt, entropy)
+        found = guard(lambda: sum_privately(self.settings, where, self.name, plan, model, attempt, entropy), attempt[0])
+        vector, shown = found or (None, {})
         return (vector, *self._told(context, plan, model, attempt[0], shown))
 
     def _planned(self, context: Context, clip: float | None = None, members: int | None = None) -> Plan:
@@ -287,7 +298,7 @@ def _train_privately(
 ) -> Message:
     """Train under privacy. Nothing leaves but the update and public figures."""
     update, shown, receipt = silo.private_update(context, model, round_number, clip)
-    records: dict[str, ArrayRecord | MetricRecord] = {contract.UPDATE: encode(update)}
+    records: dict[str, ArrayRecord | MetricRecord] = {contract.UPDATE: encode(update or {})}
     if silo.member.simulated:
         records[contract.SHOWN] = MetricRecord(dict(shown))
     return _reply(message, silo, records, receipt)

@@ -44,6 +44,8 @@ TRAIN_LOSS = "train-loss"
 # What an algorithm exchanges beside model and update, under names that no parameter of a model can have.
 TOLD, MEMORY = "told", "memory"
 STEPS = "nova/steps"
+# Under secure aggregation: the share of a silo's coordinates that were cut to the agreed bound, as a masked metric.
+CLAMPED = "clamped"
 CONTROL = "control/"
 # privacy.clipping=adaptive: the round's clip, told in the config; and the bit that a silo sends beside its update,
 # +1/2 if that was within the clip, else -1/2.

@@ -112,6 +112,8 @@ class Member:
 
             with opened(self.operator, self.policy, run, self.name) as books:
                 hold(self.policy, settings, replace(books.state(stage, code), clip=clip))
+                if stage != contract.QUERY:
+                    books.bind(settings)
                 yield books
 
 

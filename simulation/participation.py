@@ -97,6 +97,8 @@ def _column(events: tuple[dict[str, Any], ...], place: dict[str, int]) -> dict[s
 
 def _why_not(event: dict[str, Any], silo: str) -> str:
     """Say why somebody who was to train is not in the mean, as long as nothing better is known."""
+    if event.get("lost"):
+        return "the round was lost: its sum did not open"
     attempts = (event.get("secure") or {}).get("attempts") or [{}]
     if "cohort" in attempts[-1] and silo not in attempts[-1]["cohort"]:
         return "not in the round: it has no keys in this session, or was missing from an earlier attempt"

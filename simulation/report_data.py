@@ -49,6 +49,8 @@ class RunData:
         ``comparison.json``, or None where the run has no baselines.
     card : dict or None
         ``privacy_card.json``, or None where the run has none.
+    failed : tuple of dict
+        What is known of the round of secure aggregation that ended the run, if one did.
     """
 
     folder: Path
@@ -59,6 +61,7 @@ class RunData:
     seconds: float | None
     comparison: dict[str, Any] | None
     card: dict[str, Any] | None = None
+    failed: tuple[dict[str, Any], ...] = ()
 
     @property
     def private(self) -> bool:
@@ -193,6 +196,7 @@ def read_run(folder: Path) -> RunData:
         )
     start: dict[str, Any] = {}
     rounds: dict[int, dict[str, Any]] = {}
+    failed: tuple[dict[str, Any], ...] = ()
     seconds: float | None = None
     for event in _events(folder / "metrics.jsonl"):
         kind = event.get("event")
@@ -200,6 +204,8 @@ def read_run(folder: Path) -> RunData:
             start = event
         elif kind == "round" and isinstance(event.get("round"), int):
             rounds[event["round"]] = event  # a resumed run repeats a round: the later line counts
+        elif kind == "failed" and isinstance(event.get("round"), int):
+            failed = (event,)
         elif kind == "end":
             seconds = number(event.get("seconds"))
     return RunData(
@@ -211,6 +217,7 @@ def read_run(folder: Path) -> RunData:
         seconds=seconds,
         comparison=_json(folder / "comparison.json"),
         card=_json(folder / "privacy_card.json"),
+        failed=failed,
     )
 
 

@@ -66,12 +66,14 @@ def section(data: RunData) -> dict[str, Any] | None:
         return None
     attempts = list(_attempts(data))
     if not attempts:
-        return {"opened": False}
+        return {"begun": False}
     blame = list(_blame(attempts))
     silos = _silos(data, attempts)
     return {
-        "opened": True,
+        "begun": True,
+        "opened": bool(_good(attempts)),
         "verdict": _verdict(data, attempts),
+        "clamped": _clamped(data),
         "simulated": data.simulated,
         "numbers": _numbers(data, attempts),
         "stages": _stages(attempts, blame),
@@ -87,15 +89,20 @@ def section(data: RunData) -> dict[str, Any] | None:
     }
 
 
+def _events(data: RunData) -> tuple[Mapping[str, Any], ...]:
+    """Return the rounds, and the one that ended the run after them."""
+    return (*data.rounds, *data.failed)
+
+
 def _attempts(data: RunData) -> Iterator[_Attempt]:
-    for event in data.rounds:
+    for event in _events(data):
         for log in (event.get("secure") or {}).get("attempts", ()):
             yield _Attempt(event, log)
 
 
 def _last(data: RunData, key: str) -> int | None:
     """Return a number that the journal repeats in every round."""
-    known = [number((event.get("secure") or {}).get(key)) for event in data.rounds]
+    known = [number((event.get("secure") or {}).get(key)) for event in _events(data)]
     return next((int(value) for value in reversed(known) if value is not None), None)
 
 
@@ -107,12 +114,24 @@ def _least(attempts: list[_Attempt]) -> int:
     return max(int(number(attempt.log.get("threshold")) or 0) for attempt in attempts)
 
 
+def _clamped(data: RunData) -> str:
+    """Say how much of the updates was cut to the bound, if anything was."""
+    found = {event["round"]: number((event.get("secure") or {}).get("clamped")) or 0.0 for event in data.rounds}
+    cut = {place: share for place, share in found.items() if share > 0.0}
+    text = f"Coordinates of updates lay beyond aggregation.bound in round {words.spans(cut)} and were cut, up to"
+    return f"{text} {100 * max(cut.values()):.2g} % of a round: raise the bound." if cut else ""
+
+
 def _verdict(data: RunData, attempts: list[_Attempt]) -> str:
-    sums = [len(attempt.log.get("u3", ())) for attempt in _good(attempts)] or [0]
+    sums = [len(attempt.log.get("u3", ())) for attempt in _good(attempts)]
+    if not sums:
+        return "No sum was opened."
     over = f"{sums[0]}" if min(sums) == max(sums) else f"{min(sums)} to {max(sums)}"
     silos = words.plural(data.label)
+    lost = len(data.rounds) + len(data.failed) - len(sums)
+    but = f", but for {words.count(lost, 'round')}" if lost > 0 else ""
     return (
-        f"One sum a round was opened, over {over} of {len(data.silos)} {silos}: "
+        f"One sum a round was opened{but}, over {over} of {len(data.silos)} {silos}: "
         f"the server saw {words.count(len(sums), 'sum')} of updates, and no update on its own."
     )
 
@@ -228,6 +247,8 @@ _REASONS = {
     "TooFewClients": "too few dealt shares",
     "TooFewSurvivors": "too few masked vectors came",
     "NoQuorum": "too few signed the set of survivors",
+    "UnrecoverableShare": "the shares that came do not open the sum, and the round was lost",
+    "SealedListMismatch": "a dropout had sealed other seeds than it named, and the round was lost",
 }
 
 
@@ -250,7 +271,7 @@ def _silos(data: RunData, attempts: list[_Attempt]) -> list[dict[str, Any]]:
     sums = dict.fromkeys(data.silos, 0)
     asked, down, up = dict(sums), dict(sums), dict(sums)
     missed: dict[str, dict[str, int]] = {silo: {} for silo in data.silos}
-    for event in data.rounds:
+    for event in _events(data):
         for silo in event.get("cohort", ()):
             asked[silo] = asked.get(silo, 0) + 1
         for silo in event.get("replied", ()):

@@ -16,7 +16,7 @@ from typing import Any
 
 from quire.clients.code import code_hash
 from quire.conf.compose import compose
-from quire.conf.schema import Settings, SiloPrivacy
+from quire.conf.schema import SecureAggregation, Settings, SiloPrivacy
 from quire.errors import QuireError, SettingsError
 from quire.privacy.dp.card import differences
 from quire.privacy.dp.contract import PrivacyError
@@ -195,11 +195,11 @@ def _check_round(
     receipts = material.receipts[number]
     if list(receipts) != line["replied"]:
         wrong.append(f"{where}: the silos that replied are not those with a receipt.")
-    failed = {str(entry.get("silo")) for entry in line["failed"] if entry.get("stage") != "evaluate"}
-    missing = set(line["cohort"]) - set(line["replied"])
-    # Under secure aggregation a silo may fail, and be in the sum all the same, or in that of another attempt.
-    known = failed <= set(line["cohort"]) if material.setting("aggregation", "name") == "secure" else failed == missing
-    if len(set(line["replied"])) + len(missing) != len(line["cohort"]) or not (missing <= failed and known):
+    failed = [str(entry.get("silo")) for entry in line["failed"] if entry.get("stage") == "train"]
+    if settings is not None and isinstance(settings.aggregation, SecureAggregation):
+        # Of those asked some may have no keys, or have trained for a sum that was opened without them, or not at all.
+        failed = [silo for silo in line["cohort"] if silo not in line["replied"]]
+    if sorted(line["cohort"]) != sorted([*line["replied"], *failed]):
         wrong.append(f"{where}: the silos that were asked are not those that replied or failed.")
     model, clip = _model_before(material, number), None
     privacy = settings.privacy if settings is not None else None

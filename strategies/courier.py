@@ -12,9 +12,12 @@ from flwr.serverapp import Grid
 
 from quire.clients import contract
 from quire.clients.arrays import byte_size, decode
-from quire.strategies.exchange import arriving
+from quire.strategies.exchange import AT_ONCE, SMALL_AT_ONCE, Deadline, arriving
 from quire.strategies.reading import Failure, Silos, Unusable, check_identity, content_of, of_kind, unreadable
 from quire.strategies.secure_log import AttemptLog, StageLog
+
+#: Who was not waited for to the end, as enough others had answered.
+NOT_AWAITED = ("not_awaited", "enough others had answered before it did")
 
 
 @dataclass(frozen=True)
@@ -89,16 +92,42 @@ class Courier:
 
     def carry(self, line: Line, messages: list[Message], log: AttemptLog) -> Iterator[Answer]:
         """Send a stage's messages and yield the answers as they come; who gives none is noted."""
-        yield from self.read(messages, arriving(line.grid, messages, line.timeout), log)
+        deadline = Deadline(line.timeout)
+        yield from self.read(messages, arriving(line.grid, messages, deadline, SMALL_AT_ONCE), log, deadline)
 
     def gather(
-        self, line: Line, server: Receiver, stage: str, contents: Mapping[int, RecordDict], log: AttemptLog
+        self,
+        line: Line,
+        server: Receiver,
+        stage: str,
+        contents: Mapping[int, RecordDict],
+        log: AttemptLog,
+        enough: int | None = None,
     ) -> set[int]:
-        """Go through one exchange, and return whose answers count; they are taken in as they come, and not kept."""
-        answers = self.carry(line, self.messages(line, stage, contents), log)
-        return {answer.index for answer in answers if server.receive(answer.index, answer.data)}
+        """Go through one exchange, and return whose answers count; they are taken in as they come, and not kept.
 
-    def read(self, messages: list[Message], replies: Iterable[Message], attempt: AttemptLog) -> Iterator[Answer]:
+        Once ``enough`` count, the others are not waited for much longer.
+        """
+        counted: set[int] = set()
+        if not contents:
+            return counted
+        messages, deadline = self.messages(line, stage, contents), Deadline(line.timeout)
+        replies = arriving(line.grid, messages, deadline, AT_ONCE if stage == contract.MASK else SMALL_AT_ONCE)
+        for answer in self.read(messages, replies, log, deadline):
+            if server.receive(answer.index, answer.data):
+                counted.add(answer.index)
+            del answer  # before the next one is pulled: a masked vector is as large as a model
+            if len(counted) == enough:
+                deadline.bring_forward()
+        return counted
+
+    def read(
+        self,
+        messages: list[Message],
+        replies: Iterable[Message],
+        attempt: AttemptLog,
+        deadline: Deadline | None = None,
+    ) -> Iterator[Answer]:
         """Yield the answers among replies; who gives none is noted."""
         stage = messages[0].metadata.message_type.split(".")[-1]
         log, failed = attempt.stages.setdefault(stage, StageLog()), attempt.failed
@@ -122,9 +151,11 @@ class Courier:
                 failed.append(Failure(self._silos[node], stage, why.code, why.words))
             except Exception:  # whatever a reply stumbles over, it is that silo's dropout
                 failed.append(unreadable(self._silos[node], stage))
-        for node in self._silos:
-            if node in waiting:
-                failed.append(Failure(self._silos[node], stage, "no_reply", "it did not answer before the deadline"))
+            finally:
+                del reply
+        early = deadline is not None and deadline.brought_forward
+        silent = NOT_AWAITED if early else ("no_reply", "it did not answer before the deadline")
+        failed += [Failure(self._silos[node], stage, *silent) for node in self._silos if node in waiting]
         log.done()
 
     def _answer(self, node: int, reply: Message, log: StageLog, attempt: AttemptLog) -> Answer:

@@ -10,6 +10,39 @@ from flwr.serverapp import Grid
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 
+#: Replies that are asked for at once: a SuperLink hands over all of these that are there. Large ones and small ones.
+AT_ONCE, SMALL_AT_ONCE = 4, 64
+
+#: Seconds that the others have at least, once enough have answered; or as long as it took these, if that is longer.
+GRACE = 3.0
+
+
+class Deadline:
+    """When an exchange ends, whoever has answered by then; it can be brought forward while one waits.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds from now.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._began = time.monotonic()
+        self._ends = self._began + timeout
+        self.brought_forward = False
+
+    def bring_forward(self) -> None:
+        """Wait for the others a little longer only, as enough have answered."""
+        now = time.monotonic()
+        soon = now + max(GRACE, now - self._began)
+        if soon < self._ends:
+            self._ends, self.brought_forward = soon, True
+
+    @property
+    def over(self) -> bool:
+        """Whether it has passed."""
+        return time.monotonic() >= self._ends
+
 
 def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Message]:
     """Send messages and collect the replies.
@@ -29,22 +62,42 @@ def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Me
     list of flwr.app.Message
         In the order of arrival; errors included.
     """
-    return list(arriving(grid, messages, timeout))
+    return list(arriving(grid, messages, Deadline(timeout), len(messages)))
 
 
-def arriving(grid: Grid, messages: Sequence[Message], timeout: float) -> Iterator[Message]:
-    """Send messages and yield the replies as they come, so that none has to be kept; see :func:`exchange`."""
-    pending = set(grid.push_messages(list(messages)))
-    deadline = time.monotonic() + timeout
+def arriving(grid: Grid, messages: Sequence[Message], deadline: Deadline, at_once: int = AT_ONCE) -> Iterator[Message]:
+    """Send messages and yield the replies as they come; see :func:`exchange`.
+
+    Parameters
+    ----------
+    grid : flwr.serverapp.Grid
+    messages : sequence of flwr.app.Message
+    deadline : Deadline
+    at_once : int
+        Replies that are asked for at once. No more than these are held here, however many wait in the SuperLink, and
+        each is let go of before the next is looked at.
+    """
+    pending = list(grid.push_messages(list(messages)))
     pause = _SHORTEST_PAUSE
     while pending:
-        arrived = list(grid.pull_messages(sorted(pending)))
-        pending -= {reply.metadata.reply_to_message_id for reply in arrived}
-        yield from arrived
-        if arrived:
+        some, at = False, 0
+        while at < len(pending):
+            arrived = list(grid.pull_messages(pending[at : at + at_once]))
+            if not arrived:
+                at += at_once
+                continue
+            some = True
+            done = {reply.metadata.reply_to_message_id for reply in arrived}
+            before = len(pending)
+            pending = [waiting for waiting in pending if waiting not in done]
+            at += at_once if len(pending) == before else 0  # what answers nothing that was asked gets us nowhere
+            arrived.reverse()
+            while arrived:
+                yield arrived.pop()
+        if some:
             pause = _SHORTEST_PAUSE
             continue
-        if time.monotonic() >= deadline:
+        if deadline.over:
             break
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)

@@ -124,8 +124,7 @@ class RunFolder:
         """Checkpoint the state, then journal the round: a journalled round can always be resumed from."""
         self._state = state
         model_hash = fingerprint(state.model)
-        failed = [asdict(failure) for failure in report.failed]
-        line = {"event": "round", **vars(report), "failed": failed, "model": model_hash}
+        line = {"event": "round", **_journalled(report), "model": model_hash}
         line["train"] = {name.removeprefix("train-").replace("-", "_"): value for name, value in report.train.items()}
         silos = self.silo_memory() if self.silo_memory is not None else None
         self._checkpoints.save(Checkpoint(state, line, silos))
@@ -136,6 +135,10 @@ class RunFolder:
         LOG.info("Round %d: %d of %d silos replied%s", report.round, len(report.replied), len(report.cohort), scores)
         for failure in report.failed:
             LOG.warning("Round %d: %s failed in %s: %s", report.round, failure.silo, failure.stage, failure.words)
+
+    def round_failed(self, report: RoundReport, error: str) -> None:
+        """Journal a round that ends the run, under a name of its own: it is not counted, and has no model."""
+        self._line({"event": "failed", **_journalled(report), "error": error})
 
     def check_same(self, began_with: Settings, settings: Settings, code_hash: str) -> None:
         """Refuse to go on with other settings or other code than the run began with: it would not be the same run.
@@ -248,6 +251,11 @@ def difference(before: Settings, after: Settings) -> str:
     return ""
 
 
+def _journalled(report: RoundReport) -> dict[str, Any]:
+    line = {**vars(report), "failed": [asdict(failure) for failure in report.failed]}
+    return line if report.lost is not None else {key: value for key, value in line.items() if key != "lost"}
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -304,7 +312,7 @@ def _cut_back(journal: Path, checkpoint: Checkpoint | None) -> bool:
         except ValueError:
             break
         rounds = max(rounds, int(event.get("round", 0)) if event.get("event") == "round" else 0)
-        if event.get("event") == "end" or rounds > last or checkpoint is None:
+        if event.get("event") in ("end", "failed") or rounds > last or checkpoint is None:
             break
         end += len(text)
     os.truncate(journal, end)  # in place: the file is open, and locked, under this very name

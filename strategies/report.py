@@ -33,6 +33,8 @@ class RoundReport:
         What left beside the model; see :meth:`quire.strategies.rounds.Aggregator.released`.
     secure : dict
         Under secure aggregation, how the round went; see :meth:`quire.strategies.secure.SecureRounds.tell`.
+    lost : str or None
+        Under secure aggregation, why the round has no sum: the model is then that of the round before.
     """
 
     round: int
@@ -48,6 +50,16 @@ class RoundReport:
     receipts: dict[str, str] = field(default_factory=dict)
     released: dict[str, float] = field(default_factory=dict)
     secure: dict[str, Any] = field(default_factory=dict)
+    lost: str | None = None
+
+    def too_few(self, minimum: int) -> str:
+        """Say that fewer replies than are needed could be used, and why."""
+        why = "; ".join(f"{failure.silo}: {failure.words}" for failure in self.failed[:5])
+        more = f"; and {len(self.failed) - 5} more" if len(self.failed) > 5 else ""
+        return (
+            f"Round {self.round} failed: {len(self.replied)} of {len(self.cohort)} silos gave a usable answer, "
+            f"{minimum} are needed ({why}{more})."
+        )
 
 
 class Observer(Protocol):
@@ -55,3 +67,6 @@ class Observer(Protocol):
 
     def round_done(self, report: RoundReport, state: RoundState) -> None:
         """Called once for every completed round."""
+
+    def round_failed(self, report: RoundReport, error: str) -> None:
+        """Called for a round of secure aggregation that ends the run: what was seen of it is to be known."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from quire.conf.schema import SecureAggregation, Settings
 from quire.errors import RunFailed
 from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.identity.roster import Roster as Members
+from quire.privacy.randomness import stream
 from quire.privacy.secagg.context import GENESIS
 from quire.privacy.secagg.errors import CohortTooSmall, SecAggError
 from quire.privacy.secagg.masks import Words
@@ -35,11 +35,13 @@ from quire.privacy.secagg.params import thresholds
 from quire.privacy.secagg.server_round import ServerRound
 from quire.privacy.secagg.server_session import ServerSession
 from quire.strategies.cohort import Roster
-from quire.strategies.courier import Answer, Courier, Line, carrying
+from quire.strategies.courier import NOT_AWAITED, Answer, Courier, Line, carrying
 from quire.strategies.distributed import Collected, announce, collected
-from quire.strategies.reading import Failure, Unusable
+from quire.strategies.reading import Failure, Unusable, unreadable
 from quire.strategies.report import RoundReport
+from quire.strategies.secure_conduct import Conduct
 from quire.strategies.secure_log import AttemptLog, StageLog
+from quire.strategies.secure_round import Round, RoundLost, clause, filled_up
 from quire.strategies.secure_session import Sessions
 
 LOG = logging.getLogger("quire.strategies")
@@ -48,27 +50,8 @@ LOG = logging.getLogger("quire.strategies")
 Accept = Callable[[str, RecordDict], None]
 
 _LOST = ("StageOrder", "Replay")
+_HOPELESS = ("UnrecoverableShare", "SealedListMismatch")  # no more shares help against such a dealer
 _GONE = ("no_reply", "node_gone", "late", "app_crashed", "app_raised")
-
-
-@dataclass
-class _Round:
-    """The round under way."""
-
-    line: Line
-    asked: list[int]
-    arrays: ArrayRecord
-    told: ConfigRecord
-    model: bytes
-    agreement: Agreement
-    left_out: set[int] = field(default_factory=set)
-    attempts: list[AttemptLog] = field(default_factory=list)
-    sent: list[Message] = field(default_factory=list)
-    server: ServerRound | None = None
-
-    @property
-    def log(self) -> AttemptLog:
-        return self.attempts[-1]
 
 
 class SecureRounds:
@@ -93,7 +76,11 @@ class SecureRounds:
         self._members, self._terms = members, terms_of(settings, secure, len(members.members))
         self._sessions = Sessions(members, run, simulated)
         self._courier = Courier({}, {}, None)
-        self._round: _Round | None = None
+        self._conduct = Conduct([member.index for member in members.members], self._terms.colluders)
+        self._seed, self._rounds = settings.seed, settings.strategy.rounds
+        self._opened: bool | None = None  # whether a sum of the run was opened; None before the first round
+        self._in_vain = 0  # rounds in a row that were lost and told of nobody to go on without
+        self._round: Round | None = None
 
     # ----------------------------------------------------------------------------------- the two hooks
     def begin(
@@ -137,11 +124,12 @@ class SecureRounds:
                 "keys: aggregation=secure needs every silo in it."
             )
         self._courier = Courier(roster.silos, indices, roster.code_hash)
+        self._opened = number > 1 if self._opened is None else self._opened  # what is gone on with has a model
         agreement = self._agreement(model)
         asked = sorted(indices[name] for name in cohort)
         digest = bytes.fromhex(fingerprint(model))
-        self._round = _Round(Line(grid, number, timeout), asked, arrays, told, digest, agreement)
-        self._sessions.check(number, asked)
+        self._round = Round(Line(grid, number, timeout), asked, arrays, told, digest, agreement)
+        self._sessions.check(number, set(asked) - self._conduct.out)
         return self._attempt(self._round)
 
     def announce(self, model: Arrays) -> dict[str, Any]:
@@ -168,8 +156,10 @@ class SecureRounds:
 
         Raises
         ------
+        RoundLost
+            If the sum does not open: the model stays as it is, and the run goes on with the next round.
         RunFailed
-            If no attempt succeeds, naming who was missing.
+            If no attempt succeeds, naming who was missing; or if too many rounds in a row were lost.
         """
         one = self._round
         if one is None:
@@ -183,43 +173,48 @@ class SecureRounds:
                 self._came_to_nothing(one, error)
             messages = self._attempt(one)
             answers = self._courier.carry(one.line, messages, one.log)
+        self._opened, self._in_vain = True, 0
+        if self._conduct.note(one.log.blame):
+            self._sessions.end()
         try:
-            return collected(one.agreement, total, silos, memory)
+            found = collected(one.agreement, total, silos, memory)
         except EncodingError as error:
             raise RunFailed(f"Round {one.line.round} failed: {error}.") from error
+        one.clamped = found.metrics.pop(contract.CLAMPED, 0.0)
+        return found
 
     def tell(self, report: RoundReport) -> None:
         """Put into a round's report how it went: stages, dropouts, bytes, seconds, blame, of every attempt."""
         one = self._round
-        if one is None:
+        if one is None or one.line.round != report.round:
             return
-        report.failed += self.failures()
+        names = self._courier.names
+        report.failed += one.failures(names)
+        asked = one.ever | (set(one.asked) - self._conduct.out)
+        report.cohort = [name for index, name in names.items() if index in asked]
         report.secure = {
             "members": self._terms.members,
             "colluders": self._terms.colluders,
             "bits": one.agreement.point.bits,
             "length": one.agreement.point.length,
             "session": self._sessions.made_in,
-            "attempts": [attempt.as_dict(self._courier.names) for attempt in one.attempts],
+            "attempts": [attempt.as_dict(names) for attempt in one.attempts],
         }
+        report.secure |= {"clamped": one.clamped} if one.clamped > 0.0 else {}
         for stage in (stage for attempt in one.attempts for stage in attempt.stages.values()):
             report.bytes_down += stage.bytes_down
             report.bytes_up += stage.bytes_up
 
-    def failures(self) -> list[Failure]:
-        """Return who failed in the round under way, or the last one, at which stage and how."""
-        found: list[Failure] = []
-        for attempt in self._round.attempts if self._round is not None else ():
-            found += [failure for failure in attempt.failures(self._courier.names) if failure not in found]
-        return found
-
     # ------------------------------------------------------------------------------------- attempts
-    def _attempt(self, one: _Round) -> list[Message]:
+    def _attempt(self, one: Round) -> list[Message]:
         """Begin another attempt and return its first messages; one without a session counts as one that failed."""
         while True:
             one.attempts.append(AttemptLog(len(one.attempts) + 1))
             try:
-                session = self._sessions.ready(one.line, self._courier, one.agreement, one.left_out, one.log)
+                without = one.left_out | self._conduct.out
+                if self._sessions.due:
+                    without |= self._conduct.aside(lambda out: self._suffice(one.left_out | out))
+                session = self._sessions.ready(one.line, self._courier, one.agreement, without, one.log)
                 one.server = self._server_round(one, session)
             except SecAggError as error:
                 self._came_to_nothing(one, error)
@@ -230,13 +225,21 @@ class SecureRounds:
             one.sent = self._courier.messages(one.line, contract.SHARES, dict.fromkeys(one.server.cohort, start))
             return one.sent
 
-    def _server_round(self, one: _Round, session: ServerSession) -> ServerRound:
-        cohort = tuple(index for index in one.asked if index in session.members and index not in one.left_out)
+    def _server_round(self, one: Round, session: ServerSession) -> ServerRound:
+        cohort = self._cohort(one, session)
         server = ServerRound(session, one.line.round, one.log.number, cohort, one.model, GENESIS)
+        one.ever |= set(cohort)
         one.log.cohort, one.log.threshold = self._named(cohort), server.limits.min_survivors
         return server
 
-    def _finish(self, one: _Round, answers: Iterable[Answer], accept: Accept) -> tuple[list[str], Words]:
+    def _cohort(self, one: Round, session: ServerSession) -> tuple[int, ...]:
+        """Return those asked who can be, and stand-ins drawn from the seed, so that a resumed run asks the same."""
+        able = set(session.members) - one.left_out - self._conduct.out
+        source = stream(self._seed, "cohort", "stand-in", one.line.round)
+        order: list[int] = source.permutation(sorted(self._courier.names)).tolist()
+        return filled_up(one.asked, able, order, self._terms.parties)
+
+    def _finish(self, one: Round, answers: Iterable[Answer], accept: Accept) -> tuple[list[str], Words]:
         server, log = one.server, one.log
         if server is None:
             raise CohortTooSmall("There is no attempt.")
@@ -247,6 +250,8 @@ class SecureRounds:
                     accept(silo, answer.content)
                 except Unusable as why:
                     log.failed.append(Failure(silo, "shares", why.code, why.words))
+                except Exception:  # whatever that stumbles over, it is that silo's dropout
+                    log.failed.append(unreadable(silo, "shares"))
                 else:
                     server.receive(answer.index, answer.data)
             log.u2 = self._named(server.close_shares())
@@ -254,39 +259,55 @@ class SecureRounds:
             self._courier.gather(one.line, server, contract.MASK, requests, log)
             confirm = carrying(server.close_masked())
             log.u3 = self._named(server.u3)
-            self._courier.gather(one.line, server, contract.CONFIRM, dict.fromkeys(server.u3, confirm), log)
+            signers = dict.fromkeys(server.u3, confirm)
+            self._courier.gather(one.line, server, contract.CONFIRM, signers, log, server.limits.threshold)
             opening = carrying(server.close_survivors())
-            total = self._opened(one, server, opening)
+            total = self._open(one, server, opening)
         finally:
             log.note(server.blame)
         if any(note.code in _LOST for note in log.blame):
             self._sessions.end()  # a silo has lost its state, and takes part again with new keys
         return log.u3, total
 
-    def _opened(self, one: _Round, server: ServerRound, opening: RecordDict) -> Words:
-        """Ask for the shares, and those who do not answer once more: silos that gave theirs take part in no other try.
+    def _open(self, one: Round, server: ServerRound, opening: RecordDict) -> Words:
+        """Ask for the shares, and those who do not answer again: silos that gave theirs take part in no other try.
 
         Raises
         ------
+        RoundLost
+            If the sum does not open, which it then never will.
         RunFailed
-            If the sum does not open. It never will, so that the round is lost.
+            If that goes on and on.
         """
-        missing = set(server.confirmed)
-        for _ in range(self._terms.attempts):
-            contents = dict.fromkeys(sorted(missing), opening)
-            missing -= self._courier.gather(one.line, server, contract.UNMASK, contents, one.log)
-            if len(server.confirmed) - len(missing) >= server.limits.threshold:
-                break
-        try:
-            return server.unmask()
-        except SecAggError as error:
-            one.log.note(server.blame)
-            raise RunFailed(
-                f"Round {one.line.round} failed: its sum cannot be opened, because {_clause(error)} "
-                f"({self._missing()}); silos have given shares for it and take part in no other attempt of this round."
-            ) from error
+        slow = {self._courier.indices[failure.silo] for failure in one.log.failed if failure.code == NOT_AWAITED[0]}
+        missing, came = set(server.confirmed) | (slow & set(server.u3)), set[int]()
+        tries = self._terms.attempts
+        while True:
+            contents, enough = dict.fromkeys(sorted(missing), opening), max(1, server.limits.threshold - len(came))
+            came |= self._courier.gather(one.line, server, contract.UNMASK, contents, one.log, enough)
+            missing, tries = missing - came, tries - 1
+            try:
+                return server.unmask()
+            except SecAggError as error:
+                one.log.note(server.blame)
+                if not tries or not missing or any(note.code in _HOPELESS for note in server.blame):
+                    raise self._lost(one, error) from error
 
-    def _came_to_nothing(self, one: _Round, error: SecAggError) -> None:
+    def _lost(self, one: Round, why: SecAggError) -> RoundLost | RunFailed:
+        """Note that a round is lost, and return what to raise."""
+        names, number = self._courier.names, one.line.round
+        one.log.error = why.code
+        self._sessions.end()
+        self._in_vain = 0 if self._conduct.note(one.log.blame) else self._in_vain + 1
+        text = f"its sum cannot be opened, because {clause(why, names)} ({one.missing(names)})"
+        if self._in_vain >= self._terms.attempts:
+            return RunFailed(f"Round {number} failed: {text}; {self._in_vain} rounds in a row were lost.")
+        if number >= self._rounds and not self._opened:
+            return RunFailed(f"Round {number} failed: {text}; no sum of this run was opened.")
+        LOG.warning("Round %d is lost: %s.", number, text)
+        return RoundLost(f"{text}.")
+
+    def _came_to_nothing(self, one: Round, error: SecAggError) -> None:
         """Note why an attempt failed, and whom the next one does without.
 
         Raises
@@ -294,37 +315,36 @@ class SecureRounds:
         RunFailed
             If it was the last one.
         """
-        log = one.log
+        log, names = one.log, self._courier.names
         log.error = error.code
         self._sessions.end()
-        LOG.warning("Round %d: attempt %d of secure aggregation failed: %s", one.line.round, log.number, error)
+        self._conduct.note(log.blame)
+        why = clause(error, names)
+        LOG.warning("Round %d: attempt %d of secure aggregation failed: %s.", one.line.round, log.number, why)
         if len(one.attempts) >= self._terms.attempts:
             tries = f"{len(one.attempts)} attempt{'s' if len(one.attempts) > 1 else ''}"
             raise RunFailed(
                 f"Round {one.line.round} failed: secure aggregation came to nothing in {tries}, the last because "
-                f"{_clause(error)} ({self._missing()})."
+                f"{why} ({one.missing(names)})."
             ) from error
-        suspects = log.suspects(self._terms.colluders)
+        suspects = log.suspects()
         gone = {self._courier.indices[failure.silo] for failure in log.failed if failure.code in _GONE}
-        # Who is gone is not waited for once more, unless it takes them all.
-        one.left_out = suspects | gone if self._suffice(one, suspects | gone) else suspects
+        # Who was gone, or sent what does not hold, is not waited for once more, unless that takes too many.
+        for left_out in (one.left_out | suspects | gone, one.left_out | suspects, suspects):
+            if self._suffice(left_out | self._conduct.out):
+                one.left_out = left_out
+                return
+        one.left_out = set()
 
-    def _suffice(self, one: _Round, left_out: set[int]) -> bool:
+    def _suffice(self, left_out: set[int]) -> bool:
+        """Whether those who are left can be a cohort."""
+        left = len(set(self._courier.names) & self._sessions.active() - left_out)
         try:
             limits = thresholds(self._terms.members, self._terms.colluders, self._terms.min_survivors)
-            limits.admit(len(set(one.asked) - left_out))
+            limits.admit(min(left, self._terms.parties))
         except CohortTooSmall:
             return False
         return True
 
-    def _missing(self) -> str:
-        named = [f"{failure.silo}, {failure.stage}: {failure.words}" for failure in self.failures()]
-        return "; ".join(named[:5]) + (f"; and {len(named) - 5} more" if len(named) > 5 else "") or "nobody was missing"
-
     def _named(self, indices: Iterable[int]) -> list[str]:
         return [self._courier.names[index] for index in indices]
-
-
-def _clause(error: SecAggError) -> str:
-    text = str(error).rstrip(".")
-    return text[0].lower() + text[1:]

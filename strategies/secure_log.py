@@ -11,17 +11,28 @@ from typing import Any
 from quire.privacy.secagg.blame import Blame
 from quire.strategies.reading import Failure
 
-# What the errors of the protocol mean for a person; all others by their name alone.
-_WORDS = {
+# What the errors of the protocol mean for a person, where a silo refused; all others by their name alone.
+_WHY = {
     "StageOrder": "it has lost what it kept for this round, or was asked out of order",
     "Replay": "it takes this for a round that is over",
     "PolicyViolation": "its own policy does not allow this session",
     "CohortTooSmall": "its own policy asks for more silos",
     "TooFewSurvivors": "its own policy asks for more survivors",
-    "UnknownIdentity": "it has pinned another roster",
+    "UnknownIdentity": "it has pinned another roster, or another list of members whose keys count now",
+    "BadSignature": "a signature that it was shown does not verify",
+    "PairKeyFailure": "what {peer} sent for their common key does not open",
+    "BadShareCiphertext": "the shares that {peer} dealt it do not open",
+    "MalformedShare": "the shares that {peer} dealt it are not those that it named",
+}
+# And where the server found that what it sent does not hold.
+_WHAT = {
     "BadSignature": "a signature does not verify",
-    "EdgeMismatch": "it and another silo have different keys",
-    "PairKeyFailure": "it and another silo have different keys",
+    "ContextMismatch": "it is about another model, cohort, round or configuration",
+    "EdgeMismatch": "it and {peer} have different keys",
+    "MalformedShare": "a share is not the one that {peer} dealt it",
+    "SealedListMismatch": "its sealed mask seeds are not those that it named",
+    "UnknownIdentity": "it was not asked",
+    "UnrecoverableShare": "the shares that it dealt are of no one secret",
 }
 
 
@@ -116,7 +127,7 @@ class AttemptLog:
                 {
                     "silo": names.get(note.member, str(note.member)),
                     "stage": _exchange(note),
-                    "refused": note.stage.endswith(_REFUSED),
+                    "refused": is_refusal(note),
                     "error": note.code,
                     "peer": None if note.peer is None else names.get(note.peer, str(note.peer)),
                     "proven": note.proven,
@@ -134,26 +145,30 @@ class AttemptLog:
             silo, stage = names.get(note.member, str(note.member)), _exchange(note)
             if (silo, stage) not in known:
                 known.add((silo, stage))
-                refused = note.stage.endswith(_REFUSED)
-                why = _WORDS.get(note.code, note.code)
-                words = f"it refused to go on: {why}" if refused else f"what it sent does not hold: {why}"
-                found.append(Failure(silo, stage, _snake(note.code), words))
+                found.append(Failure(silo, stage, _snake(note.code), _words(note, names)))
         return found
 
-    def suspects(self, colluders: int) -> set[int]:
-        """Return the members that a next attempt does better without.
+    def suspects(self) -> set[int]:
+        """Return the members that a next attempt does better without: who sent what does not hold, by itself.
 
-        Who sent what does not hold; whom more members complain about than may collude; and who complains alone, for
-        nobody can tell which of the two is right.
+        What it takes two for is a quarrel; see :mod:`quire.strategies.secure_conduct`.
         """
-        out = {note.member for note in self.blame if not note.stage.endswith(_REFUSED)}
-        complaints: dict[int, set[int]] = {}
-        for note in self.blame:
-            if note.peer is not None and note.stage.endswith(_REFUSED):
-                complaints.setdefault(note.peer, set()).add(note.member)
-        for peer, members in complaints.items():
-            out |= {peer} if len(members) > colluders else members
-        return out
+        return {note.member for note in self.blame if not is_refusal(note) and note.peer in (None, note.member)}
+
+
+def is_refusal(note: Blame) -> bool:
+    """Whether a member refused to go on, rather than sent what does not hold."""
+    return note.stage.endswith(_REFUSED)
+
+
+def _words(note: Blame, names: Mapping[int, str]) -> str:
+    if note.code == "PairKeyFailure" and not is_refusal(note):
+        what = "it and {peer} have different keys" if note.peer is not None else "the key that it advertised is none"
+    else:
+        what = (_WHY if is_refusal(note) else _WHAT).get(note.code, note.code)
+    peer = "another silo" if note.peer is None else names.get(note.peer, "another silo")
+    start = "it refused to go on" if is_refusal(note) else "what it sent does not hold"
+    return f"{start}: {what.format(peer=peer)}"
 
 
 def _exchange(note: Blame) -> str:

@@ -48,6 +48,11 @@ class Sessions:
         """See to it that the next attempt has new keys."""
         self._session = None
 
+    @property
+    def due(self) -> bool:
+        """Whether the next attempt has new keys."""
+        return self._session is None
+
     def check(self, number: int, asked: Iterable[int]) -> None:
         """End a session that a round can no longer use, or that has long been without one of those asked.
 
@@ -58,7 +63,7 @@ class Sessions:
             return
         over = number >= session.config.first_round + session.config.rounds
         absent = not set(asked) <= set(session.members)
-        if over or self._active() != self._valid or (absent and number - self.made_in >= REJOIN):
+        if over or self.active() != self._valid or (absent and number - self.made_in >= REJOIN):
             self.end()
 
     def ready(
@@ -83,7 +88,7 @@ class Sessions:
         """
         if self._session is not None:
             return self._session
-        self._valid = self._active()
+        self._valid = self.active()
         identities = {member.index: member.identity for member in self._members.members if member.index in self._valid}
         config = agreement.config(self._run, line.round)
         session = ServerSession(os.urandom(SESSION_ID), config, identities, bytes.fromhex(self._members.hash))
@@ -103,6 +108,6 @@ class Sessions:
         self._session, self.made_in = session, line.round
         return session
 
-    def _active(self) -> frozenset[int]:
+    def active(self) -> frozenset[int]:
         """Return the members whose keys count now, as the silos themselves see it."""
         return frozenset(member.index for member in self._members.active(int(time.time())))

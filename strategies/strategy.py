@@ -28,6 +28,7 @@ from quire.strategies.report import Observer, RoundReport
 from quire.strategies.rounds import Aggregator, Algorithm, Arrays, Cohort, RoundState, advance, checked
 from quire.strategies.secure import SecureRounds
 from quire.strategies.secure_replies import Beside
+from quire.strategies.secure_round import RoundLost
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -160,7 +161,13 @@ class FederatedStrategy(Strategy):
         """Complete a round whose updates are summed under masks: nobody's own is ever here."""
         started, report, silos = time.perf_counter(), self.report, self.roster.silos if self.roster else {}
         beside = Beside(self._private(fingerprint(self._state.model)) if self.private else None)
-        collected = secure.complete(replies, beside.accept, self._state.memory)
+        try:
+            collected = secure.complete(replies, beside.accept, self._state.memory)
+        except RoundLost as why:
+            report.lost = str(why)
+            secure.tell(report)
+            self._state = RoundState(self._state.round + 1, self._state.model, self._state.memory)
+            return encode(self._state.model), MetricRecord()
         count = len(collected.silos)
         after = self.algorithm.step(self._state, collected.mean, count / len(silos))
         self._state = checked(replace(after, memory={**after.memory, **collected.kept}), count)
@@ -251,7 +258,8 @@ class FederatedStrategy(Strategy):
         Raises
         ------
         RunFailed
-            If a round has fewer than ``min_silos`` good replies. What the observer was told stands.
+            If a round has fewer than ``min_silos`` good replies. What the observer was told stands. A round of secure
+            aggregation that is lost leaves the model as it is, and costs no more than itself.
         """
         self.roster, self._enrolled, self._timeout = roster, roster is not None, timeout
         self.summary()
@@ -262,11 +270,17 @@ class FederatedStrategy(Strategy):
         if evaluate_fn and resume_from is None and (scores := evaluate_fn(0, arrays)) is not None:
             result.evaluate_metrics_serverapp[0] = scores
         for number in range(self._state.round + 1, num_rounds + 1):
-            messages = self.configure_train(number, arrays, train_config, grid)
-            replies = self._exchange(grid, messages, timeout, contract.TRAIN)
-            aggregated, metrics = self.aggregate_train(number, replies)
+            try:
+                messages = self.configure_train(number, arrays, train_config, grid)
+                replies = self._exchange(grid, messages, timeout, contract.TRAIN)
+                aggregated, metrics = self.aggregate_train(number, replies)
+            except RunFailed as error:
+                if self.secure is not None and observer is not None:
+                    self.secure.tell(self.report)
+                    observer.round_failed(self.report, str(error))
+                raise
             if aggregated is None:
-                raise RunFailed(self._too_few(number))
+                raise RunFailed(self.report.too_few(self.min_silos))
             result.arrays = arrays = aggregated
             if metrics is not None:
                 result.train_metrics_clientapp[number] = metrics
@@ -334,12 +348,3 @@ class FederatedStrategy(Strategy):
         self._sent = [Message(content, node, stage, group_id=group) for node in cohort]
         self.report.bytes_down += len(cohort) * (byte_size(arrays) + (byte_size(told) if told else 0))
         return self._sent
-
-    def _too_few(self, number: int) -> str:
-        report = self.report
-        why = "; ".join(f"{failure.silo}: {failure.words}" for failure in report.failed[:5])
-        more = f"; and {len(report.failed) - 5} more" if len(report.failed) > 5 else ""
-        return (
-            f"Round {number} failed: {len(report.replied)} of {len(report.cohort)} silos gave a usable answer, "
-            f"{self.min_silos} are needed ({why}{more})."
-        )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from pages import ROOT, Reader
 
 PAGE = "bring-your-own-data.md"
 
 
+@pytest.mark.slow
 def test_the_page_does_what_it_says(tmp_path: Path) -> None:
     reader = Reader(tmp_path)
     here, printed = reader.here, reader.follow(PAGE)

@@ -78,6 +78,7 @@ def test_credit_default_is_dealt_out_or_split_by_a_column(tmp_path: Path) -> Non
     assert sum(len(data.train) + len(data.test) for data in loaded) == 30_000
 
 
+@pytest.mark.slow
 def test_mnist_is_learned_by_a_cnn(tmp_path: Path) -> None:
     folder = lay_out("mnist", tmp_path / "offices", silos=4, rows=2000)
     overrides = "task=images partition.silos=4 strategy.rounds=4 strategy.evaluate_every=4 training.epochs=3"

@@ -25,7 +25,7 @@ from quire.clients.private.plan import delta_of, plan_of
 from quire.clients.receipts import Stand
 from quire.clients.store.errors import BudgetExceeded, Replay, RolledBack
 from quire.errors import QuireError
-from quire.privacy.receipts import NOMINAL_DELTA
+from quire.privacy.receipts import NOMINAL_DELTA, settings_hash
 
 if TYPE_CHECKING:
     from quire.clients.store import Charge, Store
@@ -64,6 +64,26 @@ class Books:
     ) -> None:
         self.store, self.signer, self.today = store, signer, today()
         self._policy, self._session, self._members = policy, f"run-{run}", members
+
+    def bind(self, settings: Settings) -> None:
+        """Hold a run to the settings under which it was first answered, whatever the stage.
+
+        A server could otherwise ask for an update in clear, or under other privacy, in the middle of a run that began
+        under masks.
+
+        Raises
+        ------
+        Refusal
+            If the run began with others.
+        StoreError
+            If it cannot be written.
+        """
+        told, name = settings_hash(settings.as_dict()).encode(), f"runs/{self._session}"
+        known = self.store.state.get(name)
+        if known is None:
+            self.store.state.put(name, told)
+        elif known != told:
+            raise Refusal(Code.SETTINGS_REFUSED, "the run began with other settings; with these it is a new run")
 
     def state(self, stage: str, code: str, again: int = 0) -> State:
         """Return what the silo knows when it decides.

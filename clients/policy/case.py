@@ -55,15 +55,17 @@ class State:
 
 
 class Case:
-    """One decision's facts, and what follows from them, reckoned when first asked for."""
+    """One decision's facts, and what follows from them, reckoned when first asked for.
+
+    Attributes
+    ----------
+    private : bool
+        Whether the run claims differential privacy.
+    """
 
     def __init__(self, policy: Policy, settings: Settings, state: State) -> None:
         self.policy, self.settings, self.state = policy, settings, state
-
-    @property
-    def private(self) -> bool:
-        """Whether the run claims differential privacy."""
-        return not isinstance(self.settings.privacy, NoPrivacy)
+        self.private = not isinstance(settings.privacy, NoPrivacy)
 
     @property
     def seeded(self) -> bool:

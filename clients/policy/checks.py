@@ -97,16 +97,16 @@ def _listed(case: Case, key: str, group: str, asked: str, allowed: Collection[st
 
 
 def _scores(case: Case) -> Objection:
-    secure = isinstance(case.settings.aggregation, SecureAggregation)
-    if case.state.simulated or not (case.private or secure) or case.state.stage != contract.EVALUATE:
+    if case.state.simulated or case.state.stage != contract.EVALUATE:
+        return None
+    if not case.private and not isinstance(case.settings.aggregation, SecureAggregation):
         return None
     under = f"privacy={case.settings.privacy.name}" if case.private else "aggregation=secure"
     return f"under {under} scores stay in the silo: set strategy.fraction_evaluate=0"
 
 
 def _preprocessing(case: Case) -> Objection:
-    how = preprocessing_of(case.settings)
-    if not case.private or how == PUBLIC:
+    if not case.private or (how := preprocessing_of(case.settings)) == PUBLIC:
         return None
     return (
         f"data.preprocessing={how} is fitted to private rows, which privacy={case.settings.privacy.name} does not "
@@ -115,8 +115,7 @@ def _preprocessing(case: Case) -> Objection:
 
 
 def _weights(case: Case) -> Objection:
-    weights = getattr(case.settings.privacy, "weights", "uniform")
-    if not case.private or weights in _PUBLIC_WEIGHTS:
+    if not case.private or (weights := getattr(case.settings.privacy, "weights", "uniform")) in _PUBLIC_WEIGHTS:
         return None
     return f"privacy.weights={weights} tells how many rows there are: choose one of {', '.join(_PUBLIC_WEIGHTS)}"
 
@@ -149,10 +148,11 @@ def _colluders(case: Case) -> Objection:
 
 
 def _clip(case: Case) -> Objection:
-    settings, told, limit = case.settings.privacy, case.state.clip, f"{case.policy.max_clip:g}"
-    place, asked = case.policy.place("max_clip"), getattr(settings, "clip", 0.0)
-    if asked > case.policy.max_clip:
-        return f"{place} is {limit}, and privacy.clip={asked:g}: set privacy.clip={limit} or less"
+    settings, told, limit = case.settings.privacy, case.state.clip, case.policy.max_clip
+    asked = getattr(settings, "clip", 0.0)
+    if asked > limit:
+        place = case.policy.place("max_clip")
+        return f"{place} is {limit:g}, and privacy.clip={asked:g}: set privacy.clip={limit:g} or less"
     adaptive = is_adaptive(settings)
     if adaptive and told is None and case.state.stage == contract.TRAIN:
         return "privacy.clipping=adaptive, and the server does not say where the clip is: it runs other code"
@@ -160,10 +160,10 @@ def _clip(case: Case) -> Objection:
         return None
     if not adaptive and told != asked:
         return f"the server tells a clip of {told:g}, and the settings have a fixed one, {asked:g}: it runs other code"
-    if told > case.policy.max_clip:
+    if told > limit:
         return (
-            f"{place} is {limit}, and the server has moved the clip to {told:g}: raise the limit, or set a lower "
-            "privacy.quantile or privacy.clipping=fixed"
+            f"{case.policy.place('max_clip')} is {limit:g}, and the server has moved the clip to {told:g}: raise the "
+            "limit, or set a lower privacy.quantile or privacy.clipping=fixed"
         )
     return None
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quire.clients.arrays import Arrays
-from quire.clients.contract import STEPS, TRAIN_LOSS
+from quire.clients.contract import CLAMPED, STEPS, TRAIN_LOSS
 from quire.clients.secure.noise import noise_of
 from quire.conf.numbers import colluders_of, max_rows_of
 from quire.conf.schema import DistributedPrivacy, FedNovaStrategy, NoPrivacy, SecureAggregation, Settings
@@ -27,7 +27,7 @@ from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.dp.shares import encoding_of, mean_of, words
 from quire.privacy.identity.hashing import tagged_hash
 from quire.privacy.receipts import settings_hash
-from quire.privacy.secagg.fixedpoint import Encoded, FixedPoint, Layout
+from quire.privacy.secagg.fixedpoint import METRIC_BITS, Encoded, FixedPoint, Layout
 from quire.privacy.secagg.masks import Words
 from quire.privacy.secagg.messages import SESSION_ID, Config
 
@@ -126,7 +126,8 @@ class Agreement:
     def encode(self, update: Arrays, rows: int, metrics: Mapping[str, float], source: Csprng) -> Encoded:
         """Turn a silo's update, rows and metrics into the words that are masked.
 
-        What the strategy sends beside the model's arrays is a number, and summed as a metric.
+        What the strategy sends beside the model's arrays is a number, and summed as a metric. So is the share of
+        coordinates that are cut, where metrics may be told.
 
         Raises
         ------
@@ -137,7 +138,13 @@ class Agreement:
             raise EncodingError("under distributed noise no update is encoded without its share")
         beside = {name: float(part) for name, part in update.items() if name not in self.names}
         flat = self.layout.flatten([update[name] for name in self.names])
-        return self.point.encode(flat, min(rows, self.point.max_weight), {**metrics, **beside}, source)
+        told = {**metrics, **beside}
+        counted = CLAMPED if any(name == CLAMPED for name, _ in self.point.metrics) else None
+        return self.point.encode(flat, min(rows, self.point.max_weight), told, source, counted)
+
+    def nothing(self) -> Words:
+        """Return the words of a silo that has nothing to add: no update, at no weight."""
+        return np.zeros(self.point.length, dtype=np.uint32)
 
     def encode_shared(self, vector: NDArray[np.float64], source: Csprng) -> tuple[Words, int]:
         """Turn what a silo adds under distributed noise into words, without noise; and say how many were cut.
@@ -167,6 +174,10 @@ class Agreement:
         arrays, metrics = self._shaped(mean.vector), dict(mean.metrics)
         if STEPS in metrics:
             arrays[STEPS] = np.array(metrics.pop(STEPS))
+        if CLAMPED in metrics:
+            # Rounding alone is not to look like a coordinate that was cut: half a level for each silo, at most.
+            rounding = self.terms.parties * self.point.max_weight / (2**METRIC_BITS * mean.weight)
+            metrics[CLAMPED] = metrics[CLAMPED] if metrics[CLAMPED] > 2.0 * rounding else 0.0
         return arrays, metrics
 
     def decode_shared(self, total: np.ndarray) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -279,7 +290,7 @@ def _metrics(settings: Settings, max_rows: int) -> tuple[tuple[str, float], ...]
     """Return what is averaged beside the update. Under differential privacy a loss is not accounted for, so none is."""
     if not isinstance(settings.privacy, NoPrivacy):
         return ()
-    metrics = [(TRAIN_LOSS, LOSS_BOUND)]
+    metrics = [(TRAIN_LOSS, LOSS_BOUND), (CLAMPED, 1.0)]
     if isinstance(settings.strategy, FedNovaStrategy):
         plan = settings.training
         steps = plan.steps or plan.epochs * math.ceil(_ROOM * max_rows / plan.batch_size)

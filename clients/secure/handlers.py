@@ -14,12 +14,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from quire.clients import contract
-from quire.clients.answering import LOG, Refusal, answering
+from quire.clients.answering import Refusal, answering
 from quire.clients.arrays import Arrays, MalformedArray, decode, fingerprint
 from quire.clients.contract import Code
 from quire.clients.secure.agreement import Agreement, agreement_of
+from quire.clients.secure.desk import Desk
 from quire.clients.secure.memory import Vector
-from quire.clients.secure.stage import Core, Silo, Stage
+from quire.clients.secure.stage import Before, Core, Silo, Stage
+from quire.clients.secure.training import ready_for
 from quire.privacy.csprng import Csprng
 from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.dp.shares import add_share, encoding_of
@@ -52,21 +54,36 @@ def register(app: ClientApp, asked: Callable[[Message, Context], Silo], code: st
         category, action = name.split(".")
         {"query": app.query, "train": app.train}[category](action)(answering(failure)(handle))
 
-    def by(core: Core, last: bool = False) -> Callable[[Stage], Message]:
-        return lambda stage: stage.answer(core, last)
+    def by(core: Core, before: Before | None = None) -> Callable[[Stage], Message]:
+        return lambda stage: stage.answer(core, before)
 
-    add(contract.OPEN, by(client.open_session))
+    add(contract.OPEN, by(client.open_session, _tidy))
     add(contract.PAIRS, by(client.agree))
     add(contract.READY, by(client.ready))
     add(contract.SHARES, shares, Code.TRAINING_FAILED)
     add(contract.MASK, mask)
     add(contract.CONFIRM, by(client_round.confirm))
-    add(contract.UNMASK, by(client_round.unmask, last=True))
+    add(contract.UNMASK, by(client_round.unmask, _forget))
+
+
+def _tidy(desk: Desk, step: Step) -> None:
+    """A session begins: what earlier rounds and forgotten runs have left is wiped."""
+    desk.memory.tidy(step.state.settings.first_round)
+
+
+def _forget(desk: Desk, _: Step) -> None:
+    """A round ends. The vector is wiped before that is written down, and so before any share leaves.
+
+    Whatever moment the silo is killed at, no numbers lie there of a round that was opened. Killed in between, it lacks
+    them for another attempt, which then is charged for and draws anew.
+    """
+    desk.memory.forget()
 
 
 def shares(stage: Stage) -> Message:
     """X1: begin an attempt. Train, if this round was not trained for yet; the update stays here.
 
+    The same message again gets the same reply, if what was trained is there: it is never trained a second time for.
     Under distributed noise every attempt trains anew and is charged: one draw of noise is in one sum alone.
     """
     model, round_number = _model(stage.message)
@@ -86,17 +103,21 @@ def shares(stage: Stage) -> Message:
                 raise PolicyViolation("The session was opened with other numbers than the settings and the model give.")
             if attempt.round != round_number:
                 raise Replay(f"The message is about round {attempt.round}, and says that it is round {round_number}.")
+            kept = desk.memory.vector()
+            if kept is not None and not _serves(kept, agreement, attempt, digest):
+                kept = None
+            if kept is None and step.again:
+                raise Replay(f"Attempt {attempt.attempt} of round {round_number} has begun, and its training is lost.")
         except SecAggError as error:
             return stage.refuse(desk, error)
-        kept = desk.memory.vector()
-        if agreement.terms.noise or kept is None or (kept.round, kept.model) != (round_number, digest):
-            kept = None
+        if kept is None:
             desk.memory.forget()
             silo = silo.charged(desk.admit(round_number, attempt.attempt))
-        desk.memory.save(step.state)
+        if not step.again:
+            desk.memory.save(step.state)
     shown: dict[str, float] = {}
     if kept is None:
-        kept, shown = _trained(stage, silo, agreement, model, digest, (round_number, attempt.attempt))
+        kept, shown = ready_for(silo, stage.context, agreement, model, digest, (round_number, attempt.attempt))
         with stage.desk() as desk:
             now = desk.memory.load().at
             if now.opened >= round_number or now != step.state.at:
@@ -105,48 +126,10 @@ def shares(stage: Stage) -> Message:
     return stage.reply(step.reply, kept.receipt, shown)
 
 
-def _trained(
-    stage: Stage, silo: Silo, agreement: Agreement, model: Arrays, digest: bytes, attempt: tuple[int, int]
-) -> tuple[Vector, dict[str, float]]:
-    from quire.clients.work import train_update
-
-    round_number, _ = attempt
-    if agreement.terms.noise is not None:
-        return _shared(stage, silo, agreement, model, digest, attempt)
-    settings, member = silo.settings, silo.member
-    entropy = member.entropy(settings)
-    shown: dict[str, float] = {}
-    receipt = b""
-    metrics: dict[str, float] = {}
-    if silo.private:
-        update, shown, receipt = silo.private_update(stage.context, model, round_number)
-        weight = silo.records
-    else:
-        silo.load(stage.context)
-        trained = train_update(settings, member.where, member.name, model, {}, {}, round_number, entropy, None)
-        update, weight, metrics = trained.update, trained.rows, {contract.TRAIN_LOSS: trained.loss}
-    if not all(np.isfinite(part).all() for part in [*update.values(), np.array(list(metrics.values()))]):
-        raise Refusal(Code.NOT_FINITE)
-    source = Csprng(entropy.key("secure-rounding", round_number, member.name))
-    encoded = agreement.encode(update, weight, metrics, source)
-    if encoded.clamped:
-        LOG.warning("%d coordinates of round %d lay beyond aggregation.bound.", encoded.clamped, round_number)
-    words = encoded.words.astype("<u4").tobytes()
-    return Vector(round_number, digest, receipt, words), shown
-
-
-def _shared(
-    stage: Stage, silo: Silo, agreement: Agreement, model: Arrays, digest: bytes, attempt: tuple[int, int]
-) -> tuple[Vector, dict[str, float]]:
-    """Make ready what this attempt adds under distributed noise: in whole numbers, and without any noise yet."""
-    vector, shown, receipt = silo.shared_vector(stage.context, model, attempt, agreement.terms.members)
-    entropy = silo.member.entropy(silo.settings)
-    source = Csprng(entropy.key("secure-rounding", *attempt, silo.member.name))
-    encoded, clamped = agreement.encode_shared(vector, source)
-    if clamped:  # for the silo's own eyes: the count is private
-        LOG.warning("%d coordinates of round %d lay beyond what one silo may add.", clamped, attempt[0])
-    words = encoded.astype("<u4").tobytes()
-    return Vector(attempt[0], digest, receipt, words, agreement.layout.size, attempt[1]), shown
+def _serves(kept: Vector, agreement: Agreement, attempt: Start, model: bytes) -> bool:
+    """Tell whether what was made ready is for this attempt: under distributed noise for no other one of the round."""
+    same = (kept.round, kept.model) == (attempt.round, model)
+    return same and (agreement.terms.noise is None or kept.attempt == attempt.attempt)
 
 
 def mask(stage: Stage) -> Message:

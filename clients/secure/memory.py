@@ -22,6 +22,9 @@ from quire.privacy.secagg.state import ClientState, Counter, Stage
 
 LOG = logging.getLogger("quire.clients")
 
+#: Secrets of a run that was not answered for so many days are wiped when another one opens a session.
+KEPT_DAYS = 7
+
 _HEAD = 4 + 32 + 4 + 4 + 4
 _PIECE = 32 * 2**20  # bytes of a vector under one name in the store
 
@@ -94,6 +97,9 @@ class Memory(Protocol):
     def forget(self) -> None:
         """Erase the vector."""
 
+    def tidy(self, first_round: int) -> None:
+        """Erase what is of no use any more once a session begins with a round."""
+
 
 class InContext:
     """A simulated silo's memory: in Flower's context, which lasts as long as the run."""
@@ -122,6 +128,12 @@ class InContext:
     def forget(self) -> None:
         """Erase the vector."""
         self._records.pop("secure-vector", None)
+
+    def tidy(self, first_round: int) -> None:
+        """Erase the vector of an earlier round."""
+        ready = self.vector()
+        if ready is not None and ready.round < first_round:
+            self.forget()
 
     def _get(self, name: str) -> bytes:
         record = self._records.config_records.get(name)
@@ -174,6 +186,7 @@ class InStore:
         if at.stage == Stage.ADVERTISED:  # outlive the state: a run keeps its roster and its configuration
             self._store.state.put(f"{self._place}/roster", at.roster)
             self._store.state.put(f"{self._place}/terms", at.terms)
+        self._use()
         self._store.advance(Position(self._session, at.serial, at.position, at.stage), self._today)
         self._store.secrets.put(f"{self._place}/state", state.encode())
 
@@ -206,6 +219,37 @@ class InStore:
         """Wipe the vector."""
         for name in ("vector", "pieces"):
             self._store.secrets.wipe_all(f"{self._place}/{name}")
+
+    def tidy(self, first_round: int) -> None:
+        """Wipe the vector of an earlier round, and all secrets of runs that were not heard of for days.
+
+        A vector of this round or a later one stays: the session may be for another attempt. So do the secrets of a
+        run that goes on beside this one. What keeps a run from being answered twice is no secret, and stays for good:
+        a run that comes back after that agrees on keys anew, for a round that this silo has not opened.
+        """
+        ready = self.vector()
+        if ready is not None and ready.round < first_round:
+            self.forget()
+        places = {"/".join(name.split("/")[:2]) for name in self._store.secrets.names() if name.startswith("secure/")}
+        for place in places - {self._place}:
+            used = self._used(place)
+            if used is None:  # from here on it counts
+                self._store.state.put(f"{place}/used", self._today.isoformat().encode())
+            elif (self._today - used).days >= KEPT_DAYS:
+                self._store.secrets.wipe_all(place)
+                LOG.info("What %s had kept for secure aggregation was wiped, as it was last used on %s.", place, used)
+
+    def _use(self) -> None:
+        """Note the day, before there is a secret whose age would not be known."""
+        if self._used(self._place) != self._today:
+            self._store.state.put(f"{self._place}/used", self._today.isoformat().encode())
+
+    def _used(self, place: str) -> date | None:
+        """Return the day on which a run was last answered; None if nobody knows."""
+        try:
+            return date.fromisoformat((self._store.state.get(f"{place}/used") or b"").decode())
+        except (StoreDamaged, ValueError):
+            return None
 
     def _piece(self, at: int) -> str:
         return f"{self._place}/pieces/{at}"

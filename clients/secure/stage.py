@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -24,7 +24,17 @@ from quire.privacy.secagg.errors import SecAggError
 from quire.privacy.secagg.state import ClientState
 from quire.privacy.secagg.wire import MAX_MESSAGE
 
+_T = TypeVar("_T")
 Core = Callable[[Party, ClientState, bytes], Step]
+#: What is done once a stage is answered, before that is written down.
+Before = Callable[[Desk, Step], None]
+
+
+class Guard(Protocol):
+    """Does what touches the rows; see :func:`quire.clients.secure.training.quiet`."""
+
+    def __call__(self, work: Callable[[], _T], round_number: int, /) -> _T | None:
+        """Return what the work returns; None where it fails."""
 
 
 class Silo(Protocol):
@@ -53,13 +63,16 @@ class Silo(Protocol):
         """Load the silo's rows."""
 
     def private_update(
-        self, context: Context, model: Arrays, round_number: int, clip: float | None = None
-    ) -> tuple[Arrays, dict[str, float], bytes]:
-        """Train under privacy; return the update, what a simulated silo shows, and the receipt."""
+        self, context: Context, model: Arrays, round_number: int, clip: float | None = None, guard: Guard | None = None
+    ) -> tuple[Arrays | None, dict[str, float], bytes]:
+        """Train under privacy; return the update, what a simulated silo shows, and the receipt.
+
+        There is no update where the training failed, and the guard kept that to itself.
+        """
 
     def shared_vector(
-        self, context: Context, model: Arrays, attempt: tuple[int, int], members: int
-    ) -> tuple[np.ndarray, dict[str, float], bytes]:
+        self, context: Context, model: Arrays, attempt: tuple[int, int], members: int, guard: Guard
+    ) -> tuple[np.ndarray | None, dict[str, float], bytes]:
         """Work out what an attempt adds under distributed noise, without any; and the same beside it."""
 
 
@@ -112,21 +125,17 @@ class Stage:
         with desk(silo.settings, self.secure, silo.member, *where, self.code) as opened:
             yield opened
 
-    def answer(self, core: Core, last: bool = False) -> Message:
-        """Let the protocol answer; ``last`` is the stage that ends a round.
-
-        The vector is wiped before that is written down, and so before any share leaves: whatever moment the silo is
-        killed at, no numbers lie there of a round that was opened. Killed in between, it lacks them for another
-        attempt, which then is charged for and draws anew.
-        """
+    def answer(self, core: Core, before: Before | None = None) -> Message:
+        """Let the protocol answer, and write down how far the silo has come; to send a reply again changes nothing."""
         with self.desk() as opened:
             try:
                 step = core(opened.party, opened.memory.load(), self.data)
             except SecAggError as error:
                 return self.refuse(opened, error)
-            if last:
-                opened.memory.forget()
-            opened.memory.save(step.state)
+            if not step.again:
+                if before is not None:
+                    before(opened, step)
+                opened.memory.save(step.state)
         return self.reply(step.reply)
 
     def refuse(self, opened: Desk, error: SecAggError) -> Message:

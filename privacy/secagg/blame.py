@@ -38,6 +38,15 @@ class Blame:
     peer: int | None = None
     proven: bool = False
 
+    @property
+    def convicts(self) -> bool:
+        """Whether nothing that another member did explains it: its own signed messages contradict each other."""
+        return self.proven and self.code not in _MUTUAL
+
+
+#: Errors of a pair, of which either may be the one that lied.
+_MUTUAL = frozenset({"EdgeMismatch"})
+
 
 def blamed(member: int, stage: str, error: type[SecAggError], peer: int | None = None, proven: bool = False) -> Blame:
     """Return an entry for an error of the closed set."""

@@ -2,14 +2,21 @@
 
 Every stage is a pure function of what the silo remembers and of one message. It returns the reply and the new state;
 write down the new counter and the new state, sync, then send. A stage that raises changed nothing.
+
+A reply can be lost on the way, and the silo killed before it sends. The very same request, byte by byte, gets the very
+same reply once more, as long as nothing else was answered since and roster and policy still allow the session. That
+tells the server nothing that it could not have: any other request is for the next stage, or refused.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Concatenate, ParamSpec, cast
 
 from quire.privacy.identity.errors import BadSignature as BadIdentitySignature
+from quire.privacy.identity.hashing import tagged_hash
 from quire.privacy.identity.keys import PrivateIdentity, PublicIdentity, verify
 from quire.privacy.secagg import pairs
 from quire.privacy.secagg.context import config_hash, session_hash, tag
@@ -17,6 +24,7 @@ from quire.privacy.secagg.errors import (
     BadSignature,
     DuplicateKey,
     OwnKeyMissing,
+    PairKeyFailure,
     PolicyViolation,
     Replay,
     SecAggError,
@@ -38,7 +46,9 @@ from quire.privacy.secagg.messages import (
 )
 from quire.privacy.secagg.params import Thresholds
 from quire.privacy.secagg.policy import Policy
-from quire.privacy.secagg.state import ClientState, Counter, Stage
+from quire.privacy.secagg.state import KEPT, ClientState, Counter, Stage
+
+_Bound = ParamSpec("_Bound")
 
 
 @dataclass(frozen=True)
@@ -51,10 +61,13 @@ class Step:
         To be sent, once the state is safe.
     state : ClientState
         The state afterwards. ``state.counter`` is what goes into the ledger.
+    again : bool
+        Whether the same request was answered before: reply and state are those of then, and there is nothing to write.
     """
 
     reply: bytes
     state: ClientState
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +131,31 @@ class Party:
         return Refusal(self.index, error.number, NO_PEER if error.peer is None else error.peer).encode()
 
 
+def resending(
+    stage: Callable[Concatenate[Party, ClientState, bytes, _Bound], Step],
+) -> Callable[Concatenate[Party, ClientState, bytes, _Bound], Step]:
+    """Let a stage answer the request that was answered last once more, with the same bytes.
+
+    What makes a request the same is all that the reply is made from: the message, and whatever else the stage is given.
+    """
+
+    @functools.wraps(stage)
+    def answer(
+        party: Party, state: ClientState, message: bytes, /, *bound: _Bound.args, **named: _Bound.kwargs
+    ) -> Step:
+        parts = cast(tuple[bytes, ...], (*bound, *named.values()))
+        asked = tagged_hash(tag("asked"), stage.__name__.encode(), message, *parts)
+        if state.reply and state.asked == asked and state.at.roster == party.roster:
+            party.policy.check(state.settings)
+            return Step(state.reply, state, again=True)
+        step = stage(party, state, message, *bound, **named)
+        kept = (asked, step.reply) if len(step.reply) <= KEPT else (b"", b"")
+        return replace(step, state=replace(step.state, asked=kept[0], reply=kept[1]))
+
+    return answer
+
+
+@resending
 def open_session(party: Party, state: ClientState, message: bytes) -> Step:
     """S0: check the configuration against the policy and advertise a fresh key. What was before is erased.
 
@@ -156,6 +194,7 @@ def open_session(party: Party, state: ClientState, message: bytes) -> Step:
     return Step(signed.encode(), ClientState(counter.encode(), request.config, key_seed=seed))
 
 
+@resending
 def agree(party: Party, state: ClientState, message: bytes) -> Step:
     """S1: check everybody's advert, and seal a half of a key to each.
 
@@ -164,6 +203,8 @@ def agree(party: Party, state: ClientState, message: bytes) -> Step:
     StageOrder, Replay, MalformedMessage, DuplicateIdentity
     OwnKeyMissing, UnknownIdentity, BadSignature, DuplicateKey, PolicyViolation, CohortTooSmall
         Whatever is wrong with the adverts, before anything is sealed.
+    PairKeyFailure
+        Naming the member whose key is none.
     """
     counter = state.expect(Stage.ADVERTISED)
     request = Adverts.decode(message)
@@ -188,7 +229,11 @@ def agree(party: Party, state: ClientState, message: bytes) -> Step:
         if index != party.index:
             half = party.random_bytes(pairs.HALF_SIZE)
             halves[index] = (half,)
-            ciphertexts[index] = (party.sealer(half, key, pairs.pair_info(session, party.index, index)),)
+            try:
+                sealed = party.sealer(half, key, pairs.pair_info(session, party.index, index))
+            except PairKeyFailure:
+                raise PairKeyFailure(f"What member {index} advertised is no public key.", index) from None
+            ciphertexts[index] = (sealed,)
     reply = Pairs(party.index, session, ciphertexts, bytes(SIGNATURE))
     signed = replace(reply, signature=party.sign("pairs", reply.signed_part()))
     after = replace(counter, stage=Stage.PAIRED)
@@ -208,6 +253,7 @@ def check_advert(identity: PublicIdentity, advert: Advert) -> None:
         raise BadSignature(f"The advert of member {advert.index} is not signed by it.", advert.index) from None
 
 
+@resending
 def ready(party: Party, state: ClientState, message: bytes) -> Step:
     """S2: derive the pairs' keys; erase the halves and the private key.
 

@@ -1,7 +1,8 @@
 """The silo's side of a round: deal shares, mask, confirm the survivors, give up shares. Each at most once.
 
 One attempt leads to one of two ends: this silo gives up shares for one signed set of survivors, or it starts another
-attempt and has forgotten this one.
+attempt and has forgotten this one. The same request gets the same reply once more, see ``client.py``; only a masked
+vector is too large to be kept for that, and a silo whose vector was lost has dropped out of the attempt.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from quire.privacy.dp.wire import pack
 from quire.privacy.identity.errors import BadSignature as BadIdentitySignature
 from quire.privacy.identity.keys import verify_ed25519
 from quire.privacy.secagg import masks, pairs, shamir
-from quire.privacy.secagg.client import Party, Step
+from quire.privacy.secagg.client import Party, Step, resending
 from quire.privacy.secagg.context import (
     edge_commitment,
     members_hash,
@@ -56,6 +57,7 @@ from quire.privacy.secagg.params import Thresholds
 from quire.privacy.secagg.state import ClientState, Stage, position
 
 
+@resending
 def start(party: Party, state: ClientState, message: bytes, model: bytes, log_root: bytes) -> Step:
     """X1: begin an attempt. Deals shares of two fresh secrets and commits to every mask seed.
 
@@ -201,7 +203,15 @@ def mask(party: Party, state: ClientState, message: bytes, vector: Callable[[], 
     digest = hashlib.sha256(packed).digest()
     reply = Masked(party.index, state.context, members_hash(members), digest, bytes(SIGNATURE), packed)
     signed = replace(reply, signature=party.sign("masked", reply.signed_part()))
-    after = state.advanced(replace(counter, stage=Stage.MASKED), u2=members, shares=held, self_seed=b"", seeds={})
+    after = state.advanced(
+        replace(counter, stage=Stage.MASKED),
+        u2=members,
+        shares=held,
+        self_seed=b"",
+        seeds={},
+        asked=b"",
+        reply=b"",
+    )
     return Step(signed.encode(), after)
 
 
@@ -217,6 +227,7 @@ def _opened(party: Party, state: ClientState, dealer: int, request: MaskRequest)
     return shares[0], shares[1]
 
 
+@resending
 def confirm(party: Party, state: ClientState, message: bytes) -> Step:
     """X3: sign the set of survivors. Once: a second set of the same attempt gets no answer.
 
@@ -245,6 +256,7 @@ def confirm(party: Party, state: ClientState, message: bytes) -> Step:
     return Step(Survivors(party.index, state.context, signature).encode(), after)
 
 
+@resending
 def unmask(party: Party, state: ClientState, message: bytes) -> Step:
     """X4: given a quorum for one set of survivors, give up shares. Ends the round for this silo.
 

@@ -244,7 +244,14 @@ class FixedPoint:
         largest = silos * self.max_weight / (self.scale * weight) + 2.0**-50 * self.bound
         return largest if self.rotation is None else largest * math.sqrt(BLOCK)
 
-    def encode(self, vector: NDArray[np.float64], weight: int, metrics: Mapping[str, float], source: Csprng) -> Encoded:
+    def encode(
+        self,
+        vector: NDArray[np.float64],
+        weight: int,
+        metrics: Mapping[str, float],
+        source: Csprng,
+        counted: str | None = None,
+    ) -> Encoded:
         """Turn a silo's vector, weight and metrics into words.
 
         Parameters
@@ -257,6 +264,8 @@ class FixedPoint:
             A number for each metric; clamped to its bound.
         source : Csprng
             Where the rounding's randomness comes from.
+        counted : str, optional
+            A metric that is not given: the share of coordinates that are clamped.
 
         Raises
         ------
@@ -267,11 +276,16 @@ class FixedPoint:
             raise EncodingError(f"a vector has {self.size} coordinates, all of them finite")
         if not 0 <= weight <= self.max_weight:
             raise EncodingError(f"a weight is a whole number from 0 to {self.max_weight}")
-        if set(metrics) != {name for name, _ in self.metrics} or not all(map(math.isfinite, metrics.values())):
-            raise EncodingError("there has to be one finite number for each of the metrics that were agreed on")
-        turned = vector if self.rotation is None else self._rotated(vector)
+        with np.errstate(over="ignore", invalid="ignore"):
+            turned = vector if self.rotation is None else self._rotated(vector)
+        if not np.isfinite(turned).all():
+            raise EncodingError("a vector overflows when it is rotated")
         cut = np.clip(turned, -self.bound, self.bound)
         clamped = int(np.count_nonzero(cut != turned))
+        if counted is not None:
+            metrics = {**metrics, counted: clamped / self.body}
+        if set(metrics) != {name for name, _ in self.metrics} or not all(map(math.isfinite, metrics.values())):
+            raise EncodingError("there has to be one finite number for each of the metrics that were agreed on")
         share = weight / self.max_weight
         scaled = np.clip(cut * (self.scale * share), -self.limit, self.limit)
         integers = [stochastic_round(scaled, source), self._spread(weight, self.max_weight.bit_length())]
@@ -295,7 +309,7 @@ class FixedPoint:
         at = self.body + self._digits(self.max_weight.bit_length())
         weight = self._gathered(integers[self.body : at])
         if weight <= 0:
-            raise EncodingError("the weights of the survivors sum to nothing: there is no mean")
+            raise EncodingError("the weights of the survivors sum to nothing, as where all fail to train: no mean")
         share = weight / self.max_weight
         vector = integers[: self.body] / (self.scale * share)
         means = {}

@@ -92,10 +92,12 @@ class Thresholds:
         CohortTooSmall
             If its sum could never be opened.
         """
-        if not self.min_survivors <= cohort <= self.members:
+        if cohort > self.members:
+            raise CohortTooSmall(f"{cohort} members are more than the {self.members} that the roster has.")
+        if cohort < self.min_survivors:
             raise CohortTooSmall(
-                f"A cohort of {cohort} is too small or too large: of the {self.members} members on the roster, "
-                f"{self.colluders} of which may collude, {self.min_survivors} have to survive."
+                f"{cohort} members are too few: of the {self.members} on the roster, {self.colluders} of which may "
+                f"collude, {self.min_survivors} have to go through with it."
             )
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from quire.privacy.identity.errors import BadSignature as BadIdentitySignature
 from quire.privacy.identity.keys import PublicIdentity, verify_ed25519
+from quire.privacy.secagg import pairs
 from quire.privacy.secagg.blame import Blame, blamed, cover
 from quire.privacy.secagg.client import check_advert
 from quire.privacy.secagg.context import config_hash, session_hash, tag
@@ -142,6 +143,11 @@ class ServerSession:
         check_advert(self.identities[sender], advert)
         if any(other.key == advert.key for index, other in self._adverts.items() if index != sender):
             raise DuplicateKey("An advert with a key that another member has.")
+        try:  # here, so that one who signs a key that is none stops nobody but itself
+            pairs.seal(bytes(pairs.HALF_SIZE), advert.key, b"")
+        except PairKeyFailure:
+            self.blame.append(blamed(sender, "adverts", PairKeyFailure, proven=True))
+            return False
         return first(self._adverts, sender, advert)
 
     def adverts(self) -> bytes:

@@ -16,6 +16,9 @@ from quire.privacy.secagg.messages import HASH, SESSION_ID, Config
 from quire.privacy.secagg.shamir import SHARE_SIZE
 from quire.privacy.secagg.wire import Fixed, Indices, Message, Number, Records, Variable
 
+#: A reply of more bytes than this is not kept: a masked vector, and the sealed halves for more than a hundred members.
+KEPT = 2**17
+
 
 class Stage(IntEnum):
     """The last thing that a silo answered."""
@@ -102,6 +105,9 @@ class ClientState(Message):
     context, cohort, u2, u3, self_seed, seeds, shares
         Of the attempt under way: ctx, the sets, this silo's self-mask seed, the pairs' mask seeds and keys for
         shares, and the shares that this silo holds of every dealer.
+    asked, reply : bytes
+        Hash of the last request that was answered, and the bytes that answered it, for the case that they were lost
+        on the way; empty where they are too many to be kept.
     """
 
     counter: bytes
@@ -120,6 +126,8 @@ class ClientState(Message):
     self_seed: bytes = b""
     seeds: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
     shares: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
+    asked: bytes = b""
+    reply: bytes = b""
     KIND = 33
     FORM = {  # noqa: RUF012
         "counter": Variable(128),
@@ -138,6 +146,8 @@ class ClientState(Message):
         "self_seed": Variable(32),
         "seeds": Records(Fixed(32), Fixed(32)),
         "shares": Records(Fixed(SHARE_SIZE), Fixed(SHARE_SIZE)),
+        "asked": Variable(HASH),
+        "reply": Variable(KEPT),
     }
 
     @property

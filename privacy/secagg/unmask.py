@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from quire.privacy.secagg import pairs, shamir
 from quire.privacy.secagg.blame import Blame, blamed
 from quire.privacy.secagg.context import edge_commitment, secret_commitment, share_hasher
-from quire.privacy.secagg.errors import MalformedShare, SealedListMismatch, UnrecoverableShare
+from quire.privacy.secagg.errors import MalformedShare, SealedListMismatch, SecAggError, UnrecoverableShare
 from quire.privacy.secagg.messages import Shares, Unmasked
 
 _COMMITMENT = {"self": "self_commitment", "seal": "seal_commitment"}
@@ -57,7 +57,7 @@ class Opener:
         Raises
         ------
         UnrecoverableShare, SealedListMismatch
-            Naming the member whose secret does not come out.
+            Naming the first member whose secret does not come out; blame names all of them.
         """
         own = {index: {holder: reply.survivors[index][0] for holder, reply in replies.items()} for index in self._u3}
         seals = {
@@ -66,13 +66,25 @@ class Opener:
         # All of them first: blame is then complete, and a round that fails names everyone at once.
         good_own = {dealer: self._verified("self", 0, dealer, shares) for dealer, shares in own.items()}
         good_seals = {dealer: self._verified("seal", 1, dealer, shares) for dealer, shares in seals.items()}
-        minus = [self._secret("self", dealer, shares) for dealer, shares in good_own.items()]
+        minus: list[bytes] = []
         plus: list[bytes] = []
+        wrong: list[SecAggError] = []
+        for dealer, shares in good_own.items():
+            try:
+                minus.append(self._secret("self", dealer, shares))
+            except SecAggError as error:
+                wrong.append(error)
         for dealer, shares in good_seals.items():
-            seeds = self._seeds(dealer, self._secret("seal", dealer, shares))
+            try:
+                seeds = self._seeds(dealer, self._secret("seal", dealer, shares))
+            except SecAggError as error:
+                wrong.append(error)
+                continue
             for survivor in self._u3:
                 # The survivor added the seed if it has the lower index, so that it is to be subtracted.
                 (minus if survivor < dealer else plus).append(seeds[survivor])
+        if wrong:
+            raise wrong[0]
         return plus, minus
 
     def _verified(self, use: str, column: int, dealer: int, shares: Mapping[int, bytes]) -> dict[int, bytes]:

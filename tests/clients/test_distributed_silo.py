@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from real_silo import code_of
+from secure_place import RUN, SILOS, Place, lose
 from secure_silos import overrides_of
-from silo_place import RUN, SILOS, Place, lose, store_day
 
 from quire.clients import contract
+from quire.clients.policy.books import today
 from quire.clients.private.plan import plan_of
 from quire.clients.secure.memory import InStore
 from quire.clients.store import Unit
@@ -125,7 +126,7 @@ def test_the_vector_lies_in_the_silo_without_noise_and_is_wiped_before_shares_ar
         assert not np.frombuffer(one.words, "<u4")[31:].any()
     for name in place.files:
         with place.store(name) as store:
-            assert InStore(store, RUN, store_day()).vector() is None
+            assert InStore(store, RUN, today()).vector() is None
 
 
 def test_noise_comes_from_the_operating_system_whatever_the_seed(tmp_path: Path, shares: list[np.ndarray]) -> None:

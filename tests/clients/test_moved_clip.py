@@ -62,6 +62,7 @@ def test_a_round_costs_what_it_costs_with_a_fixed_clip_wherever_the_clip_is(silo
         body = Receipt.decode(ask(silo, MOVED, clip, number).content["identity"]["receipt"]).body
         assert body["clip"] == clip
         receipts.append(from_json(body["event"]))
+    silo.run += 1  # a run keeps its settings
     assert code_of(ask(silo, FIXED, None, 3)) == "ANSWERED"
     charges = [charge["charges"] for charge in silo.charges()]
     assert receipts[0] == receipts[1] == plan_of(compose(merged(FIXED)), 60).released(1)

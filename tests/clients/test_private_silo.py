@@ -182,6 +182,7 @@ def test_a_budget_is_spent_once_over_all_runs_and_a_renamed_file_resets_nothing(
 def test_a_server_that_changes_its_settings_in_the_middle_of_a_run_gains_nothing(silo: RealSilo) -> None:
     assert silo.code("train", "privacy.epsilon=3.9") == "ANSWERED"
     assert silo.refused("train", "privacy.epsilon=3.9 strategy.rounds=90", round_number=2) == "BUDGET_REFUSED"
+    assert silo.refused("train", "privacy.epsilon=3.8", round_number=2) == "SETTINGS_REFUSED"
     assert silo.refused("train", "privacy.epsilon=3.9", round_number=1) == "REPLAY_REFUSED"
     assert silo.code("train", "privacy.epsilon=3.9", round_number=2) == "ANSWERED"
 
@@ -198,7 +199,7 @@ def test_no_sequence_of_requests_spends_more_than_the_cap(silo: RealSilo) -> Non
         before = len(silo.charges())
         answers.add(code := silo.code("train", asked, round_number=number))
         assert len(silo.charges()) - before == (code == "ANSWERED")
-    assert answers == {"ANSWERED", "BUDGET_REFUSED", "REPLAY_REFUSED", "ROUNDS_REFUSED"}
+    assert answers == {"ANSWERED", "BUDGET_REFUSED", "REPLAY_REFUSED", "ROUNDS_REFUSED", "SETTINGS_REFUSED"}
     with silo.open() as store:
         assert 3.0 < store.ledger("clinic").spent(Unit.RECORD).epsilon(1e-4) <= 4.0
 

@@ -11,20 +11,19 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from real_silo import code_of
+from secure_place import RECORD, RUN, SILOS, Place, lose
 from secure_runs import PRIVATE
 from secure_silos import FIRST, overrides_of
-from silo_place import RUN, SILOS, Place, lose, store_day
 
 from quire.clients import client_app, contract, member
 from quire.clients.arrays import decode, encode
 from quire.clients.client_app import SILO_KEY, app
+from quire.clients.policy.books import today
 from quire.clients.secure import handlers, memory
 from quire.clients.secure.memory import InStore, Vector
 from quire.privacy.secagg import client_round
 from quire.privacy.secagg.state import Stage
 from quire.simulation.grid import server_identity
-
-RECORD = "modes: [record], aggregation: [secure], code: [], min_cohort: 2, colluders: 0, epsilon: 40, delta: 1.0e-4"
 
 
 @pytest.fixture
@@ -147,7 +146,7 @@ def test_another_model_for_the_same_round_is_a_new_draw_that_is_charged_for(
     assert place.charges("hospital-1") == 2
     assert place.charges("hospital-2") == 1
     with place.store("hospital-1") as store:  # it takes no part in what is opened, and so keeps it
-        ready = InStore(store, RUN, store_day()).vector()
+        ready = InStore(store, RUN, today()).vector()
     assert ready is not None
     assert ready.words not in {words for _, words in vectors}
 
@@ -196,7 +195,7 @@ def test_the_vector_is_wiped_before_shares_are_given(place: Place, monkeypatch: 
     assert [ready for stage, ready in seen if stage == Stage.UNMASKED] == [False] * SILOS
     for name, path in place.files.items():
         with place.store(name) as store:
-            kept = InStore(store, RUN, store_day())
+            kept = InStore(store, RUN, today())
             assert kept.vector() is None
             assert kept.load().at.opened == 1
         pieces = [file for file in (path.parent / "store" / "secrets").rglob("*") if "pieces" in str(file)]
@@ -206,7 +205,7 @@ def test_the_vector_is_wiped_before_shares_are_given(place: Place, monkeypatch: 
 def test_a_state_that_is_lost_does_not_forget_which_rounds_were_opened(place: Place) -> None:
     place.serve()
     with place.store("hospital-1") as store:
-        kept = InStore(store, RUN, store_day())
+        kept = InStore(store, RUN, today())
         before = kept.load().at
         store.secrets.wipe_all(f"secure/run-{RUN}/state")
         after = kept.load().at

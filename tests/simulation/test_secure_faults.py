@@ -26,7 +26,8 @@ from quire.clients.tasks import task_of
 from quire.conf.compose import compose
 from quire.errors import RunFailed
 from quire.privacy.randomness import stream
-from quire.simulation.grid import InlineGrid
+from quire.simulation.grid import _LATE, InlineGrid, _runtime_error
+from quire.strategies.secure_replies import Beside
 
 
 @pytest.mark.parametrize("kind", ["drop", "error", "delay"])
@@ -95,21 +96,67 @@ def test_a_round_that_is_tried_again_masks_what_was_trained_once(flaky, tmp_path
     assert len(trained) == len(set(trained)) == 2 * 5
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES[:-1])
 def test_too_few_for_any_sum_end_the_run_and_say_who_was_missing(stage, tmp_path):
     faults = f"runtime.faults=[drop:{stage}:2:hospital-1,drop:{stage}:2:hospital-2]"
     with pytest.raises(RunFailed) as caught:
         quire.run(f"{SECURE} aggregation.rekey_every=1 {faults}", tmp_path / "run")
     text = str(caught.value)
-    assert re.match(
-        r"Round 2 failed: (secure aggregation came to nothing in 3 attempts|its sum cannot be opened)", text
-    )
+    assert re.match("Round 2 failed: secure aggregation came to nothing in 3 attempts", text)
     assert f"hospital-1, {stage}: its node is gone; hospital-2, {stage}: its node is gone" in text
     assert "\n" not in text
     assert [line["round"] for line in rounds_of(tmp_path / "run")] == [1]
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (about["status"], about["error"], about["rounds"]) == ("failed", text, 1)
     assert about["model"] is not None
+
+
+def test_too_few_that_give_shares_cost_the_round_and_say_who_was_missing(tmp_path):
+    faults = "runtime.faults=[drop:unmask:2:hospital-1,drop:unmask:2:hospital-2]"
+    quire.run(f"{BASE} aggregation=secure strategy.rounds=3 {faults}", tmp_path / "run")
+    first, second, third = rounds_of(tmp_path / "run")
+    assert first["model"] == second["model"] != third["model"]
+    assert "3 members gave shares, and 4 have to" in second["lost"]
+    assert "hospital-1, unmask: its node is gone; hospital-2, unmask: its node is gone" in second["lost"]
+    assert (second["replied"], len(third["replied"])) == ([], 5)
+
+
+def test_shares_whose_message_is_lost_are_sent_again(tmp_path, monkeypatch):
+    """The silos gave them, and take part in no other attempt; what was lost is the answer."""
+    deliver, lost = InlineGrid._deliver, []
+
+    def losing(self, message):
+        reply = deliver(self, message)
+        about = message.metadata
+        if about.message_type == contract.UNMASK and about.dst_node_id in (1001, 1003) and len(lost) < 2:
+            lost.append(about.dst_node_id)
+            return _runtime_error(message, _LATE)
+        return reply
+
+    monkeypatch.setattr(InlineGrid, "_deliver", losing)
+    quire.run(SECURE_ONE, tmp_path / "run")
+    (line,) = rounds_of(tmp_path / "run")
+    assert lost == [1001, 1003]
+    assert len(line["replied"]) == 5
+    assert (
+        line["secure"]["attempts"][0]["stages"]["unmask"] | {"asked": 7, "answered": 5}
+        == (line["secure"]["attempts"][0]["stages"]["unmask"])
+    )
+
+
+@pytest.mark.parametrize("wrong", [KeyError, ValueError, RecursionError])
+def test_whatever_the_server_stumbles_over_beside_a_message_is_that_silos_dropout(wrong, tmp_path, monkeypatch):
+    def stumbling(self, silo, content):
+        if silo == "hospital-3":
+            raise wrong("x")
+
+    monkeypatch.setattr(Beside, "accept", stumbling)
+    quire.run(SECURE_ONE, tmp_path / "run")
+    (line,) = rounds_of(tmp_path / "run")
+    assert [(one["silo"], one["stage"], one["code"]) for one in line["failed"]] == [
+        ("hospital-3", "shares", "malformed")
+    ]
+    assert len(line["replied"]) == 4
 
 
 def test_who_did_not_give_shares_is_asked_once_more(flaky, tmp_path):

@@ -144,6 +144,21 @@ def test_two_silos_are_killed_and_the_round_is_tried_again(consortium: Consortiu
     check_openings(consortium.left)
 
 
+def test_shares_that_were_written_down_and_not_sent_are_sent_when_asked_for_again(consortium: Consortium) -> None:
+    """Killed between the store and the reply, two of three: without their shares the sum would never open."""
+    overrides = overrides_of(SILOS, 1)
+    grid = consortium.grid(7, overrides)
+    for silo in ("hospital-1", "hospital-3"):
+        grid.kills[contract.UNMASK, "1", silo] = Killed("reply")
+    seen = consortium.serve(grid, 7, overrides)
+    assert len(grid.died) == 2
+    ((report, _),) = seen
+    assert [attempt["error"] for attempt in report.secure["attempts"]] == [None]
+    assert len(report.replied) == SILOS
+    check_sums(seen, overrides)
+    check_openings(consortium.left)
+
+
 # -------------------------------------------------------------------------------------------------- the server
 def serve_and_die(consortium: Consortium, overrides: str, stage: str, number: int, answered: int) -> None:
     """Be a server, in a process of its own, that is killed once so many silos have answered at a stage."""

@@ -76,9 +76,10 @@ class Node:
             "unmask": lambda: client_round.unmask(self.party, state, message),
         }
         step = steps[stage]()
-        self.counter = step.state.counter
-        self.counters.append(self.counter)
-        self.state = step.state.encode()
+        if not step.again:  # else there is nothing to write
+            self.counter = step.state.counter
+            self.counters.append(self.counter)
+            self.state = step.state.encode()
         self.sent.append(step.reply)
         return step.reply
 

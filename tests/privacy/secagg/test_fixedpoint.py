@@ -83,6 +83,27 @@ def test_what_lies_beyond_the_bound_is_clamped_and_counted():
     np.testing.assert_allclose(encoding.decode(encoded.words).vector, [0.5, 1.0, -1.0, 1.0], atol=1e-8)
 
 
+@settings(max_examples=30, deadline=None)
+@given(cut=st.integers(0, 50), weight=st.integers(1, 9), rotation=st.sampled_from([None, KEY]))
+def test_the_share_that_was_clamped_is_a_metric_like_others(cut, weight, rotation):
+    encoding = FixedPoint(50, 2, 24, 1.0, 9, (("cut", 1.0), ("loss", 5.0)), rotation=rotation)
+    vectors = [np.zeros(50), np.where(np.arange(50) < cut, 90.0, 0.5)]
+    total, share = np.zeros(encoding.length, np.uint32), []
+    for at, (vector, size) in enumerate(zip(vectors, (9, weight), strict=True)):
+        encoded = encoding.encode(vector, size, {"loss": 2.0}, source(at), counted="cut")
+        total += encoded.words
+        share.append(encoded.clamped / encoding.body)
+    assert rotation or share == [0.0, cut / 50]
+    expected = np.average(share, weights=[9, weight])
+    assert encoding.decode(total).metrics["cut"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_what_overflows_when_it_is_rotated_has_no_encoding():
+    encoding = FixedPoint(BLOCK, 2, 24, 1.0, 9, rotation=KEY)
+    with pytest.raises(EncodingError, match="overflows"):
+        encoding.encode(np.full(BLOCK, 1.7e308), 1, {}, source(1))
+
+
 def test_rounding_is_unbiased():
     encoding = FixedPoint(20_000, 100, 16, 1.0, 1)
     encoded = encoding.encode(np.full(20_000, 0.1234 / encoding.scale), 1, {}, source(3))

@@ -1,6 +1,7 @@
 """The protocol among honest parties: exact sums, whoever drops out, and what is kept of it."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,6 +179,10 @@ def test_secrets_are_gone_when_they_have_served():
     held = [share for row in ClientState.decode(node.state).shares.values() for share in row]
     network.exchange(one, "unmask", dict.fromkeys(one.confirmed, one.close_survivors()))
     done = load(node.state, node.counter)
+    assert done.shares == {}
+    told = replace(done, reply=b"").encode()  # what it has sent away is kept until the next stage, in case it got lost
+    assert not any(share in told for share in held)
+    node.do("start", network.round(2).start())
     assert not any(share in node.state for share in held)
     assert (done.at.stage, done.at.opened) == (Stage.UNMASKED, 1)
     erased = done.erased()
@@ -242,7 +247,7 @@ def test_a_refusal_is_a_number_and_ends_in_the_servers_notes():
     one = network.round()
     wrong = network.round(3)
     network.meddle = lambda at, way, i, data: wrong.start() if (at, way, i) == ("start", "down", 1) else data
-    network.nodes[1].do("start", wrong.start())  # has gone ahead to round 3
+    network.nodes[1].do("start", network.round(4).start())  # has gone ahead
     network.check(one, network.aggregate(one))
     assert [(note.member, note.code, note.stage) for note in one.blame] == [(1, "Replay", "shares refused")]
     refusal = network.nodes[1].answer("start", one.start())

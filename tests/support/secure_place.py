@@ -1,4 +1,4 @@
-"""Three real silos in a folder, answered in this process, and a run with them."""
+"""Real silos in this process, each with its own file, keys and store: what is patched here holds for them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from quire.clients import client_app, contract
 from quire.clients.client_app import SILO_KEY, app
 from quire.clients.identity import load_identity
 from quire.clients.store import Store
-from quire.simulation.grid import _isolated, _stamped, server_identity
+from quire.simulation.grid import _NODE_GONE, _isolated, _runtime_error, _stamped, server_identity
 
 SILOS = 3
 RUN = 7
+RECORD = "modes: [record], aggregation: [secure], code: [], min_cohort: 2, colluders: 0, epsilon: 40, delta: 1.0e-4"
 
 
 class InProcess(Deployment):
@@ -73,15 +74,7 @@ def lose(place: Place, stage: str, *silos: str) -> None:
         silo = place.grid._names[message.metadata.dst_node_id]
         if message.metadata.message_type == stage and silo in gone:
             gone.discard(silo)
-            from quire.simulation.grid import _NODE_GONE, _runtime_error
-
             return _runtime_error(message, _NODE_GONE)
         return deliver(message)
 
     place.grid._deliver = losing  # type: ignore[method-assign]
-
-
-def store_day() -> Any:
-    from quire.clients.policy.books import today
-
-    return today()

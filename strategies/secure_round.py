@@ -1,0 +1,95 @@
+"""One round of secure aggregation at the server: what is known of it while it goes on, and what it comes to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+
+from quire.clients.secure.agreement import Agreement
+from quire.privacy.secagg.errors import SecAggError
+from quire.privacy.secagg.server_round import ServerRound
+from quire.strategies.courier import Line
+from quire.strategies.reading import Failure
+from quire.strategies.secure_log import AttemptLog
+
+
+class RoundLost(Exception):
+    """A sum that does not open, and never will: the round has no new model, and the next one may have.
+
+    Silos that gave shares for it take part in no other attempt of the round.
+    """
+
+
+@dataclass
+class Round:
+    """The round under way.
+
+    Attributes
+    ----------
+    line : Line
+    asked : list of int
+        The cohort as it was drawn.
+    arrays, told : flwr.app.ArrayRecord, flwr.app.ConfigRecord
+        What the silos are sent beside the first message.
+    model : bytes
+        32 bytes, its hash.
+    agreement : Agreement
+    left_out : set of int
+        Members that later attempts do without.
+    ever : set of int
+        Members that were in a cohort of any attempt.
+    attempts : list of AttemptLog
+    sent : list of flwr.app.Message
+        The messages that begin the attempt under way.
+    server : ServerRound or None
+    clamped : float
+        Share of coordinates that silos cut to the bound, in their weighted mean.
+    """
+
+    line: Line
+    asked: list[int]
+    arrays: ArrayRecord
+    told: ConfigRecord
+    model: bytes
+    agreement: Agreement
+    left_out: set[int] = field(default_factory=set)
+    ever: set[int] = field(default_factory=set)
+    attempts: list[AttemptLog] = field(default_factory=list)
+    sent: list[Message] = field(default_factory=list)
+    server: ServerRound | None = None
+    clamped: float = 0.0
+
+    @property
+    def log(self) -> AttemptLog:
+        """That of the attempt under way."""
+        return self.attempts[-1]
+
+    def failures(self, names: Mapping[int, str]) -> list[Failure]:
+        """Return who failed, at which stage and how, each once."""
+        found: list[Failure] = []
+        for attempt in self.attempts:
+            found += [failure for failure in attempt.failures(names) if failure not in found]
+        return found
+
+    def missing(self, names: Mapping[int, str]) -> str:
+        """Say who failed, in words."""
+        named = [f"{failure.silo}, {failure.stage}: {failure.words}" for failure in self.failures(names)]
+        return "; ".join(named[:5]) + (f"; and {len(named) - 5} more" if len(named) > 5 else "") or "nobody was missing"
+
+
+def filled_up(asked: list[int], able: AbstractSet[int], order: list[int], size: int) -> tuple[int, ...]:
+    """Return those asked who are able, with as many of the others who are, in this order, as are lacking of a size."""
+    cohort = [index for index in asked if index in able]
+    others = sorted(able - set(cohort), key=order.index)
+    return tuple(sorted(cohort + others[: max(0, size - len(cohort))]))
+
+
+def clause(error: SecAggError, names: Mapping[int, str]) -> str:
+    """Return an error's sentence as a part of another, with silos by their names."""
+    text = str(error).rstrip(".")
+    text = text if text.startswith("Member ") else text[0].lower() + text[1:]
+    return re.sub(r"\b[Mm]ember (\d+)\b", lambda found: names.get(int(found[1]), found[0]), text)
