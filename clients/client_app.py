@@ -22,7 +22,7 @@ from quire.clients.contract import Code
 from quire.clients.data.own import load
 from quire.clients.data.preprocess import FEDERATED, Loaded, preprocessing_of
 from quire.clients.member import SILO_KEY, Member, member_of
-from quire.clients.private.plan import plan_of
+from quire.clients.private.plan import Plan, SharedPlan, plan_of
 from quire.clients.receipts import Round, Stand, receipt_of
 from quire.clients.secure.handlers import register
 from quire.clients.secure.stage import Guard
@@ -104,13 +104,7 @@ class _Silo:
         """
         from quire.clients.work import train_privately
 
-        if self.stand is None and not self.member.simulated:  # whatever brought us here: first the ledger, then data
-            raise Refusal(Code.BOOKS_UNUSABLE, "the silo's books were not charged for this round, so it does not train")
-        try:
-            plan = plan_of(self.settings, self.records, clip)
-        except PrivacyError as error:
-            raise Refusal(Code.SETTINGS_REFUSED, str(error)) from error
-        self.load(context)
+        plan = self._planned(context, clip)
         entropy, where = self.member.entropy(self.settings), self.member.where
 
         def work() -> tuple[Arrays, dict[str, float]]:
@@ -120,6 +114,40 @@ class _Silo:
             return found
 
         update, shown = work() if guard is None else guard(work, round_number) or (None, {})
+        told, receipt = self._told(context, plan, model, round_number, shown)
+        return update, told, receipt
+
+    def shared_vector(
+        self, context: Context, model: Arrays, attempt: tuple[int, int], members: int, guard: Guard
+    ) -> tuple[np.ndarray | None, dict[str, float], bytes]:
+        """Work out what an attempt adds under distributed noise, without any; and the same beside it."""
+        from quire.clients.work import sum_privately
+
+        plan = self._planned(context, members=members)
+        if not isinstance(plan, SharedPlan):
+            raise Refusal(Code.SETTINGS_REFUSED, "these settings ask for no distributed noise")
+        entropy, where = self.member.entropy(self.settings), self.member.where
+        found = guard(lambda: sum_privately(self.settings, where, self.name, plan, model, attempt, entropy), attempt[0])
+        vector, shown = found or (None, {})
+        return (vector, *self._told(context, plan, model, attempt[0], shown))
+
+    def _planned(self, context: Context, clip: float | None = None, members: int | None = None) -> Plan:
+        """Return the silo's own plan, and see to it that its books were charged before its rows are loaded."""
+        if self.stand is None and not self.member.simulated:  # whatever brought us here: first the ledger, then data
+            raise Refusal(Code.BOOKS_UNUSABLE, "the silo's books were not charged for this round, so it does not train")
+        policy = self.member.policy
+        colluders = policy.colluders if policy is not None else 0
+        try:
+            plan = plan_of(self.settings, self.records, clip, members=members, colluders=colluders)
+        except PrivacyError as error:
+            raise Refusal(Code.SETTINGS_REFUSED, str(error)) from error
+        self.load(context)
+        return plan
+
+    def _told(
+        self, context: Context, plan: Plan, model: Arrays, round_number: int, shown: Mapping[str, float]
+    ) -> tuple[dict[str, float], bytes]:
+        """Return what a simulated silo shows of a round, and the receipt for it."""
         if broken := int(shown.get("broken-gradients", 0)):  # for the silo's own eyes: the count is private
             LOG.warning("%d gradients in round %d were not finite, and counted as zero.", broken, round_number)
         policy = self.member.policy
@@ -132,10 +160,10 @@ class _Silo:
             CODE_HASH,
             simulated=self.member.simulated,
             test_seed=policy is not None and policy.test_seed,
-            broken_gradients=int(shown["broken-gradients"]) if "broken-gradients" in shown else None,
+            broken_gradients=broken if "broken-gradients" in shown else None,
         )
         told = {name: value for name, value in shown.items() if np.isfinite(value)} if self.member.simulated else {}
-        return update, told, receipt_of(self.settings, plan, about, self.stand)
+        return told, receipt_of(self.settings, plan, about, self.stand)
 
 
 def _asked(message: Message, context: Context) -> _Silo:

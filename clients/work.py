@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from quire.clients.arrays import Arrays
@@ -10,8 +11,8 @@ from quire.clients.data.preprocess import prepare, preprocessing_of
 from quire.clients.data.silo import SiloData
 from quire.clients.entropy import Entropy
 from quire.clients.local import Trained, train_locally
-from quire.clients.private.plan import Plan
-from quire.clients.private.work import Shown, private_update
+from quire.clients.private.plan import Plan, SharedPlan
+from quire.clients.private.work import Shown, private_update, shared_vector
 from quire.clients.tasks import Task, task_of
 from quire.clients.tasks.moments import Statistics
 from quire.clients.training import workbench
@@ -41,6 +42,20 @@ def train_privately(
     """Train the global model on one silo's rows under a plan; see :func:`quire.clients.private.work.private_update`."""
     rows = _prepare(settings, where, silo, None).train
     return private_update(settings, _task(settings, where), rows, plan, entropy, silo, model, round_number)
+
+
+def sum_privately(
+    settings: Settings,
+    where: Where,
+    silo: str,
+    plan: SharedPlan,
+    model: Arrays,
+    attempt: tuple[int, int],
+    entropy: Entropy,
+) -> tuple[np.ndarray, Shown]:
+    """Work out what one silo adds to a sum under a plan; see :func:`quire.clients.private.work.shared_vector`."""
+    rows = _prepare(settings, where, silo, None).train
+    return shared_vector(settings, _task(settings, where), rows, plan, entropy, silo, model, attempt)
 
 
 def score_model(

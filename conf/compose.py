@@ -124,11 +124,15 @@ def _lay(tree: dict[str, Any], item: Override) -> None:
         having = [name for name, cls in GROUPS[group].items() if field in _fields(cls)]
         known = {name: f"{group}.{name}" for name in fields if name != "name"}
         if having:
-            advice = f"; {' and '.join(f'{group}={name}' for name in having)} would have it"
+            advice = f"; {_all_of([f'{group}={name}' for name in having])} would have it"
         else:
             advice = _hint(field, known) or (f"; there are {_listed(known.values())}" if known else ", which has none")
         raise SettingsError(f"There is no setting '{item.key}' with {group}={option}{advice}.")
     tree[group][field] = item.value
+
+
+def _all_of(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _build(tree: dict[str, Any], canonical: str) -> Settings:

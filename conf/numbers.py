@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from quire.conf.schema import FilesData, SecureAggregation, Settings, SklearnData, SyntheticData
+import math
+
+from quire.conf.schema import (
+    FilesData,
+    IidPartition,
+    RecordDistributedPrivacy,
+    SecureAggregation,
+    Settings,
+    SklearnData,
+    SyntheticData,
+)
 from quire.errors import SettingsError
 
 ROWS = {"breast_cancer": 569, "digits": 1797, "diabetes": 442}
@@ -36,3 +46,34 @@ def max_rows_of(settings: Settings, secure: SecureAggregation) -> int:
             "stays under the mask, and the sum has room for weights up to a public limit."
         )
     return rows_of(settings.data)
+
+
+def records_of(settings: Settings, privacy: RecordDistributedPrivacy) -> tuple[int, int]:
+    """Return the declared records of all silos together, and of the largest of them.
+
+    They decide what a sum is divided by and how wide it is; a wrong one costs accuracy, never privacy. Of a shipped
+    data set they are its training rows, dealt out evenly, or, where the partition does not say so, all at one silo.
+
+    Raises
+    ------
+    SettingsError
+        If nobody can know without being told, or the two contradict each other.
+    """
+    data, silos = settings.data, settings.partition.silos
+    records, largest = privacy.records, privacy.largest
+    if isinstance(data, FilesData):
+        if records is None or largest is None:
+            raise SettingsError(
+                f"privacy=record_distributed needs privacy.records and privacy.largest with data={data.name}: the "
+                "declared records of all silos together, and of the largest of them."
+            )
+    elif records is None:
+        records = max(silos, math.floor(rows_of(data) * (1.0 - data.test_fraction) * (1.0 - data.validation_fraction)))
+    if largest is None:
+        largest = math.ceil(records / silos) + 1 if isinstance(settings.partition, IidPartition) else records
+    if not silos <= records <= silos * largest:
+        raise SettingsError(
+            f"privacy.records={records} of {silos} silos and privacy.largest={largest} of one of them contradict each "
+            "other: the first lies between the number of silos and that many times the second."
+        )
+    return records, largest

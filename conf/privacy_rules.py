@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 
+from quire.conf.numbers import records_of
 from quire.conf.schema import (
+    DistributedPrivacy,
     FedNovaStrategy,
+    FedProxStrategy,
     NoPrivacy,
+    RecordDistributedPrivacy,
     RecordPrivacy,
     ScaffoldStrategy,
+    SecureAggregation,
     Settings,
+    SiloDistributedPrivacy,
     SiloPrivacy,
     SyntheticData,
 )
@@ -46,12 +52,18 @@ def check_privacy(settings: Settings, rows: int | None) -> None:
     _nothing_leaves_beside_the_update(settings)
     if isinstance(privacy, RecordPrivacy):
         _batches_are_drawn(settings, rows)
-    if isinstance(privacy, SiloPrivacy):
+    if isinstance(privacy, SiloPrivacy | SiloDistributedPrivacy):
         _delta_is_given(privacy)
+    if isinstance(privacy, SiloPrivacy):
         _clip_can_follow(settings, privacy)
+    if isinstance(privacy, DistributedPrivacy):
+        _noise_is_shared(settings)
+    if isinstance(privacy, RecordDistributedPrivacy):
+        _one_step_a_round(settings)
+        records_of(settings, privacy)
 
 
-def _epsilon_is_accounted(privacy: RecordPrivacy | SiloPrivacy) -> None:
+def _epsilon_is_accounted(privacy: RecordPrivacy | SiloPrivacy | DistributedPrivacy) -> None:
     if MAX_EPSILON < privacy.epsilon < math.inf:
         raise SettingsError(
             f"privacy.epsilon={privacy.epsilon:g} is more than {MAX_EPSILON:g}, up to which what is accounted for "
@@ -88,11 +100,41 @@ def _batches_are_drawn(settings: Settings, rows: int | None) -> None:
         )
 
 
-def _delta_is_given(privacy: SiloPrivacy) -> None:
+def _noise_is_shared(settings: Settings) -> None:
+    name, strategy = settings.privacy.name, settings.strategy
+    if not isinstance(settings.aggregation, SecureAggregation):
+        raise SettingsError(
+            f"privacy={name} gives each silo a share of the noise, too small to protect an update that is seen on its "
+            f"own: take aggregation=secure, which opens sums only, or privacy={name.partition('_')[0]}."
+        )
+    if settings.silos_asked < settings.partition.silos:
+        raise SettingsError(
+            f"strategy.fraction={strategy.fraction:g} asks {settings.silos_asked} of {settings.partition.silos} silos, "
+            f"and privacy={name} plans its noise for all of them: asking fewer spares no epsilon, for who is asked is "
+            "known; set strategy.fraction=1."
+        )
+
+
+def _one_step_a_round(settings: Settings) -> None:
+    training, said = settings.training, "privacy=record_distributed takes one noisy step a round, at the server"
+    if isinstance(settings.strategy, FedProxStrategy):
+        raise SettingsError(
+            f"{said}, so that strategy=fedprox, which keeps a silo's own steps near the global model, would do "
+            "nothing: take fedavg or a server optimiser."
+        )
+    if training.steps > 1:
+        raise SettingsError(f"{said}, and training.steps={training.steps}: leave it out, and take more rounds.")
+    if training.momentum:
+        raise SettingsError(f"{said}, so training.momentum would do nothing: take strategy=fedavgm.")
+    if training.weight_decay:
+        raise SettingsError(f"{said}, of clipped gradients alone, so training.weight_decay would do nothing: set it 0.")
+
+
+def _delta_is_given(privacy: SiloPrivacy | SiloDistributedPrivacy) -> None:
     if privacy.delta is None and not math.isinf(privacy.epsilon):
         raise SettingsError(
-            "privacy=silo needs privacy.delta: below 1/(number of silos), the usual default, means little where silos "
-            "are few; 1e-5 is a common choice."
+            f"privacy={privacy.name} needs privacy.delta: below 1/(number of silos), the usual default, means little "
+            "where silos are few; 1e-5 is a common choice."
         )
 
 

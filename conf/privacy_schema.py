@@ -46,6 +46,47 @@ class SiloPrivacy:
 
 
 @dataclass(frozen=True)
+class RecordDistributedPrivacy:
+    """DP-FedSGD under the masks: each silo adds a share of the noise, and only the noisy sum is ever seen."""
+
+    name: str
+    epsilon: float = setting("budget of the whole run, at most 44; inf clips without noise or claim", gt=0.0, inf=True)
+    delta: float | None = setting("null: min(1e-5, 1/(10 N)), N the silo's public number of records", gt=0.0, lt=1.0)
+    clip: float = setting("L2 norm that the gradient of one record is clipped to", ge=1e-6, le=1e6)
+    sampling_rate: float = setting(
+        "probability of a record to be in a round's batch, the same at all silos", gt=0.0, le=1.0
+    )
+    records: int | None = setting(
+        "declared records of all silos together; null: from the shipped data set (has to be given for data=files)",
+        ge=2,
+        le=1_000_000_000_000,
+    )
+    largest: int | None = setting(
+        "declared records of the largest silo; null: from the shipped data set (has to be given for data=files)",
+        ge=2,
+        le=1_000_000_000_000,
+    )
+    gradients: str = setting(
+        "how gradients are clipped one by one: Opacus' hooks, ghost clipping, or ghost where the model allows",
+        choices=("auto", "hooks", "ghost"),
+    )
+
+
+@dataclass(frozen=True)
+class SiloDistributedPrivacy:
+    """One silo's whole update is the unit: each silo clips its own, and adds a share of the noise under the masks."""
+
+    name: str
+    epsilon: float = setting("budget of the whole run, at most 44; inf clips without noise or claim", gt=0.0, inf=True)
+    delta: float | None = setting("has to be given: below 1/number of silos says little for few silos", gt=0.0, lt=1.0)
+    clip: float = setting("L2 norm that a silo's update is clipped to", ge=1e-6, le=1e6)
+
+
+#: Noise that no single party adds.
+DistributedPrivacy = RecordDistributedPrivacy | SiloDistributedPrivacy
+
+
+@dataclass(frozen=True)
 class PlainAggregation:
     """The server averages the updates that it sees, in float64 and in roster order."""
 

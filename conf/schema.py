@@ -11,10 +11,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from quire.conf.privacy_schema import DistributedPrivacy as DistributedPrivacy
 from quire.conf.privacy_schema import NoPrivacy as NoPrivacy
 from quire.conf.privacy_schema import PlainAggregation as PlainAggregation
+from quire.conf.privacy_schema import RecordDistributedPrivacy as RecordDistributedPrivacy
 from quire.conf.privacy_schema import RecordPrivacy as RecordPrivacy
 from quire.conf.privacy_schema import SecureAggregation as SecureAggregation
+from quire.conf.privacy_schema import SiloDistributedPrivacy as SiloDistributedPrivacy
 from quire.conf.privacy_schema import SiloPrivacy as SiloPrivacy
 from quire.conf.setting import setting
 
@@ -274,7 +277,13 @@ GROUPS: dict[str, dict[str, type]] = {
     },
     "training": {"sgd": SgdTraining},
     "runtime": {"inline": InlineRuntime, "flower": FlowerRuntime},
-    "privacy": {"none": NoPrivacy, "record": RecordPrivacy, "silo": SiloPrivacy},
+    "privacy": {
+        "none": NoPrivacy,
+        "record": RecordPrivacy,
+        "silo": SiloPrivacy,
+        "record_distributed": RecordDistributedPrivacy,
+        "silo_distributed": SiloDistributedPrivacy,
+    },
     "aggregation": {"plain": PlainAggregation, "secure": SecureAggregation},
     "output": {"default": OutputSettings},
     "tracking": {"none": NoTracking, "tensorboard": TensorboardTracking, "mlflow": MlflowTracking},
@@ -295,7 +304,7 @@ class Settings:
     strategy: FedAvgStrategy
     training: SgdTraining
     runtime: InlineRuntime | FlowerRuntime
-    privacy: NoPrivacy | RecordPrivacy | SiloPrivacy
+    privacy: NoPrivacy | RecordPrivacy | SiloPrivacy | RecordDistributedPrivacy | SiloDistributedPrivacy
     aggregation: PlainAggregation | SecureAggregation
     output: OutputSettings
     tracking: NoTracking | TensorboardTracking | MlflowTracking

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quire.conf.numbers import colluders_of, max_rows_of
 from quire.conf.schema import (
+    DistributedPrivacy,
     ScaffoldStrategy,
     SecureAggregation,
     Settings,
@@ -30,6 +31,8 @@ def check_secure(settings: Settings) -> None:
     _fits_the_strategy(settings)
     _nothing_travels_in_clear(settings)
     _enough_silos(settings, secure)
+    if isinstance(settings.privacy, DistributedPrivacy):
+        return  # its sums have no weights, and an encoding of their own; see privacy/dp/encoding.py
     max_rows_of(settings, secure)
     _numbers_fit(settings, secure)
 
@@ -38,7 +41,7 @@ def _fits_the_strategy(settings: Settings) -> None:
     if isinstance(settings.privacy, SiloPrivacy):
         raise SettingsError(
             "privacy=silo has a server that is trusted add the noise to updates that it sees, and aggregation=secure "
-            "is for one that is not: take privacy=record, or aggregation=plain."
+            "is for one that is not: take privacy=silo_distributed, privacy=record, or aggregation=plain."
         )
     if isinstance(settings.strategy, ScaffoldStrategy):
         raise SettingsError(

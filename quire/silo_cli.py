@@ -71,7 +71,7 @@ def check(
         raise typer.Exit(1 if broken else 0)
     if operator.roster is None and settings.aggregation.name == "secure":
         broken.append("Roster: none is pinned, and secure aggregation is with members that the silo knows.")
-    raise typer.Exit(0 if _judge(console, operator.policy, settings, spent, broken) else 1)
+    raise typer.Exit(0 if _judge(console, operator, operator.policy, settings, spent, broken) else 1)
 
 
 def _head(console: Console, file: Path, operator: Operator) -> None:
@@ -133,14 +133,21 @@ def _explain(console: Console, policy: Policy) -> None:
     console.print(table)
 
 
-def _judge(console: Console, policy: Policy, settings: Settings, spent: Spending | None, broken: Sequence[str]) -> bool:
+def _judge(
+    console: Console,
+    operator: Operator,
+    policy: Policy,
+    settings: Settings,
+    spent: Spending | None,
+    broken: Sequence[str],
+) -> bool:
     """Print every check of a run, and return whether the silo would take part."""
     from quire.clients.code import code_hash
     from quire.clients.contract import EVALUATE
     from quire.clients.policy.case import Case, State
     from quire.clients.policy.words import lines_of_run
 
-    state = State(stage=EVALUATE, code=code_hash(), spent=spent)
+    state = State(stage=EVALUATE, code=code_hash(), spent=spent, members=_members(operator))
     found = lines_of_run(Case(policy, settings, state))
     table = _table("", "what", "this silo accepts", "this run asks for")
     for line in found:
@@ -157,6 +164,18 @@ def _judge(console: Console, policy: Policy, settings: Settings, spent: Spending
     verdict = "Refused: this silo would not take part." if refused else "Accepted: this silo would take part."
     console.print(verdict, style="bold red" if refused else "bold green")
     return not refused
+
+
+def _members(operator: Operator) -> int | None:
+    """Return how many the pinned roster lists; None where none is pinned, or it cannot be read, which is said apart."""
+    from quire.clients.answering import Refusal
+    from quire.clients.policy.membership import roster_of
+
+    try:
+        roster = roster_of(operator)
+    except Refusal:
+        return None
+    return None if roster is None else len(roster.members)
 
 
 def _budget(console: Console, policy: Policy, found: Spending | None) -> None:

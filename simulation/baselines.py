@@ -18,7 +18,7 @@ import numpy as np
 
 from quire.clients.data.silo import Rows, SiloData, concatenate
 from quire.clients.training import Workbench
-from quire.conf.schema import Settings, SgdTraining
+from quire.conf.schema import RecordDistributedPrivacy, Settings, SgdTraining
 from quire.errors import QuireError
 from quire.privacy.randomness import stream
 from quire.simulation.silos import local_silos
@@ -115,6 +115,8 @@ def whole_course(settings: Settings, silos: int) -> SgdTraining:
         How many silos' rows are trained on: more silos are more steps, but no more passes.
     """
     plan, rounds = settings.training, settings.strategy.rounds * settings.strategy.fraction
+    if isinstance(settings.privacy, RecordDistributedPrivacy):  # one batch a round, of this part of the rows
+        return dataclasses.replace(plan, steps=0, epochs=max(1, round(rounds * settings.privacy.sampling_rate)))
     if plan.steps:
         return dataclasses.replace(plan, steps=max(1, round(rounds * plan.steps * silos)))
     return dataclasses.replace(plan, epochs=max(1, round(rounds * plan.epochs)))

@@ -9,8 +9,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from quire.simulation import noise_section
 from quire.simulation.drawing import FED, POOLED, draw, share_axis, whole_numbers
 from quire.simulation.report_data import RunData, number
+from quire.strategies.card_noise import KEY
 
 #: Words that go with everything a deployment has no way of showing.
 SIMULATOR_ONLY = "Simulator only: a deployment cannot show this"
@@ -22,7 +24,7 @@ def section(data: RunData) -> dict[str, Any] | None:
         return None
     card = data.card
     if card is None:
-        return {"card": False, "figures": [], "noiseless": math.isinf(_epsilon(data))}
+        return {"card": False, "shared": None, "figures": [], "noiseless": math.isinf(_epsilon(data))}
     return {
         "card": True,
         "noiseless": card["standing"] == "none",
@@ -33,7 +35,8 @@ def section(data: RunData) -> dict[str, Any] | None:
         "rows": [_row(silo, data) for silo in card["silos"]],
         "simulated": data.simulated,
         "figures": _figures(data, card) if data.simulated else [],
-        "bound": card["silos"][0]["statement"]["unit"] == "silo",
+        "bound": card["silos"][0]["statement"]["unit"] == "silo" or KEY in card,
+        "shared": noise_section.section(data),
     }
 
 
@@ -112,9 +115,13 @@ def _ratios(data: RunData, card: Mapping[str, Any]) -> tuple[list[int], list[flo
     """Return the ratio of the norms of what was summed and of the noise on it, by round.
 
     Record unit: measured inside the silos, over their steps. Silo unit: the norms of the clipped updates, added up,
-    over the noise's expected norm, sigma * clip * sqrt(parameters): at most what it really was.
+    over the noise's expected norm, sigma * clip * sqrt(parameters): at most what it really was. Shared noise: norms
+    that are added up as well, over what is expected of the shares of all silos.
     """
     stated = card["silos"][0]["statement"]
+    if KEY in card:
+        points = list(noise_section.ratios(data))
+        return [place for place, _ in points], [value for _, value in points]
     if stated["unit"] == "record":
         signal, noise = _series(data, "signal_norm"), dict(zip(*_series(data, "noise_norm"), strict=True))
         known = [

@@ -16,6 +16,7 @@ from typing import Any
 from quire.errors import QuireError
 from quire.privacy.dp.contract import PrivacyError, Unit, capped_weight
 from quire.privacy.receipts import Receipt
+from quire.simulation import noise_section
 from quire.simulation.report_data import RunData, number, read_run
 from quire.simulation.sweep_data import Job
 
@@ -65,7 +66,8 @@ def measured(job: Job, metric: str | None) -> Measured:
     Signal-to-noise is the length (L2) of what the silo's rows add to a step, after clipping, over the length of the
     noise, root mean squares over the steps of a round, as means over silos. Where one silo is the unit, the server
     adds noise of expected squared length ``(noise_multiplier * clip)^2 * parameters`` once to the sum, whose length
-    is at most the sum of the clipped lengths: an upper bound, met if all updates point the same way.
+    is at most the sum of the clipped lengths: an upper bound, met if all updates point the same way. So it is where
+    silos share the noise.
     """
     run = None
     with suppress(QuireError):  # where it never began, what it was to be is in the overrides
@@ -79,14 +81,15 @@ def measured(job: Job, metric: str | None) -> Measured:
     receipts = list(_receipts(run))
     by_silo = {receipt.body["silo"]: receipt.body for _, receipt in reversed(receipts)}
     noised = [body for body in by_silo.values() if body["noise_multiplier"]]
-    bounded = any(body["unit"] == Unit.SILO for body in noised)
+    shared = mode.endswith("_distributed")
+    bounded = shared or any(body["unit"] == Unit.SILO for body in noised)
     return Measured(
         mode,
         epsilon,
         bool(run.rounds),
         tuple(body["delta"] for body in noised),
         tuple(body["noise_multiplier"] for body in noised),
-        dict(_silo_ratios(run, receipts) if bounded else _record_ratios(run)),
+        dict(noise_section.ratios(run) if shared else _silo_ratios(run, receipts) if bounded else _record_ratios(run)),
         bounded,
         **_compared(run, metric),
     )

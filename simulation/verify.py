@@ -24,6 +24,7 @@ from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.roster import Roster
 from quire.privacy.identity.signed import check_signed
 from quire.privacy.receipts import Receipt, ReceiptError, settings_hash, simulated_roster
+from quire.simulation.verify_noise import check_noise
 from quire.strategies.adaptive import check_clips
 from quire.strategies.card import CARD_FILE, PAGE_FILE, CardError, Material, read_material, read_roster, run_card
 from quire.strategies.card_page import page
@@ -84,6 +85,8 @@ def verify_run(folder: Path, roster: Path | None = None, pin: str | None = None)
         trusted = _trusted(material, roster)
         for number in range(len(material.lines)):
             _check_round(material, number, settings, about, trusted, result)
+        members = len(trusted.members) if trusted is not None else None
+        result.wrong += check_noise(folder, material, settings, members)
         _check_chain(folder, material, about, result)
         _check_card(folder, card, material, about, result)
     except (CardError, OSError) as error:
@@ -206,7 +209,8 @@ def _check_round(
         wrong += [f"{where}, {silo[:80]}: {words}." for words in _of_silo(silo, receipt, roster, _began(about))]
         if settings is not None:
             code = str(about.get("code"))
-            found = contradictions(receipt, settings, code, line["round"], model, clip)
+            members = None if roster is None else len(roster.members)
+            found = contradictions(receipt, settings, code, line["round"], model, clip, members)
             wrong += [f"{where}, {silo[:80]}: the receipt's {words}." for words in found]
         wrong += [f"{where}, {silo[:80]}: {words}." for words in _against_earlier(material, number, silo, receipt)]
     if len({receipt.body["run"] for receipt in receipts.values()}) > 1:

@@ -25,6 +25,7 @@ from quire.privacy.identity.signed import MAX_BYTES, SignedRoster
 from quire.privacy.receipts import Receipt, ReceiptError, repeated, settings_hash, statement
 from quire.privacy.secagg.params import default_colluders
 from quire.strategies import checkpoint
+from quire.strategies.card_noise import KEY, add_part, attempts_of, shared_facts
 from quire.strategies.card_page import page
 from quire.strategies.card_words import Facts, rounds_words, standing, verdict, words
 from quire.strategies.receipts import ROSTER_FILE
@@ -163,9 +164,12 @@ def run_card(material: Material) -> dict[str, Any]:
     """
     by_silo: dict[str, list[Receipt]] = {}
     asked: dict[str, int] = {}
+    tried: dict[str, int] = {}
+    distributed = str(material.setting("privacy", "name")).endswith("_distributed")
     for line in material.rounds:
         for silo in line["cohort"]:
             asked[silo] = asked.get(silo, 0) + 1
+            tried[silo] = tried.get(silo, 0) + (attempts_of(line, silo) if distributed else 1)
     for receipts in material.receipts:
         for silo, receipt in receipts.items():
             by_silo.setdefault(silo, []).append(receipt)
@@ -178,10 +182,14 @@ def run_card(material: Material) -> dict[str, Any]:
     except (PrivacyError, OverflowError, TypeError, ValueError) as error:
         raise CardError(f"The receipts contradict each other: {error}") from error
     silos = [
-        {**entry, **_about(by_silo[silo], asked.get(silo, 0))}
+        {**entry, **_about(by_silo[silo], asked.get(silo, 0), tried.get(silo, 0))}
         for silo, entry in zip(names, whole["silos"], strict=True)
     ]
-    facts = _facts(material, silos)
+    try:
+        part = add_part(material.start, material.rounds, silos) if distributed else {}
+    except (PrivacyError, OverflowError, TypeError, ValueError) as error:
+        raise CardError(str(error)) from error
+    facts = _facts(material, silos, part)
     silent = [silo for silo in roster if silo not in by_silo]
     planned = material.setting("strategy", "rounds")
     return {
@@ -202,6 +210,7 @@ def run_card(material: Material) -> dict[str, Any]:
             "signatures": facts.signatures,
         },
         "silos": silos,
+        **part,
         "worst": whole["worst"],
         "words": words(facts),
     }
@@ -250,10 +259,10 @@ class CardWriter:
             self._next = done + max(1.0, (done - now) / self._SHARE)
 
 
-def _about(receipts: list[Receipt], asked: int) -> dict[str, Any]:
+def _about(receipts: list[Receipt], asked: int, tried: int) -> dict[str, Any]:
     """Return what a card says of a silo beside its statement and figures."""
     last = receipts[-1].body
-    whole = [repeated(receipt.event, asked) for receipt in receipts[:1]] if asked else []
+    whole = [repeated(receipt.event, tried) for receipt in receipts[:1]] if tried else []
     bound = Spending.of(*whole).epsilon(last["delta"])
     broken = [receipt.body["broken_gradients"] for receipt in receipts]
     return {
@@ -270,7 +279,18 @@ def _about(receipts: list[Receipt], asked: int) -> dict[str, Any]:
     }
 
 
-def _facts(material: Material, silos: list[dict[str, Any]]) -> Facts:
+def _masked(material: Material, noised: bool) -> Masked | None:
+    """Return what is said of secure aggregation: from the settings, as any silo that has the roster works it out."""
+    if material.setting("aggregation", "name") != "secure":
+        return None
+    signed = material.roster
+    members = len(material.start.get("silos", [])) if signed is None else len(signed.roster.members)
+    colluders, least = material.setting("aggregation", "colluders"), material.setting("strategy", "min_silos")
+    against = colluders if type(colluders) is int else default_colluders(members)
+    return Masked(members, against, least if type(least) is int else 0, noised, KEY in material.start)
+
+
+def _facts(material: Material, silos: list[dict[str, Any]], part: Mapping[str, Any]) -> Facts:
     stated = [silo["statement"] for silo in silos]
     simulated = any(silo["simulated"] for silo in silos)
     noiseless = any(one["mechanism"] == "non_private" for one in stated)
@@ -286,22 +306,8 @@ def _facts(material: Material, silos: list[dict[str, Any]]) -> Facts:
         silos=len(silos),
         signatures="simulated" if simulated else "unchecked" if material.roster is None else "roster",
         adaptive=material.setting("privacy", "clipping") == "adaptive",
-        masked=_masked(material, not noiseless) if stated[0]["unit"] == "record" else None,
-    )
-
-
-def _masked(material: Material, noised: bool) -> Masked | None:
-    """Return what is said of secure aggregation: from the settings, as any silo that has the roster works it out."""
-    if material.setting("aggregation", "name") != "secure":
-        return None
-    signed = material.roster
-    members = len(material.start.get("silos", [])) if signed is None else len(signed.roster.members)
-    colluders, least = material.setting("aggregation", "colluders"), material.setting("strategy", "min_silos")
-    return Masked(
-        members,
-        colluders if type(colluders) is int else default_colluders(members),
-        least if type(least) is int else 0,
-        noised,
+        masked=_masked(material, not noiseless),
+        shared=shared_facts(part[KEY], silos) if KEY in part else None,
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
+
+from quire.strategies.card_noise import KEY
 
 _HEADINGS = {
     "protects": "What is protected",
@@ -68,6 +70,7 @@ def page(card: Mapping[str, Any]) -> str:
             f"<section><h2>Silo by silo</h2>{_silos(silos)}</section>",
             f'<section class="two">{boxes}</section>',
             f"<section><h2>How each silo was noised</h2>{_mechanisms(silos)}</section>",
+            _shared(card),
             f"<section><h2>At several deltas</h2>{_deltas(silos)}</section>",
             _ledgers(silos),
             f'<section class="box"><h2>Which run</h2>{_facts(run)}</section>',
@@ -78,7 +81,7 @@ def page(card: Mapping[str, Any]) -> str:
     )
 
 
-def _silos(silos: Iterable[Mapping[str, Any]]) -> str:
+def _silos(silos: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         [
             silo["statement"]["silo"],
@@ -91,8 +94,35 @@ def _silos(silos: Iterable[Mapping[str, Any]]) -> str:
         ]
         for silo in silos
     ]
-    head = ("Silo", "Epsilon (RDP)", "tight (PLD)", "at delta", "Target", "Rounds", "Epsilon of all asked")
+    head = ["Silo", "Epsilon (RDP)", "tight (PLD)", "at delta", "Target", "Rounds", "Epsilon of all asked"]
+    if all("if_alone" in silo for silo in silos):
+        head.append("If all others lie")
+        rows = [[*row, _number(silo["if_alone"]["rdp"])] for row, silo in zip(rows, silos, strict=True)]
     return _table(head, rows)
+
+
+def _shared(card: Mapping[str, Any]) -> str:
+    """Return the numbers of distributed noise; nothing without it."""
+    part = card.get(KEY)
+    if part is None:
+        return ""
+    noise, encoding, probes = part["noise"], part["encoding"], part["probes"]
+    ratio = "not looked at" if probes["ratio"] is None else f"{probes['ratio']:.4g} of the promised variance"
+    rows = {
+        "Mechanism": "distributed discrete Gaussian, a share from every silo",
+        "On the roster (n), may side with the server (c)": f"{noise['members']}, {noise['colluders']}",
+        "Shares that an observer may know or miss (c_dp = c + 1)": part["known_shares"],
+        "Fewest in a sum (U_min), shares that carry the noise": f"{noise['min_survivors']}, {part['shares']}",
+        "Noise multiplier of the run (z)": f"{noise['noise_multiplier']:.6g}",
+        "Sampling rate (q), rounds": f"{noise['sampling_rate']:g}, {noise['rounds']}",
+        "Divided by (public)": f"{noise['denominator']:.6g}",
+        "Sensitivity of the integers, squared (Delta2)": encoding["delta2_squared"],
+        "Variance of a share, in integers (sigma_c squared)": encoding["noise_variance"],
+        "Bits of a coordinate, numbers, probes": f"{encoding['bits']}, {encoding['dimension']}, {encoding['probes']}",
+        f"Noise seen by the probes, over {probes['rounds']} rounds": ratio,
+    }
+    facts = "".join(f"<dt>{_text(key)}</dt><dd>{_text(value)}</dd>" for key, value in rows.items())
+    return f'<section class="box"><h2>The noise that the silos share</h2><dl>{facts}</dl></section>'
 
 
 def _mechanisms(silos: Iterable[Mapping[str, Any]]) -> str:

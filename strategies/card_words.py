@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quire.strategies import secure_words
+from quire.strategies import card_noise, secure_words
+from quire.strategies.card_noise import Shared
 from quire.strategies.secure_words import Masked
 
 
@@ -36,6 +37,8 @@ class Facts:
         Whether the clip moved from round to round.
     masked : Masked or None
         Under secure aggregation, what its sentences depend on.
+    shared : Shared or None
+        Under distributed noise, what its sentences depend on.
     """
 
     unit: str
@@ -50,6 +53,7 @@ class Facts:
     signatures: str
     adaptive: bool = False
     masked: Masked | None = None
+    shared: Shared | None = None
 
 
 def standing(facts: Facts) -> str:
@@ -76,7 +80,12 @@ def verdict(facts: Facts, epsilon: Any, delta: float) -> str:
             f"Invalid as a guarantee: at least one silo let a seed decide its noise (policy.test_seed). Without it the "
             f"run would state {promise}."
         )
-    return f"Every {facts.unit} has epsilon {epsilon:.3g} at delta {delta:g}, or better."
+    stated = f"Every {facts.unit} has epsilon {epsilon:.3g} at delta {delta:g}, or better"
+    if (shared := facts.shared) is None:
+        return f"{stated}."
+    if shared.broken:
+        return f"Not to be relied upon: {stated[0].lower()}{stated[1:]}, was promised. {shared.alarm}"
+    return f"{stated}, as long as {shared.condition}."
 
 
 def words(facts: Facts) -> dict[str, list[str]]:
@@ -94,6 +103,8 @@ def words(facts: Facts) -> dict[str, list[str]]:
 def _protects(facts: Facts) -> list[str]:
     if facts.noiseless:
         return ["Nothing: without noise an update can tell of any record."]
+    if facts.shared is not None:
+        return card_noise.protects(facts.unit)
     if facts.unit == "record":
         return [
             "One record, which is one row, of a silo's declared population: whoever sees all that left the silo can "
@@ -112,7 +123,9 @@ def _protects(facts: Facts) -> list[str]:
 
 
 def _mechanism(facts: Facts) -> list[str]:
-    if facts.unit == "record":
+    if facts.shared is not None:
+        text = card_noise.mechanism(facts.shared, facts.unit)
+    elif facts.unit == "record":
         text = [
             "DP-SGD in every silo: in each step every record is drawn independently with the sampling rate (Poisson), "
             "its gradient is clipped, and noise is added to the sum, which is divided by a public number."
@@ -139,7 +152,9 @@ def _mechanism(facts: Facts) -> list[str]:
 
 def _trusted(facts: Facts) -> list[str]:
     text = []
-    if facts.unit == "record":
+    if facts.shared is not None:
+        text += card_noise.trusted(facts.shared)
+    elif facts.unit == "record":
         text.append("Nobody is trusted with the records: each silo adds its own noise before an update leaves it.")
     else:
         text.append(

@@ -97,8 +97,10 @@ class RunFolder:
         }
         self._write_about()
 
-    def started(self, settings: Settings, silos: list[str], state: RoundState) -> None:
-        """Journal that the rounds begin, and keep the first model."""
+    def started(
+        self, settings: Settings, silos: list[str], state: RoundState, noise: Mapping[str, Any] | None = None
+    ) -> None:
+        """Journal that the rounds begin, with the numbers of distributed noise, and keep the first model."""
         self._state = state
         self._line(
             {
@@ -110,6 +112,7 @@ class RunFolder:
                 "scored": "validation" if settings.data.validation_fraction else "test",
                 "parameters": sum(array.size for array in state.model.values()),
                 "model": fingerprint(state.model),
+                **({"distributed": noise} if noise else {}),
             }
         )
 

@@ -14,11 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from quire.conf.schema import NoPrivacy, RecordPrivacy, Settings, SiloPrivacy
+from quire.clients.secure.noise import noise_of
+from quire.conf.schema import DistributedPrivacy, NoPrivacy, RecordPrivacy, Settings, SiloPrivacy
 from quire.errors import DataError
 from quire.privacy.dp.accounting import default_delta
 from quire.privacy.dp.card import conflicts
 from quire.privacy.dp.contract import RELATIONS, PrivacyError, Unit
+from quire.privacy.dp.events import to_json
 from quire.privacy.dp.spending import Spending
 from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.roster import Roster
@@ -79,14 +81,21 @@ class Receipts:
                 return "it is about another silo or run"
             if receipt.body["records"] != records[silo]:
                 return "it counts other records than were declared"
-            found = contradictions(receipt, self.settings, self.code, round_number, model, clip)
+            members = None if self.roster is None else len(self.roster.members)
+            found = contradictions(receipt, self.settings, self.code, round_number, model, clip, members)
             return found[0] if found else None
 
         return objection
 
 
 def contradictions(
-    receipt: Receipt, settings: Settings, code: str, round_number: int, model: str, clip: float | None = None
+    receipt: Receipt,
+    settings: Settings,
+    code: str,
+    round_number: int,
+    model: str,
+    clip: float | None = None,
+    members: int | None = None,
 ) -> list[str]:
     """Say where a receipt is not about this round of this run, or its promise is not the one of the settings.
 
@@ -102,6 +111,8 @@ def contradictions(
         Fingerprint of the global model that went out.
     clip : float, optional
         What silos had to clip to in this round; by default what the settings say.
+    members : int, optional
+        Of the roster, by which distributed noise is planned; by default as many as the run has silos.
 
     Returns
     -------
@@ -114,7 +125,11 @@ def contradictions(
         "settings": settings_hash(settings.as_dict()),
         "code": code,
         "model": model,
-    } | _agreed(settings, body["records"])
+    }
+    try:
+        expected |= _agreed(settings, body["records"], members)
+    except PrivacyError as error:
+        return [f"noise cannot be held against the settings: {str(error).rstrip('.')}"]
     if clip is not None:
         expected["clip"] = clip
     if body["event"]["kind"] == "non_private":  # then there is nothing to sample, and no step has noise
@@ -146,7 +161,7 @@ def read_server_roster(path: Path) -> SignedRoster:
     return signed
 
 
-def _agreed(settings: Settings, records: int) -> dict[str, Any]:
+def _agreed(settings: Settings, records: int, members: int | None) -> dict[str, Any]:
     """Return what the settings make of a silo with so many declared records."""
     privacy, training = settings.privacy, settings.training
     if isinstance(privacy, NoPrivacy):
@@ -162,6 +177,20 @@ def _agreed(settings: Settings, records: int) -> dict[str, Any]:
             "delta": privacy.delta if privacy.delta is not None else default_delta(records),
             "sampling_rate": training.batch_size / records,
             "steps": training.steps or training.epochs * math.ceil(records / training.batch_size),
+        }
+    if isinstance(privacy, DistributedPrivacy):
+        noise = noise_of(settings, members)
+        delta = default_delta(records) if noise.unit is Unit.RECORD else NOMINAL_DELTA
+        return {
+            "unit": str(noise.unit),
+            "relation": str(RELATIONS[noise.unit]),
+            "weights": "uniform",
+            "clip": privacy.clip,
+            "epsilon": epsilon,
+            "delta": privacy.delta or delta,
+            "sampling_rate": noise.sampling_rate,
+            "steps": 1,
+            "event": to_json(noise.released(1)),
         }
     return _agreed_of_silo(privacy, epsilon)
 

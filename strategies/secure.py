@@ -13,14 +13,16 @@ run of Flower's, and silos charge for its rounds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from quire.clients import contract
 from quire.clients.arrays import Arrays, fingerprint
-from quire.clients.secure.agreement import agreement_of, terms_of
+from quire.clients.secure.agreement import Agreement, agreement_of, terms_of
 from quire.conf.schema import SecureAggregation, Settings
 from quire.errors import RunFailed
 from quire.privacy.dp.rounding import EncodingError
@@ -34,11 +36,12 @@ from quire.privacy.secagg.server_round import ServerRound
 from quire.privacy.secagg.server_session import ServerSession
 from quire.strategies.cohort import Roster
 from quire.strategies.courier import NOT_AWAITED, Answer, Courier, Line, carrying
+from quire.strategies.distributed import Collected, announce, collected
 from quire.strategies.reading import Failure, Unusable, unreadable
 from quire.strategies.report import RoundReport
 from quire.strategies.secure_conduct import Conduct
 from quire.strategies.secure_log import AttemptLog, StageLog
-from quire.strategies.secure_round import Collected, Round, RoundLost, clause
+from quire.strategies.secure_round import Round, RoundLost, clause, filled_up
 from quire.strategies.secure_session import Sessions
 
 LOG = logging.getLogger("quire.strategies")
@@ -122,17 +125,25 @@ class SecureRounds:
             )
         self._courier = Courier(roster.silos, indices, roster.code_hash)
         self._opened = number > 1 if self._opened is None else self._opened  # what is gone on with has a model
-        try:
-            agreement = agreement_of(self._terms, model)
-        except EncodingError as error:
-            raise RunFailed(f"aggregation=secure cannot sum this model: {error}.") from error
+        agreement = self._agreement(model)
         asked = sorted(indices[name] for name in cohort)
         digest = bytes.fromhex(fingerprint(model))
         self._round = Round(Line(grid, number, timeout), asked, arrays, told, digest, agreement)
         self._sessions.check(number, set(asked) - self._conduct.out)
         return self._attempt(self._round)
 
-    def complete(self, replies: Iterable[Message], accept: Accept) -> Collected:
+    def announce(self, model: Arrays) -> dict[str, Any]:
+        """Say how large distributed noise will be, and return what the journal begins with; see `distributed`."""
+        return announce(self._agreement(model))
+
+    def _agreement(self, model: Arrays) -> Agreement:
+        try:
+            return agreement_of(self._terms, model)
+        except EncodingError as error:
+            wide = "; aggregation.bits=null takes as many as it needs" if self._terms.noise and self._terms.bits else ""
+            raise RunFailed(f"aggregation=secure cannot sum this model: {error}{wide}.") from error
+
+    def complete(self, replies: Iterable[Message], accept: Accept, memory: Mapping[str, np.ndarray]) -> Collected:
         """Take the replies to what :meth:`begin` wrote, and go through the rest of the round.
 
         Parameters
@@ -140,6 +151,8 @@ class SecureRounds:
         replies : iterable of flwr.app.Message
         accept : callable
             Looks at what a silo sends beside the first message of a round; raises ``Unusable`` to leave it out.
+        memory : mapping of str to numpy.ndarray
+            What the server remembers of the rounds before.
 
         Raises
         ------
@@ -154,17 +167,21 @@ class SecureRounds:
         answers = self._courier.read(one.sent, replies, one.log)
         while True:
             try:
-                collected = self._finish(one, answers, accept)
+                silos, total = self._finish(one, answers, accept)
+                break
             except SecAggError as error:
                 self._came_to_nothing(one, error)
-            else:
-                self._opened, self._in_vain = True, 0
-                one.clamped = collected.metrics.pop(contract.CLAMPED, 0.0)
-                if self._conduct.note(one.log.blame):
-                    self._sessions.end()
-                return collected
             messages = self._attempt(one)
             answers = self._courier.carry(one.line, messages, one.log)
+        self._opened, self._in_vain = True, 0
+        if self._conduct.note(one.log.blame):
+            self._sessions.end()
+        try:
+            found = collected(one.agreement, total, silos, memory)
+        except EncodingError as error:
+            raise RunFailed(f"Round {one.line.round} failed: {error}.") from error
+        one.clamped = found.metrics.pop(contract.CLAMPED, 0.0)
+        return found
 
     def tell(self, report: RoundReport) -> None:
         """Put into a round's report how it went: stages, dropouts, bytes, seconds, blame, of every attempt."""
@@ -183,8 +200,7 @@ class SecureRounds:
             "session": self._sessions.made_in,
             "attempts": [attempt.as_dict(names) for attempt in one.attempts],
         }
-        if one.clamped > 0.0:
-            report.secure["clamped"] = one.clamped
+        report.secure |= {"clamped": one.clamped} if one.clamped > 0.0 else {}
         for stage in (stage for attempt in one.attempts for stage in attempt.stages.values()):
             report.bytes_down += stage.bytes_down
             report.bytes_up += stage.bytes_up
@@ -217,19 +233,13 @@ class SecureRounds:
         return server
 
     def _cohort(self, one: Round, session: ServerSession) -> tuple[int, ...]:
-        """Return who of those asked can be, filled up from the others to the number that the settings ask for.
-
-        Who stands in is drawn from the seed, so that a run that goes on after a kill asks the same.
-        """
+        """Return those asked who can be, and stand-ins drawn from the seed, so that a resumed run asks the same."""
         able = set(session.members) - one.left_out - self._conduct.out
-        cohort = [index for index in one.asked if index in able]
-        others = sorted(able - set(cohort))
-        everybody = sorted(self._courier.names)
-        order = stream(self._seed, "cohort", "stand-in", one.line.round).permutation(everybody).tolist()
-        others.sort(key=order.index)
-        return tuple(sorted(cohort + others[: max(0, self._terms.parties - len(cohort))]))
+        source = stream(self._seed, "cohort", "stand-in", one.line.round)
+        order: list[int] = source.permutation(sorted(self._courier.names)).tolist()
+        return filled_up(one.asked, able, order, self._terms.parties)
 
-    def _finish(self, one: Round, answers: Iterable[Answer], accept: Accept) -> Collected:
+    def _finish(self, one: Round, answers: Iterable[Answer], accept: Accept) -> tuple[list[str], Words]:
         server, log = one.server, one.log
         if server is None:
             raise CohortTooSmall("There is no attempt.")
@@ -255,13 +265,9 @@ class SecureRounds:
             total = self._open(one, server, opening)
         finally:
             log.note(server.blame)
-        try:
-            mean, metrics = one.agreement.decode(total)
-        except EncodingError as error:
-            raise RunFailed(f"Round {one.line.round} failed: {error}.") from error
         if any(note.code in _LOST for note in log.blame):
             self._sessions.end()  # a silo has lost its state, and takes part again with new keys
-        return Collected(mean, metrics, log.u3)
+        return log.u3, total
 
     def _open(self, one: Round, server: ServerRound, opening: RecordDict) -> Words:
         """Ask for the shares, and those who do not answer again: silos that gave theirs take part in no other try.

@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
-from quire.clients.arrays import Arrays
 from quire.clients.secure.agreement import Agreement
 from quire.privacy.secagg.errors import SecAggError
 from quire.privacy.secagg.server_round import ServerRound
 from quire.strategies.courier import Line
 from quire.strategies.reading import Failure
 from quire.strategies.secure_log import AttemptLog
-
-
-@dataclass(frozen=True)
-class Collected:
-    """What a round came to.
-
-    Attributes
-    ----------
-    mean : dict of str to numpy.ndarray
-        Weighted mean of the survivors' updates, float64.
-    metrics : dict of str to float
-        Weighted means.
-    silos : list of str
-        Whose updates are in it, in roster order.
-    """
-
-    mean: Arrays
-    metrics: dict[str, float]
-    silos: list[str]
 
 
 class RoundLost(Exception):
@@ -98,6 +79,13 @@ class Round:
         """Say who failed, in words."""
         named = [f"{failure.silo}, {failure.stage}: {failure.words}" for failure in self.failures(names)]
         return "; ".join(named[:5]) + (f"; and {len(named) - 5} more" if len(named) > 5 else "") or "nobody was missing"
+
+
+def filled_up(asked: list[int], able: AbstractSet[int], order: list[int], size: int) -> tuple[int, ...]:
+    """Return those asked who are able, with as many of the others who are, in this order, as are lacking of a size."""
+    cohort = [index for index in asked if index in able]
+    others = sorted(able - set(cohort), key=order.index)
+    return tuple(sorted(cohort + others[: max(0, size - len(cohort))]))
 
 
 def clause(error: SecAggError, names: Mapping[int, str]) -> str:

@@ -19,12 +19,15 @@ class Masked:
         The fewest silos that the strategy goes on with.
     noised : bool
         Whether every silo adds noise of its own.
+    shared : bool
+        Whether that is a share, and only the sum of shares is what is accounted for.
     """
 
     members: int
     colluders: int
     min_silos: int = 0
     noised: bool = False
+    shared: bool = False
 
     @property
     def least(self) -> int:
@@ -35,13 +38,19 @@ class Masked:
 def sees(masked: Masked) -> list[str]:
     """Say who sees what of the updates."""
     noise = "with the noise of each of these silos in it" if masked.noised else "without noise"
+    weights = "" if masked.shared else ", and the sum of their weights"
     text = [
         f"The server sees one sum of updates for each round, over at least {masked.least} of {masked.members} silos, "
-        f"{noise}, and the sum of their weights. It sees no silo's update, and neither does anybody else.",
+        f"{noise}{weights}. It sees no silo's update, and neither does anybody else.",
         "The server also sees who takes part, who drops out and at which exchange, how many bytes each silo sends and "
         "when, and whose messages do not hold.",
     ]
-    if masked.noised:
+    if masked.noised and masked.shared:
+        text.append(
+            "The epsilon stated here is that of the sums, with the shares of noise that nobody else knows: it rests on "
+            "the masks."
+        )
+    elif masked.noised:
         text.append(
             "The epsilon stated here is each silo's own, against everybody: the noise of the other silos is in the sum "
             "too, and is not counted. It would hold as well if the masks did not."
@@ -58,12 +67,14 @@ def trusted(masked: Masked) -> list[str]:
         )
     else:
         who = f"none of the {masked.members} members of the roster sides with a lying server"
-    then = (
-        ": if more do, they can come to see an update on its own, with its noise in it, for which the stated epsilon "
-        "still holds."
-        if masked.noised
-        else ": if more do, they can come to see an update on its own."
-    )
+    then = ": if more do, they can come to see an update on its own."
+    if masked.noised:
+        then = (
+            ": if more do, they can come to see an update on its own, with its noise in it, for which the stated "
+            "epsilon still holds."
+        )
+    if masked.noised and masked.shared:
+        then = ": if more do, they can come to see an update on its own, with no more than its own share of the noise."
     text = [
         f"For the masks: {who}{then}",
         "The roster that each silo has pinned, and so the admins who signed it: a quorum of them could enrol members "

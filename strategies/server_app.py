@@ -18,6 +18,7 @@ from quire.clients.tasks.schema import Schema, read_schema
 from quire.conf.compose import compose
 from quire.conf.schema import FilesData, SecureAggregation, Settings
 from quire.errors import DataError, Interrupted, QuireError, RunFailed
+from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.identity.signed import SignedRoster
 from quire.privacy.randomness import stream
 from quire.privacy.receipts import simulated_roster
@@ -150,7 +151,9 @@ def _federate(
         from quire.clients.tasks import task_of
 
         state = RoundState(0, task_of(settings, schema).initial_arrays(stream(settings.seed, "model")))
-        folder.started(settings, roster.names, state)
+        folder.started(
+            settings, roster.names, state, strategy.secure.announce(state.model) if strategy.secure else None
+        )
     strategy.start(
         grid,
         encode(state.model),
@@ -184,7 +187,10 @@ def _secure(
             f"aggregation=secure needs the roster that the silos have pinned, to pass their keys on: set "
             f"{ROSTER_VARIABLE} to its path before the SuperLink starts."
         )
-    return SecureRounds(settings, secure, signed.roster, context.run_id, simulated)
+    try:
+        return SecureRounds(settings, secure, signed.roster, context.run_id, simulated)
+    except PrivacyError as error:
+        raise RunFailed(f"The noise of this run cannot be planned: {error}") from error
 
 
 def _keep_silo_memory(grid: Grid, folder: RunFolder, checkpoint: Checkpoint | None) -> None:

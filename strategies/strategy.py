@@ -11,6 +11,7 @@ import logging
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -161,15 +162,16 @@ class FederatedStrategy(Strategy):
         started, report, silos = time.perf_counter(), self.report, self.roster.silos if self.roster else {}
         beside = Beside(self._private(fingerprint(self._state.model)) if self.private else None)
         try:
-            collected = secure.complete(replies, beside.accept)
+            collected = secure.complete(replies, beside.accept, self._state.memory)
         except RoundLost as why:
             report.lost = str(why)
             secure.tell(report)
             self._state = RoundState(self._state.round + 1, self._state.model, self._state.memory)
             return encode(self._state.model), MetricRecord()
         count = len(collected.silos)
-        self._state = checked(self.algorithm.step(self._state, collected.mean, count / len(silos)), count)
-        report.replied, report.train = collected.silos, collected.metrics
+        after = self.algorithm.step(self._state, collected.mean, count / len(silos))
+        self._state = checked(replace(after, memory={**after.memory, **collected.kept}), count)
+        report.replied, report.train, report.released = collected.silos, collected.metrics, collected.released
         secure.tell(report)
         beside.tell(report)
         report.seconds["aggregate"] = time.perf_counter() - started

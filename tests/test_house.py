@@ -26,6 +26,7 @@ ALLOWED = {
         "quire.clients.tasks",
         "quire.clients.code",  # the hash by which server and silos know that they run the same code
         "quire.clients.secure.agreement",  # the numbers that server and silos work out for themselves, alike
+        "quire.clients.secure.noise",
         "quire.privacy",
         "quire.conf.schema",
         "quire.errors",

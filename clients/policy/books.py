@@ -49,6 +49,8 @@ class Books:
         Flower's number of the run.
     signer : PrivateIdentity
         The silo's own.
+    members : int or None
+        How many the pinned roster lists; None where none is pinned.
 
     Attributes
     ----------
@@ -57,9 +59,11 @@ class Books:
         UTC.
     """
 
-    def __init__(self, store: Store, policy: Policy, run: int, signer: PrivateIdentity) -> None:
+    def __init__(
+        self, store: Store, policy: Policy, run: int, signer: PrivateIdentity, members: int | None = None
+    ) -> None:
         self.store, self.signer, self.today = store, signer, today()
-        self._policy, self._session = policy, f"run-{run}"
+        self._policy, self._session, self._members = policy, f"run-{run}", members
 
     def bind(self, settings: Settings) -> None:
         """Hold a run to the settings under which it was first answered, whatever the stage.
@@ -100,6 +104,7 @@ class Books:
             spent=self.spent(),
             rounds_run=counters.rounds(self._session) - under_way,
             rounds_today=max(0, counters.rounds_on(self.today) - under_way),
+            members=self._members,
         )
 
     def spent(self) -> Spending:
@@ -184,7 +189,8 @@ class Books:
             return []  # under privacy nothing else leaves: see the checks on scores and preprocessing
         if self._policy.seeded:
             return [Charge(Unit.RECORD, NonPrivate())]
-        plan = plan_of(settings, self._policy.population.records)
+        policy = self._policy
+        plan = plan_of(settings, policy.population.records, members=self._members, colluders=policy.colluders)
         charges = [Charge(Unit.RECORD, plan.charged(1))]
         return charges if plan.unit is Unit.RECORD else [*charges, Charge(plan.unit, plan.released(1))]
 
@@ -216,7 +222,7 @@ def opened(operator: Operator, policy: Policy, run: int, name: str) -> Iterator[
         if roster is not None and (why := not_a_member(roster, name, signer.public.fingerprint, now())):
             raise Refusal(Code.ROSTER_REFUSED, why)
         with Store.open(operator.store, signer, witness=operator.witness) as store:
-            yield Books(store, policy, run, signer)
+            yield Books(store, policy, run, signer, None if roster is None else len(roster.members))
     except BudgetExceeded as error:
         raise Refusal(Code.BUDGET_REFUSED, _words(error)) from None
     except Replay as error:

@@ -36,6 +36,8 @@ class State:
         Number of silos in the round, where it is known.
     simulated : bool
         Whether nothing leaves this machine; see :mod:`quire.clients.simulation`.
+    members : int or None
+        How many the roster lists that the silo has pinned; None: unknown, and taken to be the silos of the run.
     clip : float or None
         What the server tells the silo to clip to in this round; None: it says nothing. The one claim of the server
         that is decided on here.
@@ -48,6 +50,7 @@ class State:
     rounds_today: int = 0
     cohort: int | None = None
     simulated: bool = False
+    members: int | None = None
     clip: float | None = None
 
 
@@ -83,7 +86,8 @@ class Case:
     @cached_property
     def plan(self) -> Plan:
         """How the run would be noised here; see :func:`quire.clients.private.plan.plan_of`."""
-        return plan_of(self.settings, self.policy.population.records)
+        policy, members = self.policy, self.state.members
+        return plan_of(self.settings, policy.population.records, members=members, colluders=policy.colluders)
 
     @cached_property
     def spent(self) -> Spending | None:

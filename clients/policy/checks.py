@@ -13,7 +13,8 @@ from quire.clients.contract import Code
 from quire.clients.data.preprocess import PUBLIC, preprocessing_of
 from quire.clients.policy.case import Case
 from quire.clients.private.plan import delta_of, is_adaptive
-from quire.conf.schema import RecordPrivacy, SecureAggregation, SiloPrivacy
+from quire.conf.numbers import colluders_of
+from quire.conf.schema import DistributedPrivacy, RecordPrivacy, SecureAggregation, SiloPrivacy
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.dp.lattice import NoiseKind
 
@@ -129,7 +130,15 @@ def _cohort(case: Case) -> Objection:
 
 
 def _colluders(case: Case) -> Objection:
-    honest = case.cohort - case.policy.colluders
+    honest, settings = case.cohort - case.policy.colluders, case.settings
+    if isinstance(settings.aggregation, SecureAggregation) and isinstance(settings.privacy, DistributedPrivacy):
+        members = settings.partition.silos if case.state.members is None else case.state.members
+        planned = colluders_of(settings.aggregation, members)
+        if planned < case.policy.colluders:
+            return (
+                f"{case.policy.place('colluders')} is {case.policy.colluders}, and the noise of this run is planned "
+                f"for {planned} that leave theirs out: set aggregation.colluders={case.policy.colluders}"
+            )
     if honest >= 2:
         return None
     return (
@@ -201,7 +210,7 @@ def _delta(case: Case) -> Objection:
 
 
 def _kind(case: Case) -> Objection:
-    asked = case.settings.privacy.noise if isinstance(case.settings.privacy, RecordPrivacy) else None
+    asked = noise_kind(case)
     if asked is None or asked in case.policy.noise:
         return None
     return (
@@ -252,6 +261,13 @@ def _epsilon(case: Case) -> Objection:
         "privacy.epsilon or strategy.rounds"
         + (f", or wait, for spending counts for {policy.period_days} days" if policy.period_days else "")
     )
+
+
+def noise_kind(case: Case) -> str | None:
+    """Return how the silo itself is to draw noise; None where it draws none."""
+    if isinstance(case.settings.privacy, DistributedPrivacy):
+        return str(NoiseKind.DISCRETE)  # the only noise whose shares can be added up under a mask
+    return case.settings.privacy.noise if isinstance(case.settings.privacy, RecordPrivacy) else None
 
 
 def has_seed(case: Case) -> bool:

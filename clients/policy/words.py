@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 from quire.clients.data.preprocess import PUBLIC, preprocessing_of
 from quire.clients.policy.case import Case
-from quire.clients.policy.checks import CHECKS, has_seed
+from quire.clients.policy.checks import CHECKS, has_seed, noise_kind
 from quire.clients.policy.model import Policy
-from quire.clients.private.plan import delta_of, is_adaptive
-from quire.conf.schema import PlainAggregation, RecordPrivacy, SiloPrivacy
+from quire.clients.private.plan import SharedPlan, delta_of, is_adaptive
+from quire.conf.schema import (
+    DistributedPrivacy,
+    PlainAggregation,
+    RecordDistributedPrivacy,
+    RecordPrivacy,
+    SiloPrivacy,
+)
 from quire.privacy.dp.contract import PrivacyError, Unit
 
 
@@ -103,6 +109,8 @@ def _trust_allowed(policy: Policy) -> str:
 def _trust_asked(case: Case) -> str:
     if isinstance(case.settings.privacy, SiloPrivacy):
         return "it sees updates and adds the noise"
+    if isinstance(case.settings.privacy, DistributedPrivacy):
+        return "each silo adds a share of the noise, and it sees the noisy sum"
     return "the noise is added in the silo" if case.private else "no privacy claimed"
 
 
@@ -140,9 +148,23 @@ def _budget_asked(case: Case) -> str:
 def _noise_asked(case: Case) -> str:
     plan = case.plan
     steps = case.settings.strategy.rounds * plan.steps
+    if isinstance(plan, SharedPlan):
+        noise = plan.noise
+        of = f" on the sum, {noise.shares} shares of it, against {plan.colluders} colluders and an observer"
+        also = "" if plan.unit is Unit.RECORD else ", half as much for one record"
+        return f"{plan.noise_multiplier:.3g}{of}, over {steps} rounds, sampling {plan.rate:.3g}{also}"
     if plan.unit is Unit.SILO:
         return f"{plan.noise_multiplier:.3g} over {steps} rounds, half as much for one record"
     return f"{plan.noise_multiplier:.3g} over {steps} steps, sampling {plan.rate:.3g} of the records"
+
+
+def _batch_asked(case: Case) -> str:
+    privacy = case.settings.privacy
+    if isinstance(privacy, RecordDistributedPrivacy):
+        return f"{privacy.sampling_rate:g} of the records, at random"
+    if isinstance(privacy, RecordPrivacy):
+        return str(case.settings.training.batch_size)
+    return "no batches are sampled"
 
 
 def _clip_asked(case: Case) -> str:
@@ -217,15 +239,9 @@ _ASKS: dict[str, Callable[[Case], str]] = {
     "max_clip": _private(_clip_asked),
     "max_rounds": lambda case: str(case.settings.strategy.rounds),
     "max_rounds_per_day": lambda case: "counted as they are trained",
-    "batch": lambda case: (
-        str(case.settings.training.batch_size)
-        if isinstance(case.settings.privacy, RecordPrivacy)
-        else "no batches are sampled"
-    ),
+    "batch": _batch_asked,
     "delta": _private(lambda case: f"{delta_of(case.settings.privacy, case.policy.population.records):g}"),
-    "noise": lambda case: (
-        case.settings.privacy.noise if isinstance(case.settings.privacy, RecordPrivacy) else "none in the silo"
-    ),
+    "noise": lambda case: noise_kind(case) or "none in the silo",
     "min_noise": _private(_noise_asked),
     "epsilon": lambda case: _budget_asked(case) if case.private else "everything: no privacy is claimed",
 }

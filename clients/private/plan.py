@@ -8,22 +8,32 @@ it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
 
-from quire.conf.schema import NoPrivacy, RecordPrivacy, Settings, SgdTraining, SiloPrivacy
+from quire.clients.secure.noise import noise_of
+from quire.conf.schema import (
+    DistributedPrivacy,
+    NoPrivacy,
+    RecordPrivacy,
+    Settings,
+    SgdTraining,
+    SiloPrivacy,
+)
 from quire.privacy.dp.accounting import default_delta
 from quire.privacy.dp.calibration import calibrate
 from quire.privacy.dp.contract import PrivacyError, Unit, capped_weight
+from quire.privacy.dp.distributed import SharedNoise
 from quire.privacy.dp.events import DiscreteGaussian, Event, NonPrivate, SampledDiscreteGaussian, SampledGaussian
 from quire.privacy.dp.lattice import MAX_EPSILON
 from quire.privacy.dp.release import FAILURE, silo_noise
+from quire.privacy.receipts import NOMINAL_DELTA
 
 #: Rows that may be expected in a step: float64 sums of many more would err by more than the 2^-20 clips allowed for.
 MAX_BATCH = 2**18
 
-Privacy = NoPrivacy | RecordPrivacy | SiloPrivacy
+Privacy = NoPrivacy | RecordPrivacy | SiloPrivacy | DistributedPrivacy
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,38 @@ class Plan:
         return DiscreteGaussian(Fraction(noise_multiplier) ** 2, 1, rounds, rounds * FAILURE)
 
 
-def plan_of(settings: Settings, records: int, told_clip: float | None = None) -> Plan:
+@dataclass(frozen=True)
+class SharedPlan(Plan):
+    """How a run is noised where silos share the noise; what it is charged follows from the silo's own assumptions.
+
+    Attributes
+    ----------
+    noise : SharedNoise
+        The run's public numbers.
+    colluders : int
+        That this silo reckons with: the more of its own policy's and the run's.
+    """
+
+    noise: SharedNoise = field(kw_only=True)
+    colluders: int = field(kw_only=True)
+
+    def released(self, rounds: int) -> Event:
+        """Return what so many rounds release, at the plan's own unit."""
+        return self.noise.released(rounds, self.colluders)
+
+    def charged(self, rounds: int) -> Event:
+        """Return what the same rounds cost the silo's records."""
+        return self.noise.charged(rounds, self.colluders)
+
+
+def plan_of(
+    settings: Settings,
+    records: int,
+    told_clip: float | None = None,
+    *,
+    members: int | None = None,
+    colluders: int = 0,
+) -> Plan:
     """Calibrate the noise of a run for a public number of records; kept in memory.
 
     Parameters
@@ -103,13 +144,21 @@ def plan_of(settings: Settings, records: int, told_clip: float | None = None) ->
         What the server says the clip is in a round, which only ``clipping=adaptive`` lets it say. The cost of a round
         is that of its noise multiplier, whatever the clip; see :mod:`quire.privacy.dp.adaptive` for the bits.
 
+    members, colluders : int, optional
+        Distributed noise: how many the pinned roster lists (by default, as many as the run has silos), and how many of
+        them the silo's own policy reckons with.
+
     Raises
     ------
     PrivacyError
         If no noise reaches the target, batches cannot be drawn from so few records, or the clip is told that the
-        settings have fixed.
+        settings have fixed; of distributed noise, if what the silo works out for itself is more than was promised.
     """
-    plan = _plan(settings.privacy, settings.training, settings.strategy.rounds, records)
+    plan: Plan
+    if isinstance(settings.privacy, DistributedPrivacy):
+        plan = _shared_plan(settings.privacy, noise_of(settings, members), records, colluders)
+    else:
+        plan = _plan(settings.privacy, settings.training, settings.strategy.rounds, records)
     if told_clip is None or told_clip == plan.clip:
         return plan
     if not is_adaptive(settings.privacy) or not (math.isfinite(told_clip) and told_clip > 0.0):
@@ -150,9 +199,48 @@ def _plan(privacy: Privacy, training: SgdTraining, rounds: int, records: int) ->
     raise PrivacyError("Without privacy there is nothing to plan.")
 
 
-def _record_plan(privacy: RecordPrivacy, training: SgdTraining, rounds: int, records: int) -> Plan:
+@lru_cache(maxsize=4096)
+def _shared_plan(privacy: DistributedPrivacy, noise: SharedNoise, records: int, colluders: int) -> SharedPlan:
+    delta, against = delta_of(privacy, records), max(colluders, noise.colluders)
+    if noise.unit is Unit.RECORD:
+        _hides_a_record(privacy.name, records, delta)
+    plan = SharedPlan(
+        noise.unit,
+        noise.clip,
+        noise.multiplier(against),
+        noise.sampling_rate,
+        1,
+        math.ceil(noise.sampling_rate * records) if noise.unit is Unit.RECORD else 1,
+        True,
+        delta,
+        noise=noise,
+        colluders=against,
+    )
+    if noise.epsilon(delta or NOMINAL_DELTA, against) > privacy.epsilon:
+        why = (
+            f"{against} colluders, as this silo's policy has it, where aggregation.colluders={noise.colluders}"
+            if against > noise.colluders
+            else f"delta {delta:g}, which {records} declared records call for: privacy.largest is too small"
+        )
+        raise PrivacyError(
+            f"The noise of the run does not keep to privacy.epsilon={privacy.epsilon:g} here, with {why}."
+        )
+    return plan
+
+
+def _hides_a_record(name: str, records: int, delta: float) -> None:
     if records < 2:
-        raise PrivacyError("A silo of one record cannot hide it among others: privacy=record needs at least two.")
+        raise PrivacyError(f"A silo of one record cannot hide it among others: privacy={name} needs at least two.")
+    if delta >= 1.0 / records:
+        raise PrivacyError(
+            f"privacy.delta={delta:g} is not below 1/{records}, one over the silo's records: publishing a record at "
+            "random would keep to it; lower it, or leave it out for the default."
+        )
+
+
+def _record_plan(privacy: RecordPrivacy, training: SgdTraining, rounds: int, records: int) -> Plan:
+    delta = delta_of(privacy, records)
+    _hides_a_record(privacy.name, records, delta)
     if training.batch_size > records:
         raise PrivacyError(
             f"training.batch_size={training.batch_size} is larger than the silo's {records} records, out of which "
@@ -162,12 +250,6 @@ def _record_plan(privacy: RecordPrivacy, training: SgdTraining, rounds: int, rec
         raise PrivacyError(
             f"training.batch_size={training.batch_size} is more than {MAX_BATCH} rows, beyond which rounding in their "
             "sum would not stay within what is accounted for: lower it."
-        )
-    delta = delta_of(privacy, records)
-    if delta >= 1.0 / records:
-        raise PrivacyError(
-            f"privacy.delta={delta:g} is not below 1/{records}, one over the silo's records: publishing a record at "
-            "random would keep to it; lower it, or leave it out for the default."
         )
     steps, rate = steps_in_round(training, records), training.batch_size / records
     discrete = privacy.noise == "discrete"

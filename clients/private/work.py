@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -11,11 +12,12 @@ from quire.clients.contract import WITHIN
 from quire.clients.data.silo import Rows
 from quire.clients.entropy import Entropy
 from quire.clients.local import train_locally
-from quire.clients.private.plan import Plan, is_adaptive
+from quire.clients.private.distributed import batch_sum, clipped_vector
+from quire.clients.private.plan import Plan, SharedPlan, is_adaptive
 from quire.clients.private.sgd import PrivateBench
 from quire.clients.tasks import Task
 from quire.clients.training import Workbench, workbench
-from quire.conf.schema import FedProxStrategy, RecordPrivacy, Settings
+from quire.conf.schema import FedProxStrategy, RecordDistributedPrivacy, RecordPrivacy, Settings
 from quire.privacy.csprng import Csprng
 from quire.privacy.dp.adaptive import centred_bit
 from quire.privacy.dp.rounding import clip_to
@@ -83,6 +85,54 @@ def private_update(
     if is_adaptive(settings.privacy):
         update[WITHIN] = np.array(centred_bit(norm, plan.clip))
     return update, {"train-loss": trained.loss, "signal-norm": norm, "clipped-share": float(norm > plan.clip)}
+
+
+def shared_vector(
+    settings: Settings,
+    task: Task,
+    rows: Rows,
+    plan: SharedPlan,
+    entropy: Entropy,
+    silo: str,
+    model: Arrays,
+    attempt: tuple[int, int],
+) -> tuple[np.ndarray, Shown]:
+    """Work out what a silo adds to a sum under distributed noise: clipped, and without any noise yet.
+
+    Parameters
+    ----------
+    settings : Settings
+        With ``privacy=record_distributed`` or ``silo_distributed``.
+    task, rows, plan, entropy, silo, model
+        As for :func:`private_update`.
+    attempt : tuple of (int, int)
+        The round, and which attempt of it: each draws its batch anew.
+
+    Returns
+    -------
+    vector : numpy.ndarray of float64
+        In the order of the model's arrays.
+    shown : dict of str to float
+        As for :func:`private_update`.
+    """
+    noise = plan.noise
+    # Of the noise on the whole sum, by the number of its terms: beside it a silo's own norm is its part of the signal.
+    spread = noise.noise() * noise.denominator / noise.parties * math.sqrt(sum(part.size for part in model.values()))
+    if isinstance(settings.privacy, RecordDistributedPrivacy):
+        source = Csprng(entropy.key("batch", *attempt, silo))
+        found = batch_sum(task, settings.privacy.gradients, model, rows, plan.rate, plan.clip, source)
+        return found.total, {
+            "train-loss": found.loss,
+            "signal-norm": found.signal,
+            "noise-norm": spread,
+            "clipped-share": found.clipped / max(found.rows, 1),
+            "broken-gradients": float(found.broken),
+        }
+    batches = entropy.generator("batches", *attempt, silo)
+    trained = train_locally(workbench(task), rows, settings, batches, model, {}, {})
+    vector, norm = clipped_vector(trained.update, tuple(model), plan.clip)
+    shown = {"train-loss": trained.loss, "signal-norm": min(norm, plan.clip), "noise-norm": spread}
+    return vector, {**shown, "clipped-share": float(norm > plan.clip)}
 
 
 def clipped_update(update: Arrays, clip: float, weight: float = 1.0) -> tuple[Arrays, float]:

@@ -12,13 +12,19 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quire.clients.arrays import Arrays
 from quire.clients.contract import CLAMPED, STEPS, TRAIN_LOSS
+from quire.clients.secure.noise import noise_of
 from quire.conf.numbers import colluders_of, max_rows_of
-from quire.conf.schema import FedNovaStrategy, NoPrivacy, SecureAggregation, Settings
+from quire.conf.schema import DistributedPrivacy, FedNovaStrategy, NoPrivacy, SecureAggregation, Settings
 from quire.privacy.csprng import Csprng
+from quire.privacy.dp.contract import Unit
+from quire.privacy.dp.distributed import SharedNoise
+from quire.privacy.dp.encoding import Encoding
 from quire.privacy.dp.rounding import EncodingError
+from quire.privacy.dp.shares import encoding_of, mean_of, words
 from quire.privacy.identity.hashing import tagged_hash
 from quire.privacy.receipts import settings_hash
 from quire.privacy.secagg.fixedpoint import METRIC_BITS, Encoded, FixedPoint, Layout
@@ -44,14 +50,20 @@ class Terms:
         Of the roster; who may side with the server; the fewest whose sum may be opened.
     rekey_every, attempts : int
         Rounds of a session, attempts of a round.
-    parties, bits : int
-        How many vectors are added at most, and how wide a coordinate is.
+    parties : int
+        How many vectors are added at most.
+    bits : int or None
+        How wide a coordinate is; None: what distributed noise takes, which depends on the model.
     bound : float
     max_weight : int
     metrics : tuple of (str, float)
         What is averaged beside the update, and how large it may be.
     rotation : str or None
         Key of the random rotation.
+    noise : SharedNoise or None
+        The noise that all silos share; then ``bound``, ``max_weight`` and ``metrics`` are not used.
+    step : float
+        What a decoded mean is multiplied by: under the record unit, where it is a gradient, minus the learning rate.
     """
 
     settings: str
@@ -61,11 +73,13 @@ class Terms:
     rekey_every: int
     attempts: int
     parties: int
-    bits: int
+    bits: int | None
     bound: float
     max_weight: int
     metrics: tuple[tuple[str, float], ...]
     rotation: str | None
+    noise: SharedNoise | None = None
+    step: float = 1.0
 
     @cached_property
     def application(self) -> bytes:
@@ -84,13 +98,14 @@ class Agreement:
     names : tuple of str
         The arrays of an update, in the order in which they are laid out.
     layout : Layout
-    point : FixedPoint
+    point : FixedPoint or Encoding
+        How a vector becomes words: ``Encoding`` under distributed noise.
     """
 
     terms: Terms
     names: tuple[str, ...]
     layout: Layout
-    point: FixedPoint
+    point: FixedPoint | Encoding
 
     def config(self, run: int, first_round: int) -> Config:
         """Return the configuration of a session that begins with a round."""
@@ -103,7 +118,7 @@ class Agreement:
             members=terms.members,
             colluders=terms.colluders,
             min_survivors=terms.min_survivors,
-            bits=terms.bits,
+            bits=self.point.bits,
             length=self.point.length,
             application=terms.application,
         )
@@ -117,8 +132,10 @@ class Agreement:
         Raises
         ------
         EncodingError
-            If something is not finite, missing, or not of the model's form.
+            If something is not finite, missing, or not of the model's form; or under distributed noise.
         """
+        if isinstance(self.point, Encoding):
+            raise EncodingError("under distributed noise no update is encoded without its share")
         beside = {name: float(part) for name, part in update.items() if name not in self.names}
         flat = self.layout.flatten([update[name] for name in self.names])
         told = {**metrics, **beside}
@@ -129,22 +146,32 @@ class Agreement:
         """Return the words of a silo that has nothing to add: no update, at no weight."""
         return np.zeros(self.point.length, dtype=np.uint32)
 
+    def encode_shared(self, vector: NDArray[np.float64], source: Csprng) -> tuple[Words, int]:
+        """Turn what a silo adds under distributed noise into words, without noise; and say how many were cut.
+
+        Raises
+        ------
+        EncodingError
+            If the vector is not of the model's form, or there is no distributed noise.
+        """
+        if not isinstance(self.point, Encoding):
+            raise EncodingError("these settings ask for no distributed noise")
+        return words(self.point, vector, source)
+
     def decode(self, total: np.ndarray) -> tuple[Arrays, dict[str, float]]:
         """Turn the sum over the survivors into the weighted means of updates, in float64, and of metrics.
+
+        Under distributed noise the mean is over a public number, whoever survived.
 
         Raises
         ------
         EncodingError
             If the survivors have no weight.
         """
+        if isinstance(self.point, Encoding):
+            return self._shaped(self.decode_shared(total)[0]), {}
         mean = self.point.decode(total)
-        arrays: Arrays = {}
-        at = 0
-        for name, (shape, _) in zip(self.names, self.layout.entries, strict=True):
-            size = math.prod(shape)
-            arrays[name] = mean.vector[at : at + size].reshape(shape)
-            at += size
-        metrics = dict(mean.metrics)
+        arrays, metrics = self._shaped(mean.vector), dict(mean.metrics)
         if STEPS in metrics:
             arrays[STEPS] = np.array(metrics.pop(STEPS))
         if CLAMPED in metrics:
@@ -152,6 +179,28 @@ class Agreement:
             rounding = self.terms.parties * self.point.max_weight / (2**METRIC_BITS * mean.weight)
             metrics[CLAMPED] = metrics[CLAMPED] if metrics[CLAMPED] > 2.0 * rounding else 0.0
         return arrays, metrics
+
+    def decode_shared(self, total: np.ndarray) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Turn the sum under distributed noise into the mean update, as one vector, and the probes.
+
+        Raises
+        ------
+        EncodingError
+            If there is no distributed noise.
+        """
+        if not isinstance(self.point, Encoding) or self.terms.noise is None:
+            raise EncodingError("these settings ask for no distributed noise")
+        mean, probes = mean_of(self.terms.noise, self.point, total)
+        return self.terms.step * mean, probes
+
+    def _shaped(self, vector: NDArray[np.float64]) -> Arrays:
+        arrays: Arrays = {}
+        at = 0
+        for name, (shape, _) in zip(self.names, self.layout.entries, strict=True):
+            size = math.prod(shape)
+            arrays[name] = vector[at : at + size].reshape(shape)
+            at += size
+        return arrays
 
 
 def terms_of(settings: Settings, secure: SecureAggregation, members: int) -> Terms:
@@ -164,7 +213,14 @@ def terms_of(settings: Settings, secure: SecureAggregation, members: int) -> Ter
         Of the settings.
     members : int
         How many the roster lists.
+
+    Raises
+    ------
+    PrivacyError
+        If no distributed noise keeps to what the settings ask for.
     """
+    if isinstance(settings.privacy, DistributedPrivacy):
+        return _noisy_terms(settings, secure, members)
     told, parties = settings_hash(settings.as_dict()), settings.silos_asked
     max_weight = max_rows_of(settings, secure)
     return Terms(
@@ -179,9 +235,33 @@ def terms_of(settings: Settings, secure: SecureAggregation, members: int) -> Ter
         bound=secure.bound,
         max_weight=max_weight,
         metrics=_metrics(settings, max_weight),
-        # Public, and the same at all silos; what it has to be independent of is the data.
-        rotation=tagged_hash("quire/secure/rotation/1", bytes.fromhex(told)).hex() if secure.rotation else None,
+        rotation=_rotation(secure, told),
     )
+
+
+def _noisy_terms(settings: Settings, secure: SecureAggregation, members: int) -> Terms:
+    told, noise = settings_hash(settings.as_dict()), noise_of(settings, members)
+    return Terms(
+        settings=told,
+        members=members,
+        colluders=noise.colluders,
+        min_survivors=settings.strategy.min_silos,
+        rekey_every=secure.rekey_every,
+        attempts=secure.attempts,
+        parties=noise.parties,
+        bits=secure.bits,
+        bound=noise.clip,
+        max_weight=1,
+        metrics=(),
+        rotation=_rotation(secure, told),
+        noise=noise,
+        step=-settings.training.lr if noise.unit is Unit.RECORD else 1.0,
+    )
+
+
+def _rotation(secure: SecureAggregation, settings: str) -> str | None:
+    # Public, and the same at all silos; what it has to be independent of is the data.
+    return tagged_hash("quire/secure/rotation/1", bytes.fromhex(settings)).hex() if secure.rotation else None
 
 
 def agreement_of(terms: Terms, model: Arrays) -> Agreement:
@@ -196,6 +276,10 @@ def agreement_of(terms: Terms, model: Arrays) -> Agreement:
     layout = Layout.of([model[name] for name in names])
     if not layout.size:
         raise EncodingError("a model without parameters has no mean")
+    if terms.noise is not None:
+        return Agreement(terms, names, layout, encoding_of(terms.noise, layout.size, terms.bits, terms.rotation))
+    if terms.bits is None:
+        raise EncodingError("how wide a coordinate is does not follow from the model without distributed noise")
     point = FixedPoint(
         layout.size, terms.parties, terms.bits, terms.bound, terms.max_weight, terms.metrics, terms.rotation
     )

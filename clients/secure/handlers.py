@@ -17,17 +17,21 @@ from quire.clients import contract
 from quire.clients.answering import Refusal, answering
 from quire.clients.arrays import Arrays, MalformedArray, decode, fingerprint
 from quire.clients.contract import Code
-from quire.clients.secure.agreement import agreement_of
+from quire.clients.secure.agreement import Agreement, agreement_of
 from quire.clients.secure.desk import Desk
+from quire.clients.secure.memory import Vector
 from quire.clients.secure.stage import Before, Core, Silo, Stage
 from quire.clients.secure.training import ready_for
+from quire.privacy.csprng import Csprng
 from quire.privacy.dp.rounding import EncodingError
+from quire.privacy.dp.shares import add_share, encoding_of
 from quire.privacy.secagg import client, client_round
 from quire.privacy.secagg.client import Step
 from quire.privacy.secagg.context import GENESIS
 from quire.privacy.secagg.errors import PolicyViolation, Replay, SecAggError
 from quire.privacy.secagg.masks import Words
 from quire.privacy.secagg.messages import Start
+from quire.privacy.secagg.state import position
 
 
 def register(app: ClientApp, asked: Callable[[Message, Context], Silo], code: str) -> None:
@@ -80,6 +84,7 @@ def shares(stage: Stage) -> Message:
     """X1: begin an attempt. Train, if this round was not trained for yet; the update stays here.
 
     The same message again gets the same reply, if what was trained is there: it is never trained a second time for.
+    Under distributed noise every attempt trains anew and is charged: one draw of noise is in one sum alone.
     """
     model, round_number = _model(stage.message)
     digest = bytes.fromhex(fingerprint(model))
@@ -99,7 +104,7 @@ def shares(stage: Stage) -> Message:
             if attempt.round != round_number:
                 raise Replay(f"The message is about round {attempt.round}, and says that it is round {round_number}.")
             kept = desk.memory.vector()
-            if kept is not None and (kept.round, kept.model) != (round_number, digest):
+            if kept is not None and not _serves(kept, agreement, attempt, digest):
                 kept = None
             if kept is None and step.again:
                 raise Replay(f"Attempt {attempt.attempt} of round {round_number} has begun, and its training is lost.")
@@ -112,7 +117,7 @@ def shares(stage: Stage) -> Message:
             desk.memory.save(step.state)
     shown: dict[str, float] = {}
     if kept is None:
-        kept, shown = ready_for(silo, stage.context, agreement, model, digest, round_number)
+        kept, shown = ready_for(silo, stage.context, agreement, model, digest, (round_number, attempt.attempt))
         with stage.desk() as desk:
             now = desk.memory.load().at
             if now.opened >= round_number or now != step.state.at:
@@ -121,8 +126,15 @@ def shares(stage: Stage) -> Message:
     return stage.reply(step.reply, kept.receipt, shown)
 
 
+def _serves(kept: Vector, agreement: Agreement, attempt: Start, model: bytes) -> bool:
+    """Tell whether what was made ready is for this attempt: under distributed noise for no other one of the round."""
+    same = (kept.round, kept.model) == (attempt.round, model)
+    return same and (agreement.terms.noise is None or kept.attempt == attempt.attempt)
+
+
 def mask(stage: Stage) -> Message:
-    """X2: mask what was made ready. No data is touched."""
+    """X2: mask what was made ready, under distributed noise with this silo's share on top. No data is touched."""
+    silo = stage.silo
     with stage.desk() as desk:
         state = desk.memory.load()
 
@@ -130,7 +142,17 @@ def mask(stage: Stage) -> Message:
             kept = desk.memory.vector()
             if kept is None or kept.round != state.round:
                 raise Refusal(Code.SECURE_REFUSED, f"nothing is ready for round {state.round}")
-            return np.frombuffer(kept.words, dtype="<u4").astype(np.uint32)
+            plain = np.frombuffer(kept.words, dtype="<u4").astype(np.uint32)
+            terms = desk.terms
+            if terms.noise is None:
+                return plain
+            if position(state.settings, kept.round, kept.attempt) != state.at.position:
+                raise Refusal(Code.SECURE_REFUSED, f"what is ready for round {kept.round} is of another attempt")
+            encoding = encoding_of(terms.noise, kept.parameters, terms.bits, terms.rotation)
+            # Drawn now, for this attempt alone: the state that goes on from here masks nothing a second time.
+            entropy = silo.member.entropy(silo.settings)
+            share = Csprng(entropy.key("noise-share", kept.round, kept.attempt, silo.member.name))
+            return add_share(encoding, plain, share)
 
         try:
             step: Step = client_round.mask(desk.party, state, stage.data, words)

@@ -25,13 +25,16 @@ LOG = logging.getLogger("quire.clients")
 #: Secrets of a run that was not answered for so many days are wiped when another one opens a session.
 KEPT_DAYS = 7
 
-_HEAD = 4 + 32 + 4
+_HEAD = 4 + 32 + 4 + 4 + 4
 _PIECE = 32 * 2**20  # bytes of a vector under one name in the store
 
 
 @dataclass(frozen=True)
 class Vector:
     """What a silo has ready for one round, once trained: every attempt of the round masks the same numbers.
+
+    Under distributed noise it is for one attempt alone: another one draws its batch and its noise anew, and is charged.
+    Its words then have no noise in them; that comes on top when they are masked.
 
     One draw of noise must not be released in two different sums: their difference would be that of a few silos. It is
     not, because at most one attempt of a round is ever opened, in whatever session and cohort (the argument is in
@@ -50,23 +53,30 @@ class Vector:
         Under privacy, the receipt for it.
     words : bytes
         The encoded numbers, little-endian words of 32 bits.
+    parameters, attempt : int
+        Under distributed noise: those of the model, by which the share of the noise is known, and the attempt that
+        this is for; else 0.
     """
 
     round: int
     model: bytes
     receipt: bytes
     words: bytes
+    parameters: int = 0
+    attempt: int = 0
 
     def encode(self) -> bytes:
         """Return it as bytes."""
-        head = self.round.to_bytes(4, "big") + self.model + len(self.receipt).to_bytes(4, "big")
+        numbers = (self.parameters, self.attempt, len(self.receipt))
+        head = self.round.to_bytes(4, "big") + self.model + b"".join(number.to_bytes(4, "big") for number in numbers)
         return head + self.receipt + self.words
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Read what :meth:`encode` returned."""
-        end = _HEAD + int.from_bytes(data[36:_HEAD], "big")
-        return cls(int.from_bytes(data[:4], "big"), data[4:36], data[_HEAD:end], data[end:])
+        parameters, attempt, size = (int.from_bytes(data[at : at + 4], "big") for at in (36, 40, 44))
+        end = _HEAD + size
+        return cls(int.from_bytes(data[:4], "big"), data[4:36], data[_HEAD:end], data[end:], parameters, attempt)
 
 
 class Memory(Protocol):

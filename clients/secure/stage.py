@@ -70,6 +70,11 @@ class Silo(Protocol):
         There is no update where the training failed, and the guard kept that to itself.
         """
 
+    def shared_vector(
+        self, context: Context, model: Arrays, attempt: tuple[int, int], members: int, guard: Guard
+    ) -> tuple[np.ndarray | None, dict[str, float], bytes]:
+        """Work out what an attempt adds under distributed noise, without any; and the same beside it."""
+
 
 @dataclass(frozen=True)
 class Stage:

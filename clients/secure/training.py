@@ -58,7 +58,7 @@ def quiet(work: Callable[[], _T], round_number: int) -> _T | None:
 
 
 def ready_for(
-    silo: Silo, context: Context, agreement: Agreement, model: Arrays, digest: bytes, round_number: int
+    silo: Silo, context: Context, agreement: Agreement, model: Arrays, digest: bytes, attempt: tuple[int, int]
 ) -> tuple[Vector, dict[str, float]]:
     """Train, and encode what came out.
 
@@ -72,7 +72,8 @@ def ready_for(
         The global model.
     digest : bytes
         Its hash.
-    round_number : int
+    attempt : (int, int)
+        The round, and which attempt of it.
 
     Returns
     -------
@@ -87,6 +88,9 @@ def ready_for(
     WrongModel
         If the arrays are no model of the task.
     """
+    if agreement.terms.noise is not None:
+        return _shared(silo, context, agreement, model, digest, attempt)
+    round_number, _ = attempt
     source = Csprng(silo.member.entropy(silo.settings).key("secure-rounding", round_number, silo.member.name))
     receipt, shown = b"", dict[str, float]()
     found: tuple[Arrays, int, dict[str, float]] | None
@@ -100,6 +104,21 @@ def ready_for(
     if words is None:
         words = agreement.nothing()
     return Vector(round_number, digest, receipt, words.astype("<u4").tobytes()), shown
+
+
+def _shared(
+    silo: Silo, context: Context, agreement: Agreement, model: Arrays, digest: bytes, attempt: tuple[int, int]
+) -> tuple[Vector, dict[str, float]]:
+    """Make ready what this attempt adds under distributed noise: in whole numbers, and without any noise yet."""
+    round_number, _ = attempt
+    vector, shown, receipt = silo.shared_vector(context, model, attempt, agreement.terms.members, quiet)
+    source = Csprng(silo.member.entropy(silo.settings).key("secure-rounding", *attempt, silo.member.name))
+    found = None if vector is None else quiet(lambda: agreement.encode_shared(vector, source), round_number)
+    words, clamped = (agreement.nothing(), 0) if found is None else found
+    if clamped:  # for the silo's own eyes: the count is private
+        LOG.warning("%d coordinates of round %d lay beyond what one silo may add.", clamped, round_number)
+    kept = words.astype("<u4").tobytes()
+    return Vector(round_number, digest, receipt, kept, agreement.layout.size, attempt[1]), shown
 
 
 def _update(silo: Silo, model: Arrays, round_number: int) -> tuple[Arrays, int, dict[str, float]]:
@@ -119,7 +138,7 @@ def _encoded(
     encoded = agreement.encode(update, weight, metrics, source)
     if encoded.clamped:
         LOG.warning("%d coordinates of round %d lay beyond aggregation.bound.", encoded.clamped, round_number)
-    if weight > (most := agreement.point.max_weight):
+    if weight > (most := agreement.terms.max_weight):
         LOG.warning("%d rows count as %d in round %d, by aggregation.max_rows.", weight, most, round_number)
     if abs(loss := metrics.get(contract.TRAIN_LOSS, 0.0)) > LOSS_BOUND:
         LOG.warning("The training loss of round %d is %g, and is averaged as %g.", round_number, loss, LOSS_BOUND)

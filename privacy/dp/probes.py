@@ -72,9 +72,27 @@ class ProbeTest:
         """
         if len(released) == 0 or variance <= 0:
             raise ProbeError("a test of the noise needs at least one probe and a promised variance above 0")
-        looks, probes = self.looks + 1, self.probes + len(released)
         squares = float(np.square(released.astype(np.float64)).sum())
-        statistic = self.statistic + squares / float(variance)
+        return self.add(len(released), squares / float(variance))
+
+    def add(self, count: int, statistic: float) -> ProbeTest:
+        """Add a round of which only the statistic is known.
+
+        Parameters
+        ----------
+        count : int
+            Probes in the round.
+        statistic : float
+            Sum of their squares over the promised variance.
+
+        Raises
+        ------
+        ProbeError
+            If there is no probe, or the statistic is none.
+        """
+        if count < 1 or not (math.isfinite(statistic) and statistic >= 0.0):
+            raise ProbeError("a round of probes has at least one, and a statistic of at least 0")
+        looks, probes, statistic = self.looks + 1, self.probes + count, self.statistic + statistic
         level = self.alpha / 2 / (looks * (looks + 1))
         low = float(chdtr(probes, statistic)) < level
         high = float(chdtrc(probes, statistic)) < level
@@ -106,6 +124,11 @@ class ProbeTest:
             self.statistic / float(chdtri(self.probes, tail)),
             self.statistic / float(chdtri(self.probes, 1 - tail)),
         )
+
+
+def p_value(probes: int, statistic: float) -> float:
+    """Return how likely so large a deviation, on either side, is for the promised noise; of one round by itself."""
+    return min(1.0, 2.0 * min(float(chdtr(probes, statistic)), float(chdtrc(probes, statistic))))
 
 
 def detection_power(ratio: float, probes: int, looks: int, alpha: float = FALSE_ALARM) -> float:

@@ -35,7 +35,10 @@ REFUSED = [
     ("training.lrr=1", ["'training.lrr'", "training=sgd", "perhaps training.lr"]),
     ("strategy.mu=1", ["'strategy.mu'", "strategy=fedavg", "strategy=fedprox would have it"]),
     ("data.rows=5", ["'data.rows'", "data=sklearn", "data=synthetic would have it"]),
-    ("privacy.epsilon=2", ["'privacy.epsilon'", "privacy=none", "privacy=record and privacy=silo would have it"]),
+    (
+        "privacy.epsilon=2",
+        ["'privacy.epsilon'", "privacy=none", "privacy=record, privacy=silo, ", "_distributed would have it"],
+    ),
     ("aggregation.epsilon=2", ["'aggregation.epsilon'", "aggregation=plain", "has none"]),
     ("seed=x", ["seed must be a whole number", "'x'"]),
     ("seed=1.0", ["seed must be a whole number", "'1.0'"]),

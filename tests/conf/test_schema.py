@@ -38,6 +38,8 @@ def alone(group: str, option: str) -> str:
         return f"task={option}" + (" task.plugin=mine" if option == "plugin" else "")
     company = {"data=synthetic": " task=synthetic", "data=files": " task=tabular", "partition=natural": " task=tabular"}
     company["privacy=silo"] = " privacy.delta=1e-5"
+    company["privacy=record_distributed"] = " aggregation=secure"
+    company["privacy=silo_distributed"] = " privacy.delta=1e-5 aggregation=secure"
     return f"{group}={option}" + company.get(f"{group}={option}", "")
 
 

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 from secure_runs import ONE, PRIVATE, ROWS, SECURE_ONE, apart, bound_of, model_of, rounds_of
+from shared_runs import UNITS
 
 import quire
 from quire.clients import contract, work
 from quire.clients.arrays import decode, encode
 from quire.clients.local import Trained
+from quire.clients.secure import handlers
 from quire.errors import RunFailed
 from quire.simulation.grid import InlineGrid
+from quire.simulation.verify import verify_run
 
 
 def infinite(trained):
@@ -110,6 +113,38 @@ def test_under_privacy_it_is_charged_and_receipted_like_any_other(failing, repli
     assert line["failed"] == []
     assert len(line["replied"]) == len(line["receipts"]) == 5
     assert len({str(form) for form in forms(replies)}) == 1
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_under_distributed_noise_a_silo_that_fails_adds_its_share_of_the_noise_all_the_same(
+    unit, monkeypatch, replies, tmp_path
+):
+    """Without it the sum would have less noise than is accounted for, and the probes would tell who failed."""
+    summed, released = work.sum_privately, []
+
+    def failed(settings, where, silo, *args):
+        if silo == "hospital-2":
+            raise FloatingPointError("row 17")
+        return summed(settings, where, silo, *args)
+
+    monkeypatch.setattr(work, "sum_privately", failed)
+    shared, plain = handlers.add_share, []
+
+    def watched(encoding, words, source):
+        share = shared(encoding, words, source)
+        plain.append(int(words.sum()))
+        released.append(int((share != words).sum()))
+        return share
+
+    monkeypatch.setattr(handlers, "add_share", watched)
+    quire.run(f"{UNITS[unit]} strategy.rounds=1", tmp_path / "run")
+    (line,) = rounds_of(tmp_path / "run")
+    assert line["failed"] == []
+    assert len(line["replied"]) == len(line["receipts"]) == len(plain) == 5
+    assert len({str(form) for form in forms(replies)}) == 1
+    assert plain.count(0) == 1
+    assert min(released) > 0.9 * max(released)
+    assert verify_run(tmp_path / "run").wrong == []
 
 
 def test_rows_that_cannot_be_loaded_are_still_a_code(monkeypatch, tmp_path):

@@ -10,7 +10,15 @@ from quire.clients import contract
 from quire.clients.arrays import decode
 
 
-@pytest.mark.parametrize("privacy", ["none", "record training.batch_size=16 training.steps=3"])
+@pytest.mark.parametrize(
+    "privacy",
+    [
+        "none",
+        "record training.batch_size=16 training.steps=3",
+        "record_distributed",
+        "silo_distributed privacy.delta=1e-5",
+    ],
+)
 def test_nothing_leaves_but_messages_of_the_protocol(privacy, replies, tmp_path):
     quire.run(f"{SECURE} privacy={privacy}", tmp_path / "run")
     assert set(replies) == {contract.QUERY, contract.EVALUATE, *contract.SECURE_STAGES}

@@ -176,3 +176,24 @@ def test_mistakes_are_sentences(check):
 def test_a_test_seed_is_warned_of(check):
     check.file.write_text(check.file.read_text().replace("epsilon: 4", "epsilon: 4, test_seed: true"))
     assert "never over real records" in check()[1]
+
+
+def test_a_run_whose_silos_share_the_noise_is_explained(check):
+    check.file.write_text(
+        check.file.read_text().replace("[record]", "[record_distributed]").replace("[plain]", "[secure]")
+    )
+    run = (
+        "task=breast_cancer partition=iid partition.silos=5 strategy.min_silos=4 aggregation=secure "
+        "privacy=record_distributed privacy.epsilon=2 privacy.records=1500 privacy.largest=303"
+    )
+    status, text, _ = check(run)
+    words = " ".join(text.split())
+    assert status == 1  # for it has no roster, and for nothing else
+    assert "each silo adds a share of the noise, and it sees the noisy sum" in words
+    assert "on the sum, 2 shares of it, against 1 colluders and an observer, over 30 rounds, sampling 0.05" in words
+    assert "0.05 of the records, at random" in words
+    assert text.count("Roster: none is pinned") == 1
+    check.file.write_text(check.file.read_text().replace("epsilon: 4", "epsilon: 4, colluders: 2"))
+    status, text, _ = check(run)
+    assert status == 1
+    assert "the noise of this run is planned for 1 that leave theirs out: set aggregation.colluders=2" in text

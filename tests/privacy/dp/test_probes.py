@@ -10,7 +10,7 @@ from noise_support import source
 
 from quire.privacy.dp.contract import Unit
 from quire.privacy.dp.encoding import Encoding
-from quire.privacy.dp.probes import PROBES, ProbeError, ProbeTest, detection_power, probes_needed
+from quire.privacy.dp.probes import PROBES, ProbeError, ProbeTest, detection_power, p_value, probes_needed
 
 PARTIES, ROUNDS = 10, 5
 
@@ -126,3 +126,23 @@ def test_nothing_is_known_before_the_first_round():
     assert math.isnan(test.ratio)
     assert test.interval() == (0.0, math.inf)
     assert not test.alarm
+
+
+def test_a_round_is_the_same_by_its_values_or_by_its_statistic():
+    values = np.random.default_rng(5).normal(0, 100, 1024).round().astype(np.int64)
+    statistic = float(np.square(values.astype(float)).sum()) / 10_000
+    assert ProbeTest().observe(values, 10_000) == ProbeTest().add(1024, statistic)
+
+
+@pytest.mark.parametrize("wrong", [(0, 1.0), (1, -1.0), (1, float("nan")), (1, float("inf"))])
+def test_a_round_that_is_none_is_refused(wrong):
+    with pytest.raises(ProbeError):
+        ProbeTest().add(*wrong)
+
+
+def test_p_values_are_uniform_under_the_promise_and_small_beyond_it():
+    rng = np.random.default_rng(6)
+    found = [p_value(1024, float(np.square(rng.normal(size=1024)).sum())) for _ in range(400)]
+    assert 0.4 < np.mean(found) < 0.6
+    assert p_value(1024, 1024 * 0.81) < 1e-5
+    assert p_value(1024, 1024 * 1.21) < 1e-5

@@ -1,0 +1,119 @@
+"""`quire verify` on distributed noise: whatever is changed in the folder of a run, it says so."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shared_runs import RECORD, SILO, card_of
+
+import quire
+from quire.simulation.verify import verify_run
+from quire.strategies.card import write_card
+from tests.support.private_runs import changed, leaves, put
+
+
+@pytest.fixture(scope="module", params=[RECORD, SILO], ids=["record", "silo"])
+def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    quire.run(f"{request.param} strategy.rounds=2 runtime.faults=[drop:mask:2:hospital-5]", folder)
+    return folder
+
+
+@pytest.fixture
+def run(original: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(original, tmp_path / "run")
+
+
+def wrong(run: Path) -> str:
+    return "\n".join(verify_run(run).wrong)
+
+
+def journal(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def rewritten(run: Path, lines: list[dict[str, Any]]) -> str:
+    """What is found once the journal is another, and the card made to suit it, as its forger would."""
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_card(run)
+    return wrong(run)
+
+
+def test_an_honest_run_verifies(run: Path) -> None:
+    assert wrong(run) == ""
+
+
+def test_every_number_of_the_noise_in_the_card_changed_once_is_found(run: Path) -> None:
+    genuine = card_of(run)
+    places = [(path, value) for path, value in leaves(genuine) if "distributed" in path or "if_alone" in path]
+    assert len(places) > 30
+    for path, value in places:
+        card = copy.deepcopy(genuine)
+        put(card, path, changed(value))
+        (run / "privacy_card.json").write_text(json.dumps(card))
+        assert "The card:" in wrong(run), path
+
+
+def test_every_number_of_the_noise_in_the_journal_changed_once_is_found(run: Path) -> None:
+    genuine = journal(run)
+    places = [(path, value) for path, value in leaves(genuine[0]["distributed"]) if value is not None]
+    assert len(places) > 25
+    for path, value in places:
+        lines = copy.deepcopy(genuine)
+        put(lines[0]["distributed"], path, changed(value))
+        assert rewritten(run, lines), path
+
+
+@pytest.mark.parametrize("name", ["probes", "probe_statistic", "probe_p", "probe_alarm"])
+def test_every_number_of_the_probes_changed_once_is_found(name: str, run: Path) -> None:
+    lines = journal(run)
+    place = next(line for line in lines if line["event"] == "round")
+    place["released"][name] = place["released"][name] * 1.5 + 1.0
+    assert "noise probes" in rewritten(run, lines)
+    del place["released"][name]
+    assert "noise probes" in rewritten(run, lines)
+
+
+@pytest.mark.parametrize("what", [None, [], "x", {"noise": {}, "encoding": {}, "forecast": {}}])
+def test_numbers_that_are_none_are_refused_in_words(what: Any, run: Path) -> None:
+    lines = journal(run)
+    lines[0]["distributed"] = what
+    assert rewritten(run, lines)
+    del lines[0]["distributed"]
+    assert rewritten(run, lines)
+
+
+def test_a_model_of_another_size_is_found(run: Path) -> None:
+    lines = journal(run)
+    lines[0]["parameters"] = 32
+    assert "number of parameters is not that of the model" in rewritten(run, lines)
+
+
+def test_probes_that_show_too_little_noise_cannot_be_left_out_of_the_card(run: Path) -> None:
+    from quire.privacy.dp.probes import p_value
+
+    lines = journal(run)
+    for line in lines:
+        if line["event"] == "round":
+            count = int(line["released"]["probes"])
+            line["released"] |= {"probe_statistic": 0.5 * count, "probe_p": p_value(count, 0.5 * count)}
+    assert "the alarm of the noise probes does not follow" in rewritten(run, lines)
+    for line in lines:
+        if line["event"] == "round":
+            line["released"]["probe_alarm"] = 1.0
+    assert rewritten(run, lines) == ""  # an honest account of a bad run
+    assert card_of(run)["distributed"]["probes"]["too_little"] == 1
+    assert "cannot be relied upon" in " ".join(card_of(run)["words"]["mechanism"])
+
+
+def test_who_took_part_cannot_be_changed(run: Path) -> None:
+    lines = journal(run)
+    second = [line for line in lines if line["event"] == "round"][1]
+    assert second["replied"] == ["hospital-1", "hospital-2", "hospital-3", "hospital-4"]
+    second["failed"] = []
+    assert "not those that replied or failed" in rewritten(run, lines)
