@@ -28,10 +28,10 @@ from pathlib import Path
 
 import harness
 import hospitals
+import record_runs
 from harness import Figure
 from noisy_sgd import Data, accuracy, apart, auc, loss, over, trained
 
-import privacy
 from quire.clients.data.silo import concatenate
 from quire.conf.compose import compose
 from quire.privacy.dp.contract import Unit
@@ -52,7 +52,7 @@ class Study:
     name, metric : str
     delta : float
     silos : int
-    record : privacy.Study
+    record : record_runs.Study
         Of ``privacy=record``.
     rounds : tuple of (int, float)
         Rounds and sampling rate of a noisy step.
@@ -64,7 +64,7 @@ class Study:
     metric: str
     delta: float
     silos: int
-    record: privacy.Study
+    record: record_runs.Study
     rounds: tuple[tuple[int, float], ...] = ((30, 0.2), (60, 0.2))
     clips: tuple[float, ...] = (0.3, 1.0)
     rates: tuple[float, ...] = (0.3, 1.0, 3.0)
@@ -83,8 +83,8 @@ class Study:
         return [(*pair, clip, lr) for pair, clip, lr in itertools.product(self.rounds, self.clips, self.rates)]
 
 
-HEART = Study("heart_disease", "auc", privacy.DELTA, 4, privacy.HEART)
-CANCER = Study("breast_cancer", "accuracy", 1e-5, 5, privacy.CANCER)
+HEART = Study("heart_disease", "auc", record_runs.DELTA, 4, record_runs.HEART)
+CANCER = Study("breast_cancer", "accuracy", 1e-5, 5, record_runs.CANCER)
 
 
 def data_of(study: Study, seed: int, folder: Path | None, validate: bool) -> Data:
@@ -134,7 +134,7 @@ def measured(study: Study, row: str, epsilon: float, seed: int, folder: Path | N
     """Return the metric of one model of one seed."""
     if row != "record":
         return stepped(study, row, epsilon, seed, folder)
-    result = privacy.private(study.record, f"privacy.epsilon={epsilon} seed={seed}", folder)
+    result = record_runs.private(study.record, f"privacy.epsilon={epsilon} seed={seed}", folder)
     return float(result["everyone"]["federated"][study.metric])
 
 
@@ -207,7 +207,7 @@ def main() -> int:
                     figures.append(Figure(f"{study.name}: {study.metric}", None, None, why))
                     continue
                 whole = hospitals.lay_out(study.name, Path(scratch) / "whole")
-                folders |= {seed: privacy.divided(whole, seed, Path(scratch) / f"silos-{seed}") for seed in seeds}
+                folders |= {seed: record_runs.divided(whole, seed, Path(scratch) / f"silos-{seed}") for seed in seeds}
             more, values = study_figures(study, seeds, epsilons, folders)
             figures += more
             found[study.name] = (study.metric, values)
