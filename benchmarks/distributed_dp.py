@@ -41,9 +41,11 @@ from quire.clients.tasks import task_of
 from quire.conf.compose import compose
 from quire.privacy.csprng import Csprng
 from quire.privacy.dp.contract import Unit
+from quire.privacy.dp.discrete_gaussian import sample
 from quire.privacy.dp.distributed import SharedNoise
+from quire.privacy.dp.encoding import Encoding
 from quire.privacy.dp.probes import ProbeTest
-from quire.privacy.dp.shares import add_share, encoding_of, probes_for, words
+from quire.privacy.dp.shares import add_share, encoding_of, probes_for, watch, words
 from quire.privacy.dp.spending import Budget
 from quire.privacy.randomness import key, stream
 from quire.privacy.secagg.masks import add_masks
@@ -155,6 +157,36 @@ def accuracies(seeds: Sequence[int], epsilons: Sequence[float], rates: Sequence[
     return [*figures, Figure("digits: accuracy, not private, percent", statistics.fmean(values), None, note)]
 
 
+def caught(seeds: Sequence[int]) -> list[Figure]:
+    """Seed bugs into silos' noise, and count the runs that the probes find out within five rounds.
+
+    The bugs stand in the probes' own sum: each silo's share there is drawn with the product's sampler, at a variance
+    that the bug makes of the promised one.
+    """
+    noise = noise_of(1.0, COHORTS[0], data_of(1, False))
+    encoding = encoding_of(noise, 650)
+    promised = encoding.noise_variance
+    bugs = {
+        "honest": [promised] * SILOS,
+        "noise times 0.9": [math.floor(0.81 * promised)] * SILOS,
+        "square root of the shares forgotten": [promised // noise.shares] * SILOS,
+        "one of ten silos adds none": [promised] * (SILOS - 1),
+    }
+    figures = []
+    for bug, variances in bugs.items():
+        found = []
+        for seed in seeds:
+            test, source = ProbeTest(), Csprng(key(seed, "bug", bug))
+            for _ in range(5):
+                drawn = [sample(variance, noise.probes, source) for variance in variances]
+                test = watch(test, encoding, np.sum(drawn, axis=0), SILOS)
+            found.append(bool(test.alarm))
+        goal = "<= 0.05" if bug == "honest" else ">= 1"
+        note = f"{sum(found)} of {len(found)} runs of 5 rounds; {noise.probes} probes"
+        figures.append(Figure(f"probes: {bug}, share of runs with an alarm", sum(found) / len(found), goal, note))
+    return figures
+
+
 def costs(repetitions: int) -> list[Figure]:
     """Time a silo's part of a round of a million parameters."""
     figures = []
@@ -183,13 +215,25 @@ def costs(repetitions: int) -> list[Figure]:
         def mask(seeds: list[bytes] = seeds, plain: NDArray[np.uint32] = plain) -> None:
             add_masks(plain, seeds)
 
-        def whole(encoding=encoding, seeds=seeds, source=source) -> None:
+        def encode(encoding: Encoding = encoding, source: Csprng = source) -> None:
+            words(encoding, vector, source)
+
+        def noise_alone(
+            encoding: Encoding = encoding, source: Csprng = source, plain: NDArray[np.uint32] = plain
+        ) -> None:
+            add_share(encoding, plain, source)
+
+        def whole(encoding: Encoding = encoding, seeds: list[bytes] = seeds, source: Csprng = source) -> None:
             add_masks(add_share(encoding, words(encoding, vector, source)[0], source), seeds)
 
-        seconds = harness.interleaved({"whole": _timed(whole), "mask": _timed(mask)}, repetitions)
+        contenders = {"whole": whole, "mask": mask, "encode": encode, "noise": noise_alone}
+        seconds = harness.interleaved({name: _timed(work) for name, work in contenders.items()}, repetitions)
         ratio = harness.median_ratio(seconds, "whole", "mask")
         took = {name: f"{1000 * statistics.median(values):.0f} ms" for name, values in seconds.items()}
-        note = f"{took['whole']} against {took['mask']} for {members} masks; {encoding.bits} bits"
+        note = (
+            f"{took['whole']} against {took['mask']} for {members} masks; by itself encoding takes {took['encode']}, a "
+            f"share of the noise {took['noise']}, whatever the number of silos; {encoding.bits} bits"
+        )
         figures.append(
             Figure(f"cost: encode, noise and mask a million, {members} silos, over masking alone", ratio, MASKING, note)
         )
@@ -210,6 +254,7 @@ def main() -> int:
     args = harness.arguments(__doc__)
     figures = costs(3 if args.quick else 15)
     figures.append(formula(1))
+    figures += caught(range(1, 4 if args.quick else 21))
     figures += accuracies(
         range(1, 2 if args.quick else 21), (1.0,) if args.quick else (1.0, 4.0), RATES[2:3] if args.quick else RATES
     )
