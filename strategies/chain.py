@@ -141,7 +141,10 @@ class Chain:
         state, arrays = self._states[base]
         if not self._active:
             return {contract.ARRAYS: arrays}
-        records = {contract.ARRAYS: arrays, contract.CHAIN: ConfigRecord({contract.BASE: base})}
+        records: dict[str, ArrayRecord | ConfigRecord] = {
+            contract.ARRAYS: arrays,
+            contract.CHAIN: ConfigRecord({contract.BASE: base}),
+        }
         if state.memory:
             records[contract.CHAIN_MEMORY] = encode(state.memory)
         sums = {

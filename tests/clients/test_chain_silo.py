@@ -113,6 +113,7 @@ def test_a_lying_server_is_refused_by_every_silo_before_it_is_charged(more: str,
             assert memory.vector() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["gone", "damaged"])
 def test_a_silo_whose_record_is_lost_stays_out_of_the_run_and_the_others_go_on(damage: str, tmp_path: Path) -> None:
     place = Place(tmp_path, overrides_of(SILOS, 4, SHARED), POLICY)

@@ -70,6 +70,7 @@ def refusals(folder, number):
 
 
 # ------------------------------------------------------------------------------------------------ nothing is lost
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", STEPPING)
 @pytest.mark.parametrize("base", [PLAIN, SHARED])
 def test_the_model_is_that_of_a_run_without_the_chain(base, strategy, tmp_path, monkeypatch):
@@ -81,6 +82,7 @@ def test_the_model_is_that_of_a_run_without_the_chain(base, strategy, tmp_path, 
     assert all("chain" not in line["secure"] for line in rounds_of(tmp_path / "bare"))
 
 
+@pytest.mark.slow
 def test_where_not_all_are_asked_there_is_no_chain(tmp_path):
     quire.run(f"{SECURE} partition.silos=10 strategy.fraction=0.8 strategy.rounds=2", tmp_path / "run")
     assert all("chain" not in line["secure"] for line in rounds_of(tmp_path / "run"))
@@ -181,6 +183,7 @@ def test_a_skipped_round_is_refused(tmp_path, monkeypatch):
         quire.run(PLAIN, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
