@@ -171,21 +171,17 @@ def follow(agreement: Agreement, algorithm: Algorithm, path: Path, known: Known 
             f"{known.round}, was not told the sums in between."
         )
     state, digest = RoundState(path.first - 1, path.state.model, path.state.memory), b""
-    for number in range(path.first, path.last + 1):
-        if number == path.last or (known is not None and number == known.round):
+    held = {path.last} if known is None else {path.last, known.round}
+    for number in sorted(held | set(path.sums)):  # and not through all rounds: a message may name any number
+        state = RoundState(number - 1, state.model, state.memory)
+        if number in held:
             digest = digest_of(state)
         if known is not None and number == known.round and digest != known.digest:
             raise ModelChainMismatch(
                 f"The model of round {number} is not the one that this silo took part with: model or memory differ."
             )
-        if number == path.last:
-            break
-        total = path.sums.get(number)
-        state = (
-            RoundState(number, state.model, state.memory)
-            if total is None
-            else after(agreement, algorithm, state, total)
-        )
+        if number in path.sums:
+            state = after(agreement, algorithm, state, path.sums[number])
     return state, digest
 
 

@@ -269,6 +269,12 @@ def test_a_sum_beyond_what_silos_can_give_is_refused_before_it_moves_anything(mo
         follow(agreement, algorithm, Path(1, state, 2, {1: total}), Known(1, digest_of(state)) if known else None)
 
 
+def test_a_path_over_a_thousand_million_lost_rounds_is_not_walked_step_by_step() -> None:
+    agreement, algorithm, _, states = path_of("strategy=fedavg")
+    path = Path(1, states[1], 10**9, {})
+    assert follow(agreement, algorithm, path, known_of(states, 1))[1] == digest_of(states[1])
+
+
 # ------------------------------------------------------------------------------------------------------ as bytes
 def test_what_is_known_is_read_as_it_was_written() -> None:
     known = Known(7, bytes(range(32)))
