@@ -59,6 +59,8 @@ PROTOCOL, MASKED, MESSAGE, ROSTER = "protocol", "masked", "message", "roster"
 # Of the model chain: which round the model that is told is that of; what the algorithm remembered then; and the sums
 # since, as they were opened, by the number of their round.
 CHAIN, BASE, CHAIN_MEMORY, SUMS = "chain", "base-round", "chain-memory", "chain-sums"
+# And how many silos are in each of these, in the same order, by which their noise is known.
+SURVIVORS = "survivors"
 # What only a simulated silo shows: metrics that a real one keeps to itself under privacy.
 SHOWN = "simulator-only"
 

@@ -48,6 +48,7 @@ class Chain:
         self._active, self._number = active, 0
         self._states: dict[int, tuple[RoundState, ArrayRecord]] = {}
         self._sums: dict[int, bytes] = {}
+        self._survivors: dict[int, int] = {}
         # For each silo the oldest round whose state it can know best: the last that it answered, else the first that
         # it was asked in, as an answer may have been lost.
         self._at: dict[int, int] = {}
@@ -75,12 +76,14 @@ class Chain:
         oldest = min([self._number, *(at for silo, at in self._at.items() if at >= kept and silo not in self._refused)])
         self._states = {number: state for number, state in self._states.items() if number >= oldest}
         self._sums = {number: words for number, words in self._sums.items() if number >= oldest}
+        self._survivors = {number: self._survivors[number] for number in self._sums}
         return digest_of(self._states[self._number][0])
 
-    def opened(self, total: Words, agreement: Agreement) -> None:
-        """Keep the sum of the round under way."""
+    def opened(self, total: Words, agreement: Agreement, survivors: int) -> None:
+        """Keep the sum of the round under way, and how many silos are in it."""
         if not self._active:
             return
+        self._survivors[self._number] = survivors
         self._sums[self._number] = pack(total, agreement.point.bits)
         while len(self._sums) > MOST_SUMS or (
             len(self._sums) > 1 and sum(len(words) for words in self._sums.values()) > MOST_BYTES
@@ -141,10 +144,8 @@ class Chain:
         state, arrays = self._states[base]
         if not self._active:
             return {contract.ARRAYS: arrays}
-        records: dict[str, ArrayRecord | ConfigRecord] = {
-            contract.ARRAYS: arrays,
-            contract.CHAIN: ConfigRecord({contract.BASE: base}),
-        }
+        about = ConfigRecord({contract.BASE: base})
+        records: dict[str, ArrayRecord | ConfigRecord] = {contract.ARRAYS: arrays, contract.CHAIN: about}
         if state.memory:
             records[contract.CHAIN_MEMORY] = encode(state.memory)
         sums = {
@@ -154,4 +155,5 @@ class Chain:
         }
         if sums:
             records[contract.SUMS] = encode(sums)
+            about[contract.SURVIVORS] = [self._survivors[int(number)] for number in sums]
         return records

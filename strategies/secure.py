@@ -184,7 +184,7 @@ class SecureRounds:
             found = collected(one.agreement, total, silos, memory)
         except EncodingError as error:
             raise RunFailed(f"Round {one.line.round} failed: {error}.") from error
-        self._chain.opened(total, one.agreement)
+        self._chain.opened(total, one.agreement, len(silos))
         one.clamped = found.metrics.pop(contract.CLAMPED, 0.0)
         return found
 

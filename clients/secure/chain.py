@@ -15,14 +15,19 @@ path leads through the last one that it took part with. See "The model chain" in
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from quire.clients.arrays import Arrays, fingerprint
 from quire.clients.secure.agreement import Agreement
+from quire.privacy.dp.encoding import Encoding
+from quire.privacy.dp.probes import ProbeTest
 from quire.privacy.dp.rounding import EncodingError
+from quire.privacy.dp.shares import watch
 from quire.privacy.identity.hashing import tagged_hash
 from quire.privacy.secagg.errors import ImplausibleSum, ModelChainMismatch, Replay
 from quire.privacy.secagg.masks import Words
@@ -32,6 +37,7 @@ from quire.strategies.rounds import Algorithm, RoundState
 MOST_SUMS, MOST_BYTES = 64, 128 * 2**20
 
 _RECORD = b"quire-chain-1\n"
+_FORM = struct.Struct(">I32sQQdQQ")  # round and digest; then the test of the probes
 
 
 @dataclass(frozen=True)
@@ -44,14 +50,19 @@ class Known:
         The last round that it began to take part in.
     digest : bytes
         32 bytes, :func:`digest_of` the state that this round trained from.
+    probes : ProbeTest
+        What this silo has found of the noise in the sums before that round.
     """
 
     round: int
     digest: bytes
+    probes: ProbeTest = field(default_factory=ProbeTest)
 
     def encode(self) -> bytes:
         """Return it as bytes."""
-        return _RECORD + self.round.to_bytes(4, "big") + self.digest
+        test = self.probes
+        alarms = test.too_little or 0, test.too_much or 0
+        return _RECORD + _FORM.pack(self.round, self.digest, test.looks, test.probes, test.statistic, *alarms)
 
     @classmethod
     def decode(cls, data: bytes) -> Known:
@@ -62,11 +73,13 @@ class Known:
         ModelChainMismatch
             If it is anything else: the silo then knows that there was a state, and not which.
         """
-        at = len(_RECORD)
-        number = int.from_bytes(data[at : at + 4], "big")
-        if data[:at] != _RECORD or len(data) != at + 36 or number < 1:
+        if data[: len(_RECORD)] != _RECORD or len(data) != len(_RECORD) + _FORM.size:
             raise ModelChainMismatch(LOST)
-        return cls(number, data[at + 4 :])
+        number, digest, looks, probes, statistic, little, much = _FORM.unpack(data[len(_RECORD) :])
+        if number < 1 or not (math.isfinite(statistic) and statistic >= 0.0):
+            raise ModelChainMismatch(LOST)
+        test = ProbeTest(looks, probes, statistic, too_little=little or None, too_much=much or None)
+        return cls(number, digest, test)
 
 
 #: Why a silo stays out of a run whose models it can no longer hold together.
@@ -90,12 +103,15 @@ class Path:
         The round that is to be trained for, not before ``first``.
     sums : mapping of int to numpy.ndarray of uint32
         The sums of rounds from ``first`` on and before ``last``; a round that was lost has none.
+    survivors : mapping of int to int
+        How many silos are in each, as the server says.
     """
 
     first: int
     state: RoundState
     last: int
     sums: Mapping[int, Words]
+    survivors: Mapping[int, int] = field(default_factory=dict)
 
 
 def digest_of(state: RoundState) -> bytes:
@@ -183,6 +199,32 @@ def follow(agreement: Agreement, algorithm: Algorithm, path: Path, known: Known 
         if number in path.sums:
             state = after(agreement, algorithm, state, path.sums[number])
     return state, digest
+
+
+def watched(agreement: Agreement, path: Path, known: Known | None) -> ProbeTest:
+    """Hold the probes in the sums that are new to a silo against the noise that was promised.
+
+    How many silos are in a sum only the server says. One that says too few hides some of the noise that is missing, at
+    most down to the fewest that there may be.
+
+    Parameters
+    ----------
+    agreement : Agreement
+    path : Path
+        Followed, so that its sums are of the right form.
+    known : Known or None
+
+    Returns
+    -------
+    ProbeTest
+        With the sums of rounds that the last test did not have; as it was without distributed noise.
+    """
+    test, since = (ProbeTest(), 0) if known is None else (known.probes, known.round)
+    if isinstance(agreement.point, Encoding):
+        for number in sorted(number for number in path.sums if number >= since):
+            _, probes = agreement.decode_shared(path.sums[number])
+            test = watch(test, agreement.point, probes, path.survivors[number])
+    return test
 
 
 def fits(algorithm: Algorithm, model: Arrays, memory: Arrays) -> bool:

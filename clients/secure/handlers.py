@@ -14,11 +14,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from quire.clients import contract
-from quire.clients.answering import Refusal, answering
+from quire.clients.answering import LOG, Refusal, answering
 from quire.clients.arrays import Arrays, MalformedArray, decode, fingerprint
 from quire.clients.contract import Code
 from quire.clients.secure.agreement import Agreement, agreement_of
-from quire.clients.secure.chain import Known, follow
+from quire.clients.secure.chain import Known, follow, watched
 from quire.clients.secure.desk import Desk
 from quire.clients.secure.link import read_path
 from quire.clients.secure.memory import Vector
@@ -145,8 +145,17 @@ def _trained_from(
         return told, bytes.fromhex(fingerprint(told)), None
     algorithm = algorithm_of(stage.silo.settings.strategy)
     before = desk.memory.known()
-    state, digest = follow(agreement, algorithm, read_path(stage.message, agreement, algorithm, told), before)
-    known = Known(round_number, digest)
+    path = read_path(stage.message, agreement, algorithm, told)
+    state, digest = follow(agreement, algorithm, path, before)
+    known = Known(round_number, digest, watched(agreement, path, before))
+    if known.probes.alarm and not (before is not None and before.probes.alarm):
+        LOG.warning(
+            "Noise probes: by this silo's own test the sums that it was told of %d rounds have %.3g times the variance "
+            "of noise that was promised, too %s by more than chance allows.",
+            known.probes.looks,
+            known.probes.ratio,
+            "little" if known.probes.too_little else "much",
+        )
     return state.model, digest, None if known == before else known
 
 

@@ -49,9 +49,10 @@ def read_path(message: Message, agreement: Agreement, algorithm: Algorithm, mode
         if len(packed) > MOST_SUMS:
             raise Refusal(Code.BAD_REQUEST, f"{len(packed)} sums are told, and there may be {MOST_SUMS}")
         sums = {_round(name, first, last): _words(array, agreement) for name, array in packed.items()}
+        survivors = dict(zip(sums, _survivors(about, len(sums), agreement), strict=True))
     except (MalformedArray, EncodingError) as error:
         raise Refusal(Code.BAD_REQUEST, "the message's model chain cannot be read") from error
-    return Path(first, RoundState(first - 1, model, memory), last, sums)
+    return Path(first, RoundState(first - 1, model, memory), last, sums, survivors)
 
 
 def _arrays(message: Message, name: str) -> Arrays:
@@ -66,6 +67,18 @@ def _round(name: str, first: int, last: int) -> int:
     if name.isascii() and name.isdecimal() and len(name) < 10 and str(int(name)) == name and first <= int(name) < last:
         return int(name)
     raise Refusal(Code.BAD_REQUEST, f"a sum is of no round from {first} on and before {last}")
+
+
+def _survivors(about: object, count: int, agreement: Agreement) -> list[int]:
+    """Return how many silos are in each of so many sums: numbers that there may be."""
+    told = about.get(contract.SURVIVORS, []) if isinstance(about, ConfigRecord) else []
+    least, most = agreement.terms.min_survivors, agreement.terms.parties
+    if not isinstance(told, list) or len(told) != count:
+        raise Refusal(Code.BAD_REQUEST, "the message does not say how many silos are in each sum")
+    found = [number for number in told if type(number) is int and least <= number <= most]
+    if len(found) != count:
+        raise Refusal(Code.BAD_REQUEST, f"in a sum there are {least} to {most} silos")
+    return found
 
 
 def _words(array: np.ndarray, agreement: Agreement) -> Words:

@@ -16,13 +16,14 @@ from quire.clients.answering import Refusal
 from quire.clients.arrays import encode
 from quire.clients.contract import Code
 from quire.clients.secure.agreement import Agreement, agreement_of, terms_of
-from quire.clients.secure.chain import MOST_SUMS, Known, Path, after, digest_of, fits, follow
+from quire.clients.secure.chain import MOST_SUMS, Known, Path, after, digest_of, fits, follow, watched
 from quire.clients.secure.link import read_path
 from quire.conf.compose import compose
 from quire.conf.schema import Settings
 from quire.errors import SettingsError
 from quire.privacy.csprng import Csprng
 from quire.privacy.dp.encoding import Encoding
+from quire.privacy.dp.probes import ProbeTest
 from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.dp.shares import add_share, words
 from quire.privacy.dp.wire import pack
@@ -108,7 +109,7 @@ def test_most_runs_are_tried() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- the same bits
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     lost=st.sets(st.integers(1, 3)),
@@ -275,9 +276,47 @@ def test_a_path_over_a_thousand_million_lost_rounds_is_not_walked_step_by_step()
     assert follow(agreement, algorithm, path, known_of(states, 1))[1] == digest_of(states[1])
 
 
+# ------------------------------------------------------------------------------------------------------ the probes
+def test_a_silo_s_own_test_of_the_noise_is_that_of_the_server() -> None:
+    agreement, _, path, states = path_of(SHARED, last=6)
+    path = Path(1, path.state, 6, path.sums, dict.fromkeys(path.sums, 5))
+    assert not watched(agreement, path, None).alarm
+    whole, memory = ProbeTest(), dict[str, np.ndarray]()
+    for number, total in path.sums.items():
+        memory = collected(agreement, total, SILOS, memory).kept
+        known = Known(number, digest_of(states[number]), whole)
+        whole = watched(agreement, Path(number, states[number], number + 1, {number: total}, {number: 5}), known)
+        assert [whole.looks, whole.probes, whole.statistic] == memory[MEMORY][:3].tolist()
+    assert watched(agreement, path, None) == whole
+    assert watched(agreement, path, Known(4, digest_of(states[4]), whole)).looks == 5 + 2  # those before are in it
+
+
+@pytest.mark.parametrize(("times", "alarm"), [(0.5, "too_little"), (2.0, "too_much")])
+def test_noise_that_is_not_as_promised_is_found_by_the_silo_itself(times: float, alarm: str) -> None:
+    agreement, _, path, _ = path_of(SHARED, last=3)
+    sums = {}
+    for number, total in path.sums.items():
+        _, probes = agreement.decode_shared(total)
+        sums[number] = total.copy()
+        sums[number][-len(probes) :] = np.rint(times * probes).astype(np.int64).astype(np.uint32)
+    found = watched(agreement, Path(1, path.state, 3, sums, dict.fromkeys(sums, 5)), None)
+    assert found.alarm
+    assert getattr(found, alarm) == 1
+
+
+@pytest.mark.parametrize("more", ["", SHARED.replace("epsilon=8", "epsilon=inf")])
+def test_without_noise_there_is_nothing_to_test(more: str) -> None:
+    agreement, _, path, _ = path_of(more)
+    assert watched(agreement, Path(1, path.state, 4, path.sums, dict.fromkeys(path.sums, 5)), None) == ProbeTest()
+
+
 # ------------------------------------------------------------------------------------------------------ as bytes
-def test_what_is_known_is_read_as_it_was_written() -> None:
-    known = Known(7, bytes(range(32)))
+@given(st.integers(1, 2**32 - 1), st.binary(min_size=32, max_size=32), st.lists(st.floats(0, 1e5), max_size=4))
+def test_what_is_known_is_read_as_it_was_written(number: int, digest: bytes, statistics: list[float]) -> None:
+    test = ProbeTest()
+    for statistic in statistics:
+        test = test.add(1024, statistic)
+    known = Known(number, digest, test)
     assert Known.decode(known.encode()) == known
 
 
@@ -292,7 +331,7 @@ def message_of(path: Path, agreement: Agreement, **other: ArrayRecord | ConfigRe
     records: dict[str, ArrayRecord | ConfigRecord | MetricRecord | None] = {
         contract.ARRAYS: encode(path.state.model),
         contract.CONFIG: ConfigRecord({contract.ROUND: path.last}),
-        contract.CHAIN: ConfigRecord({contract.BASE: path.first}),
+        contract.CHAIN: ConfigRecord({contract.BASE: path.first, contract.SURVIVORS: [5] * len(sums)}),
         contract.CHAIN_MEMORY: encode(path.state.memory),
         contract.SUMS: encode(sums),
     }
@@ -323,6 +362,11 @@ BAD = {
     "a base below zero": {"chain": ConfigRecord({contract.BASE: -3})},
     "a base after the round": {"chain": ConfigRecord({contract.BASE: 5})},
     "a huge base": {"chain": ConfigRecord({contract.BASE: 2**62})},
+    "no survivors": {"chain": ConfigRecord({contract.BASE: 2})},
+    "survivors of one sum": {"chain": ConfigRecord({contract.BASE: 2, contract.SURVIVORS: [5]})},
+    "too few survivors": {"chain": ConfigRecord({contract.BASE: 2, contract.SURVIVORS: [5, 1]})},
+    "too many survivors": {"chain": ConfigRecord({contract.BASE: 2, contract.SURVIVORS: [5, 6]})},
+    "survivors that are no numbers": {"chain": ConfigRecord({contract.BASE: 2, contract.SURVIVORS: ["5", "5"]})},
     "a memory of another kind": {"chain_memory": ConfigRecord({"m": 1})},
     "half a memory": {"chain_memory": encode({"m/w": np.zeros((7, 3))})},
     "another algorithm's memory": {"chain_memory": encode({"v/w": np.zeros((7, 3)), "v/a": np.zeros(5)})},
@@ -353,7 +397,7 @@ def test_a_chain_that_is_malformed_is_a_bad_request(what: str) -> None:
     assert caught.value.code is Code.BAD_REQUEST
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_whatever_a_message_holds_is_read_or_refused(data: st.DataObject) -> None:
     agreement, algorithm, path, states = path_of("strategy=fedadam", first=2, last=3)
@@ -369,7 +413,16 @@ def test_whatever_a_message_holds_is_read_or_refused(data: st.DataObject) -> Non
     message = message_of(
         path,
         agreement,
-        chain=data.draw(st.one_of(st.none(), base.map(lambda at: ConfigRecord({contract.BASE: at})))),
+        chain=data.draw(
+            st.one_of(
+                st.none(),
+                st.builds(
+                    lambda at, told: ConfigRecord({contract.BASE: at, contract.SURVIVORS: told}),
+                    base,
+                    st.one_of(st.just([5]), st.lists(st.integers(-9, 9), max_size=3), st.text(max_size=3)),
+                ),
+            )
+        ),
         chain_memory=data.draw(st.one_of(st.none(), record)),
         chain_sums=data.draw(st.one_of(st.none(), record)),
     )
