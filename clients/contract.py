@@ -56,6 +56,11 @@ RECORDS, RECEIPT = "records", "receipt"
 # Of secure aggregation: the record that holds a message of the protocol, as bytes; a masked vector travels as an array.
 # A simulated silo is told the names of all, which a real one finds in its roster.
 PROTOCOL, MASKED, MESSAGE, ROSTER = "protocol", "masked", "message", "roster"
+# Of the model chain: which round the model that is told is that of; what the algorithm remembered then; and the sums
+# since, as they were opened, by the number of their round.
+CHAIN, BASE, CHAIN_MEMORY, SUMS = "chain", "base-round", "chain-memory", "chain-sums"
+# And how many silos are in each of these, in the same order, by which their noise is known.
+SURVIVORS = "survivors"
 # What only a simulated silo shows: metrics that a real one keeps to itself under privacy.
 SHOWN = "simulator-only"
 

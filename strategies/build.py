@@ -11,6 +11,7 @@ from quire.privacy.dp.adaptive import split
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.dp.release import silo_noise
 from quire.strategies.adaptive import AdaptiveSum
+from quire.strategies.chosen import algorithm_of
 from quire.strategies.fedavg import FedAvg
 from quire.strategies.fednova import FedNova
 from quire.strategies.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
@@ -59,7 +60,9 @@ def build_strategy(settings: Settings, simulated: bool = True) -> FederatedStrat
     options |= {"private": not isinstance(settings.privacy, NoPrivacy), "simulated": simulated}
     if isinstance(settings.privacy, SiloPrivacy):
         options["aggregator"] = _noisy_sum(settings, settings.privacy, settings.seed if simulated else None)
-    return _STRATEGIES[settings.strategy.name](seed=settings.seed, **options)
+    strategy = _STRATEGIES[settings.strategy.name](seed=settings.seed, **options)
+    strategy.algorithm = algorithm_of(settings.strategy)  # the one that silos step by as well
+    return strategy
 
 
 def _noisy_sum(settings: Settings, privacy: SiloPrivacy, seed: int | None) -> NoisySum | AdaptiveSum:

@@ -283,11 +283,11 @@ def _masked(material: Material, noised: bool) -> Masked | None:
     """Return what is said of secure aggregation: from the settings, as any silo that has the roster works it out."""
     if material.setting("aggregation", "name") != "secure":
         return None
-    signed = material.roster
-    members = len(material.start.get("silos", [])) if signed is None else len(signed.roster.members)
+    members = len(material.roster.roster.members if material.roster else material.start.get("silos", []))
     colluders, least = material.setting("aggregation", "colluders"), material.setting("strategy", "min_silos")
     against = colluders if type(colluders) is int else default_colluders(members)
-    return Masked(members, against, least if type(least) is int else 0, noised, KEY in material.start)
+    shared, chained = KEY in material.start, material.setting("strategy", "fraction") == 1.0
+    return Masked(members, against, least if type(least) is int else 0, noised, shared, chained)
 
 
 def _facts(material: Material, silos: list[dict[str, Any]], part: Mapping[str, Any]) -> Facts:

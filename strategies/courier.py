@@ -12,6 +12,8 @@ from flwr.serverapp import Grid
 
 from quire.clients import contract
 from quire.clients.arrays import byte_size, decode
+from quire.privacy.secagg.errors import SecAggError
+from quire.privacy.secagg.messages import Refusal
 from quire.strategies.exchange import AT_ONCE, SMALL_AT_ONCE, Deadline, arriving
 from quire.strategies.reading import Failure, Silos, Unusable, check_identity, content_of, of_kind, unreadable
 from quire.strategies.secure_log import AttemptLog, StageLog
@@ -37,6 +39,15 @@ class Answer:
     index: int
     data: bytes
     content: RecordDict
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the silo says why it does not go on, in place of an answer."""
+        try:
+            Refusal.decode(self.data)
+        except SecAggError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)

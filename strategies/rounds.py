@@ -56,6 +56,8 @@ class Algorithm:
     silos_remember: ClassVar[bool] = False
     #: True where every silo counts alike in the mean, whatever its number of rows.
     uniform: ClassVar[bool] = False
+    #: What it remembers from round to round: for each of these, ``MOMENT/NAME`` for every array of the model.
+    moments: ClassVar[tuple[str, ...]] = ()
 
     def client_config(self) -> Mapping[str, float | int]:
         """Return what a message tells the silos, beside model and round."""

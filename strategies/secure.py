@@ -21,7 +21,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from quire.clients import contract
-from quire.clients.arrays import Arrays, fingerprint
+from quire.clients.arrays import Arrays
 from quire.clients.secure.agreement import Agreement, agreement_of, terms_of
 from quire.conf.schema import SecureAggregation, Settings
 from quire.errors import RunFailed
@@ -34,11 +34,13 @@ from quire.privacy.secagg.masks import Words
 from quire.privacy.secagg.params import thresholds
 from quire.privacy.secagg.server_round import ServerRound
 from quire.privacy.secagg.server_session import ServerSession
+from quire.strategies.chain import Chain
 from quire.strategies.cohort import Roster
 from quire.strategies.courier import NOT_AWAITED, Answer, Courier, Line, carrying
 from quire.strategies.distributed import Collected, announce, collected
 from quire.strategies.reading import Failure, Unusable, unreadable
 from quire.strategies.report import RoundReport
+from quire.strategies.rounds import RoundState
 from quire.strategies.secure_conduct import Conduct
 from quire.strategies.secure_log import AttemptLog, StageLog
 from quire.strategies.secure_round import Round, RoundLost, clause, filled_up
@@ -81,6 +83,7 @@ class SecureRounds:
         self._opened: bool | None = None  # whether a sum of the run was opened; None before the first round
         self._in_vain = 0  # rounds in a row that were lost and told of nobody to go on without
         self._round: Round | None = None
+        self._chain = Chain(self._terms.chain)
 
     # ----------------------------------------------------------------------------------- the two hooks
     def begin(
@@ -88,8 +91,7 @@ class SecureRounds:
         grid: Grid,
         roster: Roster,
         cohort: Iterable[str],
-        number: int,
-        model: Arrays,
+        state: RoundState,
         arrays: ArrayRecord,
         told: ConfigRecord,
         timeout: float,
@@ -103,10 +105,10 @@ class SecureRounds:
             The run's silos.
         cohort : iterable of str
             Those asked in this round.
-        number : int
-        model : dict of str to numpy.ndarray
+        state : RoundState
+            What the round trains from.
         arrays : flwr.app.ArrayRecord
-            The same, encoded.
+            Its model, encoded.
         told : flwr.app.ConfigRecord
             What the messages tell the silos beside the model.
         timeout : float
@@ -124,11 +126,12 @@ class SecureRounds:
                 "keys: aggregation=secure needs every silo in it."
             )
         self._courier = Courier(roster.silos, indices, roster.code_hash)
+        number = state.round + 1
         self._opened = number > 1 if self._opened is None else self._opened  # what is gone on with has a model
-        agreement = self._agreement(model)
+        agreement = self._agreement(state.model)
         asked = sorted(indices[name] for name in cohort)
-        digest = bytes.fromhex(fingerprint(model))
-        self._round = Round(Line(grid, number, timeout), asked, arrays, told, digest, agreement)
+        digest = self._chain.begin(state, arrays)
+        self._round = Round(Line(grid, number, timeout), asked, told, digest, agreement)
         self._sessions.check(number, set(asked) - self._conduct.out)
         return self._attempt(self._round)
 
@@ -177,9 +180,11 @@ class SecureRounds:
         if self._conduct.note(one.log.blame):
             self._sessions.end()
         try:
+            one.agreement.check(total)
             found = collected(one.agreement, total, silos, memory)
         except EncodingError as error:
             raise RunFailed(f"Round {one.line.round} failed: {error}.") from error
+        self._chain.opened(total, one.agreement, len(silos))
         one.clamped = found.metrics.pop(contract.CLAMPED, 0.0)
         return found
 
@@ -188,22 +193,9 @@ class SecureRounds:
         one = self._round
         if one is None or one.line.round != report.round:
             return
-        names = self._courier.names
-        report.failed += one.failures(names)
         asked = one.ever | (set(one.asked) - self._conduct.out)
-        report.cohort = [name for index, name in names.items() if index in asked]
-        report.secure = {
-            "members": self._terms.members,
-            "colluders": self._terms.colluders,
-            "bits": one.agreement.point.bits,
-            "length": one.agreement.point.length,
-            "session": self._sessions.made_in,
-            "attempts": [attempt.as_dict(names) for attempt in one.attempts],
-        }
-        report.secure |= {"clamped": one.clamped} if one.clamped > 0.0 else {}
-        for stage in (stage for attempt in one.attempts for stage in attempt.stages.values()):
-            report.bytes_down += stage.bytes_down
-            report.bytes_up += stage.bytes_up
+        about = {"members": self._terms.members, "colluders": self._terms.colluders, "session": self._sessions.made_in}
+        one.tell(report, self._courier.names, asked, **about)
 
     # ------------------------------------------------------------------------------------- attempts
     def _attempt(self, one: Round) -> list[Message]:
@@ -219,10 +211,9 @@ class SecureRounds:
             except SecAggError as error:
                 self._came_to_nothing(one, error)
                 continue
-            start = carrying(one.server.start())
-            start[contract.ARRAYS], start[contract.CONFIG] = one.arrays, one.told
             one.log.stages["shares"] = StageLog()  # its clock runs from here, whoever sends the messages
-            one.sent = self._courier.messages(one.line, contract.SHARES, dict.fromkeys(one.server.cohort, start))
+            start = carrying(one.server.start(), **{contract.CONFIG: one.told})
+            one.sent = self._courier.messages(one.line, contract.SHARES, self._chain.asked(one.server.cohort, start))
             return one.sent
 
     def _server_round(self, one: Round, session: ServerSession) -> ServerRound:
@@ -247,13 +238,16 @@ class SecureRounds:
             for answer in answers:
                 silo = self._courier.names[answer.index]
                 try:
-                    accept(silo, answer.content)
+                    if not answer.refuses:  # with a refusal nothing comes along, and why counts for more
+                        accept(silo, answer.content)
                 except Unusable as why:
                     log.failed.append(Failure(silo, "shares", why.code, why.words))
                 except Exception:  # whatever that stumbles over, it is that silo's dropout
                     log.failed.append(unreadable(silo, "shares"))
                 else:
-                    server.receive(answer.index, answer.data)
+                    if server.receive(answer.index, answer.data):
+                        self._chain.answered(answer.index)
+            log.failed += self._chain.strays(server.blame, self._courier.names)
             log.u2 = self._named(server.close_shares())
             requests = {index: carrying(server.mask_request(index)) for index in server.u2}
             self._courier.gather(one.line, server, contract.MASK, requests, log)

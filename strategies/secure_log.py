@@ -23,6 +23,8 @@ _WHY = {
     "PairKeyFailure": "what {peer} sent for their common key does not open",
     "BadShareCiphertext": "the shares that {peer} dealt it do not open",
     "MalformedShare": "the shares that {peer} dealt it are not those that it named",
+    "ModelChainMismatch": "the model does not follow, by the sums that it was told, from the last one that it knows",
+    "ImplausibleSum": "a sum that it was told is beyond what honest silos can come to",
 }
 # And where the server found that what it sent does not hold.
 _WHAT = {

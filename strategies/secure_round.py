@@ -6,14 +6,16 @@ import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ConfigRecord, Message
 
 from quire.clients.secure.agreement import Agreement
 from quire.privacy.secagg.errors import SecAggError
 from quire.privacy.secagg.server_round import ServerRound
 from quire.strategies.courier import Line
 from quire.strategies.reading import Failure
+from quire.strategies.report import RoundReport
 from quire.strategies.secure_log import AttemptLog
 
 
@@ -33,10 +35,10 @@ class Round:
     line : Line
     asked : list of int
         The cohort as it was drawn.
-    arrays, told : flwr.app.ArrayRecord, flwr.app.ConfigRecord
-        What the silos are sent beside the first message.
+    told : flwr.app.ConfigRecord
+        What the first message says beside the model.
     model : bytes
-        32 bytes, its hash.
+        32 bytes: the hash of the model, or of the whole state where the model chain is active.
     agreement : Agreement
     left_out : set of int
         Members that later attempts do without.
@@ -52,7 +54,6 @@ class Round:
 
     line: Line
     asked: list[int]
-    arrays: ArrayRecord
     told: ConfigRecord
     model: bytes
     agreement: Agreement
@@ -67,6 +68,30 @@ class Round:
     def log(self) -> AttemptLog:
         """That of the attempt under way."""
         return self.attempts[-1]
+
+    def tell(self, report: RoundReport, names: Mapping[int, str], asked: set[int], **about: Any) -> None:
+        """Put into a round's report how it went: stages, dropouts, bytes, seconds, blame, of every attempt.
+
+        Parameters
+        ----------
+        report : RoundReport
+        names : mapping of int to str
+            By roster index.
+        asked : set of int
+            Who counts as asked.
+        **about
+            Of the run, for the journal.
+        """
+        report.failed += self.failures(names)
+        report.cohort = [name for index, name in names.items() if index in asked]
+        point = self.agreement.point
+        report.secure = {"bits": point.bits, "length": point.length, **about}
+        report.secure["attempts"] = [attempt.as_dict(names) for attempt in self.attempts]
+        report.secure |= {"chain": True} if self.agreement.terms.chain else {}
+        report.secure |= {"clamped": self.clamped} if self.clamped > 0.0 else {}
+        for stage in (stage for attempt in self.attempts for stage in attempt.stages.values()):
+            report.bytes_down += stage.bytes_down
+            report.bytes_up += stage.bytes_up
 
     def failures(self, names: Mapping[int, str]) -> list[Failure]:
         """Return who failed, at which stage and how, each once."""

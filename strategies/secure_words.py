@@ -21,6 +21,8 @@ class Masked:
         Whether every silo adds noise of its own.
     shared : bool
         Whether that is a share, and only the sum of shares is what is accounted for.
+    chained : bool
+        Whether silos work out every model themselves; see :mod:`quire.clients.secure.chain`.
     """
 
     members: int
@@ -28,6 +30,7 @@ class Masked:
     min_silos: int = 0
     noised: bool = False
     shared: bool = False
+    chained: bool = False
 
     @property
     def least(self) -> int:
@@ -54,6 +57,12 @@ def sees(masked: Masked) -> list[str]:
         text.append(
             "The epsilon stated here is each silo's own, against everybody: the noise of the other silos is in the sum "
             "too, and is not counted. It would hold as well if the masks did not."
+        )
+    if masked.chained:
+        text.append(
+            "Each silo works out the next model itself, from the last one that it took part with and the sum, and "
+            "trains from no other: what the server chooses is the first model of the run. It could still tell all "
+            "silos one false sum, within the bound that honest ones keep to."
         )
     return text
 

@@ -7,6 +7,7 @@ arXiv 1909.06335, section 4.3. All moments are kept in float64.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class Momentum(Algorithm):
 
     server_lr: float = 1.0
     beta: float = 0.9
+    moments: ClassVar[tuple[str, ...]] = ("v",)
 
     def step(self, state: RoundState, mean: Arrays, share: float) -> RoundState:
         """Return the model moved along the running sum of mean updates."""
@@ -51,6 +53,7 @@ class Adaptive(Algorithm):
     beta_2: float = 0.99
     tau: float = 1e-3
     initial_v: float | None = None
+    moments: ClassVar[tuple[str, ...]] = ("m", "v")
 
     def step(self, state: RoundState, mean: Arrays, share: float) -> RoundState:
         """Return the model moved by the mean update, each coordinate scaled by its own second moment."""

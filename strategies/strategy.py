@@ -107,8 +107,8 @@ class FederatedStrategy(Strategy):
         of_aggregator = self._standing.client_config(self._cohort())
         told = ConfigRecord({**config, **self.algorithm.client_config(), **of_aggregator, contract.ROUND: server_round})
         if self.secure is not None:
-            secure, silos, model = self.secure, self._roster(grid), self._state.model
-            return secure.begin(grid, silos, self.report.cohort, server_round, model, arrays, told, self._timeout)
+            secure, silos = self.secure, self._roster(grid)
+            return secure.begin(grid, silos, self.report.cohort, self._state, arrays, told, self._timeout)
         extra = self.algorithm.told(self._state)
         return self._messages(cohort, arrays, told, contract.TRAIN, encode(extra) if extra else None)
 

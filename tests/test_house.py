@@ -15,11 +15,25 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("conf", "clients", "strategies", "privacy", "simulation", "quire")
 MAX_LINES = 350
 
+# How a model moves, in pure functions: all that a silo may import of the server's room.
+STEPS = (
+    "quire.strategies.rounds",
+    "quire.strategies.algorithms",
+    "quire.strategies.server_optimizers",
+    "quire.strategies.chosen",
+)
+
 # What a room may import of ours besides itself. A name stands for the module and all below it.
 ALLOWED = {
     "privacy": (),
     "conf": ("quire.errors",),
-    "clients": ("quire.privacy", "quire.conf.schema", "quire.conf.numbers", "quire.errors"),
+    "clients": (
+        "quire.privacy",
+        "quire.conf.schema",
+        "quire.conf.numbers",
+        "quire.errors",
+        *STEPS,  # a silo recomputes the next model from a published sum, by the very code that the server steps with
+    ),
     "strategies": (
         "quire.clients.contract",
         "quire.clients.arrays",
@@ -27,6 +41,7 @@ ALLOWED = {
         "quire.clients.code",  # the hash by which server and silos know that they run the same code
         "quire.clients.secure.agreement",  # the numbers that server and silos work out for themselves, alike
         "quire.clients.secure.noise",
+        "quire.clients.secure.chain",
         "quire.privacy",
         "quire.conf.schema",
         "quire.errors",
@@ -128,6 +143,18 @@ def test_privacy_is_pure() -> None:
         if name.split(".")[0] in PURE
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_how_a_model_moves_is_pure() -> None:
+    """What a silo runs of the server's room: no Flower, no torch, and nothing of that room but itself."""
+    own = {"quire.conf.schema", "quire.clients.contract", "quire.errors", *STEPS}
+    for path in sources("strategies"):
+        if module_of(path) in STEPS:
+            found = {name for _, name in imports(path)}
+            assert {name for name in found if within(name, "quire")} <= own, label(path)
+            assert not {name.split(".")[0] for name in found} & {*PURE, "torch"}, label(path)
+    init = ROOT / "strategies" / "__init__.py"
+    assert list(imports(init)) == []
 
 
 def test_settings_are_composed_at_the_edges_only() -> None:

@@ -23,6 +23,7 @@ from quire.privacy.csprng import Csprng
 from quire.privacy.dp.contract import Unit
 from quire.privacy.dp.distributed import SharedNoise
 from quire.privacy.dp.encoding import Encoding
+from quire.privacy.dp.plausible import check_shared_sum
 from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.dp.shares import encoding_of, mean_of, words
 from quire.privacy.identity.hashing import tagged_hash
@@ -30,6 +31,7 @@ from quire.privacy.receipts import settings_hash
 from quire.privacy.secagg.fixedpoint import METRIC_BITS, Encoded, FixedPoint, Layout
 from quire.privacy.secagg.masks import Words
 from quire.privacy.secagg.messages import SESSION_ID, Config
+from quire.privacy.secagg.plausible import check_sum
 
 _FORMAT = "quire-secure-1"
 #: A training loss beyond this counts as this: the sum has room for no more.
@@ -64,6 +66,8 @@ class Terms:
         The noise that all silos share; then ``bound``, ``max_weight`` and ``metrics`` are not used.
     step : float
         What a decoded mean is multiplied by: under the record unit, where it is a gradient, minus the learning rate.
+    chain : bool
+        Whether silos recompute every model from the sum before it; see :mod:`quire.clients.secure.chain`.
     """
 
     settings: str
@@ -80,6 +84,7 @@ class Terms:
     rotation: str | None
     noise: SharedNoise | None = None
     step: float = 1.0
+    chain: bool = False
 
     @cached_property
     def application(self) -> bytes:
@@ -193,6 +198,20 @@ class Agreement:
         mean, probes = mean_of(self.terms.noise, self.point, total)
         return self.terms.step * mean, probes
 
+    def check(self, total: np.ndarray) -> None:
+        """Refuse a sum that honest silos cannot have come to, and so one that would throw the model anywhere.
+
+        Raises
+        ------
+        EncodingError
+            If it is beyond :func:`quire.privacy.dp.plausible.largest_norm`, or without distributed noise beyond what
+            :func:`quire.privacy.secagg.plausible.check_sum` allows.
+        """
+        if not isinstance(self.point, Encoding):
+            check_sum(self.point, total)
+        elif self.terms.noise is not None:
+            check_shared_sum(self.terms.noise, self.point, total)
+
     def _shaped(self, vector: NDArray[np.float64]) -> Arrays:
         arrays: Arrays = {}
         at = 0
@@ -236,6 +255,7 @@ def terms_of(settings: Settings, secure: SecureAggregation, members: int) -> Ter
         max_weight=max_weight,
         metrics=_metrics(settings, max_weight),
         rotation=_rotation(secure, told),
+        chain=is_chained(settings),
     )
 
 
@@ -256,7 +276,13 @@ def _noisy_terms(settings: Settings, secure: SecureAggregation, members: int) ->
         rotation=_rotation(secure, told),
         noise=noise,
         step=-settings.training.lr if noise.unit is Unit.RECORD else 1.0,
+        chain=is_chained(settings),
     )
+
+
+def is_chained(settings: Settings) -> bool:
+    """Tell whether silos recompute every model: where all of them are asked in every round, and so see every sum."""
+    return isinstance(settings.aggregation, SecureAggregation) and settings.strategy.fraction == 1.0
 
 
 def _rotation(secure: SecureAggregation, settings: str) -> str | None:

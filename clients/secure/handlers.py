@@ -14,11 +14,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from quire.clients import contract
-from quire.clients.answering import Refusal, answering
+from quire.clients.answering import LOG, Refusal, answering
 from quire.clients.arrays import Arrays, MalformedArray, decode, fingerprint
 from quire.clients.contract import Code
 from quire.clients.secure.agreement import Agreement, agreement_of
+from quire.clients.secure.chain import Known, follow, watched
 from quire.clients.secure.desk import Desk
+from quire.clients.secure.link import read_path
 from quire.clients.secure.memory import Vector
 from quire.clients.secure.stage import Before, Core, Silo, Stage
 from quire.clients.secure.training import ready_for
@@ -32,6 +34,7 @@ from quire.privacy.secagg.errors import PolicyViolation, Replay, SecAggError
 from quire.privacy.secagg.masks import Words
 from quire.privacy.secagg.messages import Start
 from quire.privacy.secagg.state import position
+from quire.strategies.chosen import algorithm_of
 
 
 def register(app: ClientApp, asked: Callable[[Message, Context], Silo], code: str) -> None:
@@ -83,19 +86,21 @@ def _forget(desk: Desk, _: Step) -> None:
 def shares(stage: Stage) -> Message:
     """X1: begin an attempt. Train, if this round was not trained for yet; the update stays here.
 
+    What it trains from is the model that it works out itself, from one that it knows and the sums since.
+
     The same message again gets the same reply, if what was trained is there: it is never trained a second time for.
     Under distributed noise every attempt trains anew and is charged: one draw of noise is in one sum alone.
     """
-    model, round_number = _model(stage.message)
-    digest = bytes.fromhex(fingerprint(model))
+    told, round_number = _model(stage.message)
     silo = stage.silo
     with stage.desk() as desk:
         try:
-            agreement = agreement_of(desk.terms, model)
+            agreement = agreement_of(desk.terms, told)
         except EncodingError as error:
             raise Refusal(Code.SECURE_REFUSED, str(error)) from error
         state = desk.memory.load()
         try:
+            model, digest, known = _trained_from(stage, desk, agreement, told, round_number)
             attempt = Start.decode(stage.data)
             step = client_round.start(desk.party, state, stage.data, digest, GENESIS)
             config = state.settings
@@ -113,6 +118,8 @@ def shares(stage: Stage) -> Message:
         if kept is None:
             desk.memory.forget()
             silo = silo.charged(desk.admit(round_number, attempt.attempt))
+        if known is not None:
+            desk.memory.know(known)
         if not step.again:
             desk.memory.save(step.state)
     shown: dict[str, float] = {}
@@ -124,6 +131,32 @@ def shares(stage: Stage) -> Message:
                 raise Refusal(Code.REPLAY_REFUSED, f"round {round_number} went on without this training")
             desk.memory.keep(kept)
     return stage.reply(step.reply, kept.receipt, shown)
+
+
+def _trained_from(
+    stage: Stage, desk: Desk, agreement: Agreement, told: Arrays, round_number: int
+) -> tuple[Arrays, bytes, Known | None]:
+    """Return the model of a round, its hash for the context, and what the silo is to know of it from now on.
+
+    Where the chain is active the model is the one that this silo itself comes to, and the hash is that of the whole
+    state: all who share a context agree on both. Nothing is charged, trained or masked before that.
+    """
+    if not desk.terms.chain:
+        return told, bytes.fromhex(fingerprint(told)), None
+    algorithm = algorithm_of(stage.silo.settings.strategy)
+    before = desk.memory.known()
+    path = read_path(stage.message, agreement, algorithm, told)
+    state, digest = follow(agreement, algorithm, path, before)
+    known = Known(round_number, digest, watched(agreement, path, before))
+    if known.probes.alarm and not (before is not None and before.probes.alarm):
+        LOG.warning(
+            "Noise probes: by this silo's own test the sums that it was told of %d rounds have %.3g times the variance "
+            "of noise that was promised, too %s by more than chance allows.",
+            known.probes.looks,
+            known.probes.ratio,
+            "little" if known.probes.too_little else "much",
+        )
+    return state.model, digest, None if known == before else known
 
 
 def _serves(kept: Vector, agreement: Agreement, attempt: Start, model: bytes) -> bool:

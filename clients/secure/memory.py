@@ -15,8 +15,9 @@ from typing import Protocol, Self
 from flwr.app import ConfigRecord, RecordDict
 
 from quire.clients.secure.agreement import run_name
+from quire.clients.secure.chain import LOST, Known
 from quire.clients.store import Position, Store, StoreDamaged
-from quire.privacy.secagg.errors import SecAggError
+from quire.privacy.secagg.errors import ModelChainMismatch, SecAggError
 from quire.privacy.secagg.messages import HASH, SESSION_ID
 from quire.privacy.secagg.state import ClientState, Counter, Stage
 
@@ -100,6 +101,18 @@ class Memory(Protocol):
     def tidy(self, first_round: int) -> None:
         """Erase what is of no use any more once a session begins with a round."""
 
+    def known(self) -> Known | None:
+        """Return what this silo knows of the run's models; None if it has taken part in no round.
+
+        Raises
+        ------
+        ModelChainMismatch
+            If that is lost or damaged.
+        """
+
+    def know(self, known: Known) -> None:
+        """Keep what this silo knows of the run's models; once this returns, the reply may leave."""
+
 
 class InContext:
     """A simulated silo's memory: in Flower's context, which lasts as long as the run."""
@@ -134,6 +147,14 @@ class InContext:
         ready = self.vector()
         if ready is not None and ready.round < first_round:
             self.forget()
+
+    def known(self) -> Known | None:
+        """Return what this silo knows of the run's models."""
+        return Known.decode(self._get("secure-chain")) if "secure-chain" in self._records else None
+
+    def know(self, known: Known) -> None:
+        """Keep it."""
+        self._put("secure-chain", known.encode())
 
     def _get(self, name: str) -> bytes:
         record = self._records.config_records.get(name)
@@ -238,6 +259,30 @@ class InStore:
             elif (self._today - used).days >= KEPT_DAYS:
                 self._store.secrets.wipe_all(place)
                 LOG.info("What %s had kept for secure aggregation was wiped, as it was last used on %s.", place, used)
+
+    def known(self) -> Known | None:
+        """Return what this silo knows of the run's models.
+
+        The counter tells a record that is lost, or that was put back, from one that never was.
+        """
+        last = self._store.counters.last(f"{self._session}-chain")
+        try:
+            data = self._store.state.get(f"{self._place}/chain")
+        except StoreDamaged as error:
+            raise ModelChainMismatch(LOST) from error
+        if data is None and last is None:
+            return None
+        known = Known.decode(data or b"")
+        if last is not None and known.round < last.round:
+            raise ModelChainMismatch(LOST)
+        return known
+
+    def know(self, known: Known) -> None:
+        """Keep it, then go forward in the counter: killed in between, the record is the newer of the two."""
+        self._store.state.put(f"{self._place}/chain", known.encode())
+        last = self._store.counters.last(f"{self._session}-chain")
+        if last is None or last.round < known.round:
+            self._store.advance(Position(f"{self._session}-chain", known.round), self._today)
 
     def _use(self) -> None:
         """Note the day, before there is a secret whose age would not be known."""

@@ -201,5 +201,17 @@ class SessionExpired(SecAggError):
     number = 27
 
 
+class ModelChainMismatch(SecAggError):
+    """A model that does not follow, by the sums in between, from the last one that the silo took part with."""
+
+    number = 28
+
+
+class ImplausibleSum(SecAggError):
+    """A sum beyond what the vectors of honest silos, and their noise, can come to."""
+
+    number = 29
+
+
 #: Every error by its number.
 BY_NUMBER: dict[int, type[SecAggError]] = {kind.number: kind for kind in SecAggError.__subclasses__()}

@@ -19,7 +19,7 @@ from quire.clients import client_app, contract, member
 from quire.clients.arrays import decode, encode
 from quire.clients.client_app import SILO_KEY, app
 from quire.clients.policy.books import today
-from quire.clients.secure import handlers, memory
+from quire.clients.secure import agreement, handlers, memory
 from quire.clients.secure.memory import InStore, Vector
 from quire.privacy.secagg import client_round
 from quire.privacy.secagg.state import Stage
@@ -113,6 +113,12 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bytes]]
     return found
 
 
+@pytest.fixture
+def unchained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silos and server as in a run without the model chain: what the books by themselves hold a server to."""
+    monkeypatch.setattr(agreement, "is_chained", lambda settings: False)
+
+
 def test_another_attempt_masks_the_same_numbers_and_is_not_charged_again(
     place: Place, vectors: list[tuple[str, bytes]]
 ) -> None:
@@ -126,8 +132,33 @@ def test_another_attempt_masks_the_same_numbers_and_is_not_charged_again(
     assert set(report.receipts) == set(place.files)
 
 
-def test_another_model_for_the_same_round_is_a_new_draw_that_is_charged_for(
+def test_another_model_for_the_same_round_is_refused_and_not_charged_for(
     place: Place, vectors: list[tuple[str, bytes]]
+) -> None:
+    lose(place, contract.CONFIRM, "hospital-2", "hospital-3")
+    attempts: list[str] = []
+
+    def swap(message: Message, silo: str) -> None:
+        if message.metadata.message_type == contract.SHARES and silo == "hospital-1":
+            attempts.append(silo)
+            if len(attempts) == 2:
+                record = message.content[contract.ARRAYS]
+                assert isinstance(record, ArrayRecord)
+                message.content[contract.ARRAYS] = encode({name: part + 1 for name, part in decode(record).items()})
+
+    place.grid.swap = swap
+    ((report, _),) = place.serve()
+    assert report.replied == ["hospital-2", "hospital-3"]
+    assert ("hospital-1", "model_chain_mismatch") in {(failure.silo, failure.code) for failure in report.failed}
+    assert place.charges("hospital-1") == place.charges("hospital-2") == 1
+    with place.store("hospital-1") as store:  # it takes no part in what is opened, and so keeps what it has
+        ready = InStore(store, RUN, today()).vector()
+    assert ready is not None
+    assert ready.words == next(words for silo, words in vectors if silo == "hospital-1")
+
+
+def test_another_model_for_the_same_round_is_a_new_draw_that_is_charged_for(
+    place: Place, vectors: list[tuple[str, bytes]], unchained: None
 ) -> None:
     lose(place, contract.CONFIRM, "hospital-2", "hospital-3")
     attempts: list[str] = []
@@ -151,7 +182,7 @@ def test_another_model_for_the_same_round_is_a_new_draw_that_is_charged_for(
     assert ready.words not in {words for _, words in vectors}
 
 
-def test_another_model_in_the_same_attempt_is_refused(place: Place) -> None:
+def test_another_model_in_the_same_attempt_is_refused(place: Place, unchained: None) -> None:
     """A server that begins the attempts of a round anew in another session does not get a second draw."""
     lose(place, contract.CONFIRM, "hospital-2", "hospital-3")
     attempts: list[int] = []
