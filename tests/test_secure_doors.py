@@ -54,8 +54,8 @@ def test_flowers_simulation_engine_comes_to_the_inline_model(tmp_path: Path) -> 
 class Hospitals:
     """A SuperLink, and SuperNodes with a policy, a key, a store and a pinned roster each."""
 
-    def __init__(self, folder: Path) -> None:
-        self.home, self.files = Path(tempfile.mkdtemp(prefix="q-")), write_silos(folder / "silos", SILOS)
+    def __init__(self, folder: Path, *policy: str) -> None:
+        self.home, self.files = Path(tempfile.mkdtemp(prefix="q-")), write_silos(folder / "silos", SILOS, *policy)
         self.flwr_home, self.empty = self.home / "flwr", self.home / "empty"
         for place in (self.flwr_home, self.empty):
             place.mkdir()

@@ -64,6 +64,8 @@ class Terms:
         The noise that all silos share; then ``bound``, ``max_weight`` and ``metrics`` are not used.
     step : float
         What a decoded mean is multiplied by: under the record unit, where it is a gradient, minus the learning rate.
+    selftest : bool
+        Whether all silos add their shares of the noise to nothing.
     """
 
     settings: str
@@ -80,6 +82,7 @@ class Terms:
     rotation: str | None
     noise: SharedNoise | None = None
     step: float = 1.0
+    selftest: bool = False
 
     @cached_property
     def application(self) -> bytes:
@@ -256,6 +259,7 @@ def _noisy_terms(settings: Settings, secure: SecureAggregation, members: int) ->
         rotation=_rotation(secure, told),
         noise=noise,
         step=-settings.training.lr if noise.unit is Unit.RECORD else 1.0,
+        selftest=settings.selftest,
     )
 
 
