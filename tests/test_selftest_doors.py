@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from command_line import command_line
+from hospitals import SILOS, Hospitals
 from secure_silos import overrides_of
-from test_secure_doors import SILOS, Hospitals
 
 from quire.strategies.folder import read_about
 
