@@ -117,11 +117,15 @@ def test_probes_that_show_too_little_noise_cannot_be_left_out_of_the_card(run: P
 
 
 def test_who_took_part_cannot_be_changed(run: Path) -> None:
+    """Who was asked in vain is the server's word; whoever replied has signed for it, and was asked."""
     lines = journal(run)
     second = [line for line in lines if line["event"] == "round"][1]
     assert second["replied"] == ["hospital-1", "hospital-2", "hospital-3", "hospital-4"]
-    second["failed"] = []
+    second["cohort"].remove("hospital-4")
     assert "not those that replied or failed" in rewritten(run, lines)
+    second["cohort"].append("hospital-4")
+    second["replied"].append("hospital-5")
+    assert "not those with a receipt" in rewritten(run, lines)
 
 
 # ------------------------------------------------------------------------------------- what the silos have signed
