@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from quire.privacy.dp.selftest import Selftest
+    from quire.simulation.selftest import Selftest
 
 app = typer.Typer(
     help="Tests of what a deployment promises, without any record.",

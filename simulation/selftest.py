@@ -9,7 +9,7 @@ from quire.conf.compose import compose
 from quire.conf.overrides import parse
 from quire.conf.schema import Settings
 from quire.errors import QuireError, SettingsError
-from quire.privacy.dp.selftest import Selftest
+from quire.privacy.dp.selftest import Selftest as Selftest
 from quire.simulation.launch import check_folder, log_file, run_at_door
 from quire.strategies.selftest import judge
 
