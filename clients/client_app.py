@@ -56,7 +56,8 @@ class _Silo:
 
     @property
     def private(self) -> bool:
-        return not isinstance(self.settings.privacy, NoPrivacy)
+        # In a self-test of the noise there is nothing of any record to state, charge for or declare.
+        return not isinstance(self.settings.privacy, NoPrivacy) and not self.settings.selftest
 
     @property
     def records(self) -> int:
@@ -78,6 +79,8 @@ class _Silo:
 
     def load(self, context: Context) -> Loaded:
         """Load the silo's rows, and see to it that they are those that this run began with."""
+        if self.settings.selftest:  # whatever brought us here
+            raise Refusal(Code.SETTINGS_REFUSED, "a self-test of the noise reads no rows")
         try:
             loaded = load(self.settings, self.member.where, self.name)
         except Exception as error:  # one code for whatever is wrong with the rows: which rows fail is private
@@ -121,6 +124,9 @@ class _Silo:
         self, context: Context, model: Arrays, attempt: tuple[int, int], members: int, guard: Guard
     ) -> tuple[np.ndarray | None, dict[str, float], bytes]:
         """Work out what an attempt adds under distributed noise, without any; and the same beside it."""
+        if self.settings.selftest:
+            LOG.info("Round %d is a self-test of the noise: nothing but noise, no row is read.", attempt[0])
+            return np.zeros(sum(part.size for part in model.values())), {}, b""
         from quire.clients.work import sum_privately
 
         plan = self._planned(context, members=members)

@@ -10,12 +10,21 @@ import math
 from dataclasses import dataclass
 
 from quire.clients.gate.mark import guarded
-from quire.clients.private.plan import Plan
+from quire.clients.private.plan import Plan, SharedPlan
 from quire.conf.schema import NoPrivacy, Settings, SiloPrivacy
 from quire.privacy.dp.contract import RELATIONS, Weights
 from quire.privacy.dp.events import NonPrivate, to_json
 from quire.privacy.identity.keys import PrivateIdentity
-from quire.privacy.receipts import FORMAT, NOMINAL_DELTA, Receipt, ReceiptError, settings_hash, simulated_identity
+from quire.privacy.receipts import (
+    FORMAT,
+    NOMINAL_DELTA,
+    SHARED,
+    SHARED_FORMAT,
+    Receipt,
+    ReceiptError,
+    settings_hash,
+    simulated_identity,
+)
 
 
 @dataclass(frozen=True)
@@ -108,8 +117,11 @@ def receipt_of(settings: Settings, plan: Plan, about: Round, stand: Stand | None
         raise ReceiptError("A simulated silo has no ledger, and every other one states where its ledger stands.")
     privacy, event = settings.privacy, plan.released(1)
     target = math.inf if isinstance(privacy, NoPrivacy) else privacy.epsilon
+    noise = plan.noise if isinstance(plan, SharedPlan) else None
+    shared = {} if noise is None else {key: getattr(noise, key) for key in SHARED}
     body = {
-        "format": FORMAT,
+        **shared,
+        "format": FORMAT if noise is None else SHARED_FORMAT,
         "run": None if stand is None else str(about.run),
         "round": about.number,
         "settings": settings_hash(settings.as_dict()),

@@ -58,6 +58,7 @@ def check_privacy(settings: Settings, rows: int | None) -> None:
         _clip_can_follow(settings, privacy)
     if isinstance(privacy, DistributedPrivacy):
         _noise_is_shared(settings)
+        _noise_can_be_tested(settings, privacy)
     if isinstance(privacy, RecordDistributedPrivacy):
         _one_step_a_round(settings)
         records_of(settings, privacy)
@@ -112,6 +113,24 @@ def _noise_is_shared(settings: Settings) -> None:
             f"strategy.fraction={strategy.fraction:g} asks {settings.silos_asked} of {settings.partition.silos} silos, "
             f"and privacy={name} plans its noise for all of them: asking fewer spares no epsilon, for who is asked is "
             "known; set strategy.fraction=1."
+        )
+
+
+def _noise_can_be_tested(settings: Settings, privacy: DistributedPrivacy) -> None:
+    if not privacy.selftest:
+        return
+    rounds, scored = settings.strategy.rounds, settings.strategy.fraction_evaluate
+    if math.isinf(privacy.epsilon):
+        raise SettingsError("privacy.selftest tests the noise, and epsilon=inf has none: set privacy.epsilon.")
+    if privacy.selftest > rounds:
+        raise SettingsError(
+            f"privacy.selftest={privacy.selftest} is more rounds than the run has whose noise is tested "
+            f"(strategy.rounds={rounds}): lower it, or set strategy.rounds."
+        )
+    if scored:
+        raise SettingsError(
+            f"privacy.selftest reads no rows, and strategy.fraction_evaluate={scored:g} would score a model on "
+            "them: set strategy.fraction_evaluate=0."
         )
 
 

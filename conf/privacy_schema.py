@@ -5,6 +5,10 @@ from dataclasses import dataclass
 
 from quire.conf.setting import setting
 
+SELFTEST_HELP = (
+    "rounds of a self-test of the noise in the place of the run: silos read no rows, and add nothing but their shares"
+)
+
 
 @dataclass(frozen=True)
 class NoPrivacy:
@@ -70,6 +74,7 @@ class RecordDistributedPrivacy:
         "how gradients are clipped one by one: Opacus' hooks, ghost clipping, or ghost where the model allows",
         choices=("auto", "hooks", "ghost"),
     )
+    selftest: int = setting(SELFTEST_HELP, ge=0, le=64)
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class SiloDistributedPrivacy:
     epsilon: float = setting("budget of the whole run, at most 44; inf clips without noise or claim", gt=0.0, inf=True)
     delta: float | None = setting("has to be given: below 1/number of silos says little for few silos", gt=0.0, lt=1.0)
     clip: float = setting("L2 norm that a silo's update is clipped to", ge=1e-6, le=1e6)
+    selftest: int = setting(SELFTEST_HELP, ge=0, le=64)
 
 
 #: Noise that no single party adds.

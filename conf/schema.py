@@ -317,6 +317,18 @@ class Settings:
         share = int(self.strategy.fraction * self.partition.silos + 1e-9)
         return min(self.partition.silos, max(self.strategy.min_silos, share))
 
+    @property
+    def selftest(self) -> bool:
+        """Whether silos read no rows, and add nothing but their shares of the noise."""
+        return isinstance(self.privacy, DistributedPrivacy) and self.privacy.selftest > 0
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds there are: the strategy's, for which noise is calibrated, or those of a self-test of it."""
+        planned = self.strategy.rounds
+        tested = self.privacy.selftest if isinstance(self.privacy, DistributedPrivacy) else 0
+        return tested or planned
+
     def as_dict(self) -> dict[str, Any]:
         """Return nested plain dicts, lists and scalars, ready for YAML or JSON; without ``overrides``."""
         tree: dict[str, Any] = _plain(dataclasses.asdict(self))

@@ -34,6 +34,8 @@ from quire.privacy.identity.keys import PrivateIdentity, PublicIdentity, verify
 from quire.privacy.identity.roster import Roster, is_hash
 
 FORMAT = "quire-receipt-1"
+#: Of a receipt whose noise silos share: it has the fields of :data:`SHARED` as well.
+SHARED_FORMAT = "quire-receipt-2"
 TAG = "quire/receipt/1"
 MAX_BYTES = 65_536
 #: The delta of a statement without noise whose settings name none: epsilon is infinite at every delta.
@@ -65,6 +67,11 @@ BODY = (
     "broken_gradients",  # how many were not finite and added zero; told by simulated silos only, else null
     "ledger",  # null in a simulation
 )
+SHARED = (
+    "members",  # n, of the roster that the silo has pinned
+    "colluders",  # c, that may leave their noise out
+    "min_survivors",  # U_min, the fewest in a sum that is opened
+)
 LEDGER = ("entries", "head", "epsilon", "delta")
 """After the charge: its entries and head, and what the population's records have spent in this run."""
 
@@ -80,7 +87,7 @@ class Receipt:
     Attributes
     ----------
     body : mapping
-        With the keys of :data:`BODY`, of the right types.
+        With the keys of :data:`BODY`, and of :data:`SHARED` where silos share the noise, of the right types.
     signature : bytes
     signer : str
         Fingerprint of who is said to have signed.
@@ -245,11 +252,14 @@ def _more(known: Any, event: Any, *added: str) -> Event:
 
 
 def _check_body(body: Mapping[str, Any]) -> None:
-    wrong = sorted(map(str, set(body) ^ set(BODY)))
+    shared = body.get("format") == SHARED_FORMAT
+    wrong = sorted(map(str, set(body) ^ {*BODY, *(SHARED if shared else ())}))
     if wrong:
         raise ReceiptError(f"A receipt has missing or unknown fields: {', '.join(wrong)[:200]}.")
-    if body["format"] != FORMAT:
-        raise ReceiptError(f"A receipt is of the format {FORMAT}.")
+    if not shared and body["format"] != FORMAT:
+        raise ReceiptError(f"A receipt is of the format {FORMAT}, or {SHARED_FORMAT} where silos share the noise.")
+    for key, least in (("members", 2), ("colluders", 0), ("min_survivors", 2)) if shared else ():
+        _whole(body, key, least)
     for key in ("settings", "code", "model"):
         _hash(body, key)
     for key in ("silo", "unit", "relation", "weights"):

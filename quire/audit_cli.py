@@ -34,6 +34,7 @@ def audit(
 
     \b
     quire audit partition=iid privacy=record privacy.epsilon=2
+    quire audit aggregation=secure privacy=record_distributed privacy.epsilon=4
     quire audit task=tabular silos=FOLDER privacy=record --seeds 5 --json audit.json
     """
     from rich.console import Console
@@ -57,6 +58,8 @@ def audit(
             raise SettingsError(f"'{json_file}' cannot be written ({error.strerror}): name another file.") from error
     plan = found.audited.plan
     noise = "discrete" if plan.discrete else "gaussian"
+    if settings.aggregation.name == "secure" and settings.privacy.name.endswith("_distributed"):
+        noise += ", in the shares that no colluder and no observer knows"
     plugin = f" '{settings.task.plugin}'" if settings.task.name == "plugin" else ""
     console.print(
         f"Audit of {settings.task.name}{plugin}, privacy={settings.privacy.name}: noise of {plan.noise_multiplier:g} "

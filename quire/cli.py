@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 import quire
-from quire import app_cli, audit_cli, identity_cli, ledger_cli, roster_cli, silo_cli, verify_cli
-from quire.errors import Interrupted, QuireError
+from quire import app_cli, audit_cli, identity_cli, ledger_cli, roster_cli, selftest_cli, silo_cli, verify_cli
+from quire.errors import Interrupted, QuireError, SettingsError
 
 app = typer.Typer(
     name="quire",
@@ -64,6 +64,10 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a run, or 
     from quire.strategies.folder import read_about, read_overrides
 
     about = read_about(folder)
+    if about.get("selftest"):
+        raise SettingsError(
+            f"'{folder}' holds a self-test of the noise, which learned nothing: see `quire selftest noise --judge`."
+        )
     if (
         about["runtime"] != "deployment"
         and about["status"] == "completed"
@@ -81,6 +85,7 @@ app.add_typer(identity_cli.app, name="identity")
 app.add_typer(roster_cli.app, name="roster")
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(silo_cli.app, name="silo")
+app.add_typer(selftest_cli.app, name="selftest")
 app.command()(audit_cli.audit)
 app.command()(verify_cli.verify)
 

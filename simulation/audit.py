@@ -15,9 +15,17 @@ import torch
 
 from quire.clients.data.silo import Rows
 from quire.clients.data.silo_file import SiloFile
-from quire.clients.private.plan import Plan, plan_of
+from quire.clients.private.plan import Plan, SharedPlan, is_adaptive, plan_of
 from quire.clients.tasks import Task
-from quire.conf.schema import InlineRuntime, RecordPrivacy, Settings, SiloPrivacy
+from quire.conf.schema import (
+    InlineRuntime,
+    NoPrivacy,
+    RecordDistributedPrivacy,
+    RecordPrivacy,
+    Settings,
+    SiloDistributedPrivacy,
+    SiloPrivacy,
+)
 from quire.errors import SettingsError
 from quire.privacy.dp.audit import gaussian, one_run
 from quire.privacy.dp.contract import PrivacyError, Unit
@@ -31,6 +39,13 @@ from quire.simulation.audit_paths import (
     through_silos,
     through_sum,
     through_update,
+)
+from quire.simulation.audit_shared import (
+    through_shared_model,
+    through_shared_rows,
+    through_shared_silos,
+    through_shared_sum,
+    through_shared_update,
 )
 from quire.simulation.silos import local_silos
 
@@ -57,7 +72,7 @@ def audit(
     Parameters
     ----------
     settings : Settings
-        With ``privacy=record`` or ``privacy=silo`` and a finite epsilon. Silos of ``data=files`` are those that
+        With privacy and a finite epsilon. Silos of ``data=files`` are those that
         ``QUIRE_SILOS`` names.
     canaries : int
         On each path; 100 to 1,000,000. A tenth of them, and fewer for large models, go through the run's own model.
@@ -81,11 +96,14 @@ def audit(
         If the settings claim nothing that could be audited, or an argument is out of range.
     """
     privacy = settings.privacy
-    if not isinstance(privacy, RecordPrivacy | SiloPrivacy) or math.isinf(privacy.epsilon):
+    if isinstance(privacy, NoPrivacy) or math.isinf(privacy.epsilon) or settings.selftest:
         raise SettingsError("There is no claim to audit: take privacy=record or privacy=silo with a finite epsilon.")
-    if isinstance(privacy, SiloPrivacy) and (sampled or privacy.clipping == "adaptive"):
+    whole = isinstance(privacy, SiloPrivacy | SiloDistributedPrivacy)
+    if whole and (sampled or is_adaptive(privacy)):
         what = "--sampled" if sampled else "privacy.clipping=adaptive"
-        raise SettingsError(f"{what} cannot be audited under privacy=silo: leave it out to audit a round's noisy sum.")
+        raise SettingsError(
+            f"{what} cannot be audited under privacy={privacy.name}: leave it out to audit a round's noisy sum."
+        )
     if not FEWEST_CANARIES <= canaries <= MOST_CANARIES:
         raise SettingsError(
             f"An audit takes at least {FEWEST_CANARIES} canaries and at most {MOST_CANARIES:,}, not {canaries:,}."
@@ -142,6 +160,8 @@ def _paths(
     audited: Audited, settings: Settings, task: Task, rows: Rows, canaries: int, releases: int, trials: int
 ) -> Sequence[_Path]:
     dimension = audited.dimension
+    if isinstance(audited.plan, SharedPlan):
+        return _shared_paths(audited.plan, dimension, settings, task, rows, canaries, releases, trials)
     if audited.plan.unit is Unit.SILO:
         plan = audited.plan
         several = replace(plan, steps=releases)
@@ -159,13 +179,49 @@ def _paths(
     )
 
 
+def _shared_paths(
+    plan: SharedPlan,
+    dimension: int,
+    settings: Settings,
+    task: Task,
+    rows: Rows,
+    canaries: int,
+    releases: int,
+    trials: int,
+) -> Sequence[_Path]:
+    if plan.unit is Unit.SILO:
+        return (
+            _Path("silos", plan, releases, lambda seed: through_shared_silos(plan, releases, canaries, seed)),
+            _Path("update", plan, 1, lambda seed: through_shared_update(settings, task, rows, plan, trials, seed)),
+        )
+    certain, method = replace(plan, rate=1.0, noise=replace(plan.noise, sampling_rate=1.0)), _method(settings)
+    return (
+        _Path("sum", certain, releases, lambda seed: through_shared_sum(certain, releases, dimension, canaries, seed)),
+        _Path("rows", certain, releases, lambda seed: through_shared_rows(certain, releases, method, canaries, seed)),
+        _Path("model", certain, 1, lambda seed: through_shared_model(settings, task, rows, certain, trials, seed)),
+    )
+
+
 def _sampled(audited: Audited, settings: Settings, canaries: int) -> Sequence[_Path]:
+    plan, rounds, method = audited.plan, audited.rounds, _method(settings)
+    if isinstance(plan, SharedPlan):
+        shared = plan
+        return (
+            _Path(
+                "rows",
+                shared,
+                rounds,
+                lambda seed: through_shared_rows(shared, rounds, method, canaries, seed),
+                normal=False,
+            ),
+        )
     whole = replace(audited.plan, steps=audited.rounds * audited.plan.steps)
     return (_Path("rows", whole, 1, lambda seed: through_rows(whole, _method(settings), canaries, seed), normal=False),)
 
 
 def _method(settings: Settings) -> str:
-    return settings.privacy.gradients if isinstance(settings.privacy, RecordPrivacy) else "auto"
+    privacy = settings.privacy
+    return privacy.gradients if isinstance(privacy, RecordPrivacy | RecordDistributedPrivacy) else "auto"
 
 
 def _audited(settings: Settings) -> tuple[Audited, Task, Rows]:

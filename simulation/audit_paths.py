@@ -38,8 +38,11 @@ STRENGTH = 10.0
 #: Canaries in one release of the paths that keep a whole row, or update, for each of them.
 GROUP = 512
 
-_ROW = 1024.0  # length of a canary's row: the bias gets a thousandth of its gradient
-_BACKGROUND = 8  # rows of the silo's own that are in every release of its own model
+#: Length of a canary's row: the bias gets a thousandth of its gradient.
+ROW = 1024.0
+#: Rows of the silo's own that are in every release of its own model.
+BACKGROUND = 8
+
 _CANDIDATES = 4  # rows out of which the one with the longest gradient becomes the canary
 
 
@@ -74,7 +77,7 @@ def through_sum(plan: Plan, dimension: int, canaries: int, seed: int) -> Canarie
     canaries : int
     seed : int
     """
-    source, coins = _sources(seed, "sum", canaries)
+    source, coins = sources(seed, "sum", canaries)
     dimension = max(dimension, canaries)
     places = np.argsort(source.uint64(dimension), kind="stable")[:canaries]
     total = np.zeros(dimension)
@@ -98,16 +101,16 @@ def through_rows(plan: Plan, method: str, canaries: int, seed: int) -> Canaries:
     canaries : int
     seed : int
     """
-    source, coins = _sources(seed, "rows", canaries)
+    source, coins = sources(seed, "rows", canaries)
     training, plan = _unit_steps(plan), replace(plan, batch=1)
     scores = []
-    for number, group in enumerate(_groups(coins)):
-        task = _Linear("canaries", len(group), "linear", (), -1.0, 1.0)
+    for number, group in enumerate(groups(coins)):
+        task = Linear("canaries", len(group), "linear", (), -1.0, 1.0)
         bench = PrivateBench(Workbench(task), method)
         start = {"0.weight": np.zeros((1, len(group)), np.float32), "0.bias": np.zeros(1, np.float32)}
         bench.bench.load(start)
-        x = (_ROW * np.eye(len(group), dtype=np.float32))[group]
-        pulls = np.full(len(x), plan.clip * STRENGTH / _ROW, dtype=np.float32)
+        x = (ROW * np.eye(len(group), dtype=np.float32))[group]
+        pulls = np.full(len(x), plan.clip * STRENGTH / ROW, dtype=np.float32)
         bench.train(Rows(x, pulls), plan, training, source.child("group", number))
         scores.append(-bench.bench.difference(start)["0.weight"][0].astype(np.float64))
     return Canaries(np.concatenate(scores), coins, STRENGTH)
@@ -133,18 +136,18 @@ def through_model(settings: Settings, task: Task, rows: Rows, plan: Plan, trials
     """
     if not isinstance(settings.privacy, RecordPrivacy):
         raise TypeError("single rows are canaries of the record unit only")
-    source, coins = _sources(seed, "model", trials)
+    source, coins = sources(seed, "model", trials)
     model = task.initial_arrays(stream(settings.seed, "model"))
-    canary, gradient = _longest(task, model, rows, STRENGTH * plan.clip)
+    canary, gradient = longest(task, model, rows, STRENGTH * plan.clip)
     length = float(np.linalg.norm(gradient))
-    background = rows.take(np.arange(1, min(len(rows), 1 + _BACKGROUND)))
+    background = rows.take(np.arange(1, min(len(rows), 1 + BACKGROUND)))
     among = Rows(np.concatenate([canary.x, background.x]), np.concatenate([canary.y, background.y]))
     bench, training = PrivateBench(Workbench(task), settings.privacy.gradients), _unit_steps(plan)
     scores = np.empty(trials)
     for trial, inside in enumerate(coins):
         bench.bench.load(model)
         bench.train(among if inside else background, replace(plan, batch=1), training, source.child("trial", trial))
-        scores[trial] = -(_flat(bench.bench.difference(model)) @ gradient) / length
+        scores[trial] = -(flat(bench.bench.difference(model)) @ gradient) / length
     return Canaries(scores, coins, length / plan.clip)
 
 
@@ -161,9 +164,9 @@ def through_silos(plan: Plan, rounds: int, canaries: int, seed: int) -> Canaries
         Each is a whole silo.
     seed : int
     """
-    _, coins = _sources(seed, "silos", canaries)
+    _, coins = sources(seed, "silos", canaries)
     scores = []
-    for number, group in enumerate(_groups(coins)):
+    for number, group in enumerate(groups(coins)):
         server = NoisySum(plan.clip, plan.noise_multiplier, None, derive_seed(seed, "audit", "server", number))
         sent = {"bystander": np.zeros(len(group), np.float32)}
         for place in np.flatnonzero(group):
@@ -195,10 +198,10 @@ def through_update(settings: Settings, task: Task, rows: Rows, plan: Plan, trial
         Each throws one coin and makes one noisy sum.
     seed : int
     """
-    _, coins = _sources(seed, "update", trials)
+    _, coins = sources(seed, "update", trials)
     model = task.initial_arrays(stream(settings.seed, "model"))
     sent, shown = private_update(settings, task, rows, replace(plan, weight=1.0), Seeded(seed), "canary", model, 1)
-    update = _flat(sent)
+    update = flat(sent)
     length = float(np.linalg.norm(update)) or 1.0
     none = {name: np.zeros_like(part) for name, part in sent.items()}
     server_seed, scores = derive_seed(seed, "audit", "server"), np.empty(trials)
@@ -206,25 +209,26 @@ def through_update(settings: Settings, task: Task, rows: Rows, plan: Plan, trial
         server = NoisySum(plan.clip, plan.noise_multiplier, None, derive_seed(server_seed, "trial", trial))
         silos = [Update("bystander", none, 1.0), Update("canary", sent if inside else none, 1.0)]
         released = server.mean(_taken(server, silos), Cohort(1, ("canary",)))
-        scores[trial] = _flat(released) @ update / length / plan.clip
+        scores[trial] = flat(released) @ update / length / plan.clip
     return Canaries(scores, coins, shown["signal-norm"] / plan.clip)
 
 
 @dataclass(frozen=True)
-class _Linear(Regression):
+class Linear(Regression):
     """A linear model whose gradient is the row times its label, wherever the model stands."""
 
     def loss(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return (outputs.squeeze(1) * y).mean()
 
 
-def _sources(seed: int, path: str, canaries: int) -> tuple[Csprng, NDArray[np.bool_]]:
+def sources(seed: int, path: str, canaries: int) -> tuple[Csprng, NDArray[np.bool_]]:
     """Open the random numbers of one path, and throw its coins."""
     source = Csprng(key(seed, "audit", path))
     return source.child("noise"), source.bernoulli(0.5, canaries)
 
 
-def _groups(coins: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
+def groups(coins: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
+    """Share canaries out over independent releases."""
     yield from np.array_split(coins, -(-len(coins) // GROUP))
 
 
@@ -238,11 +242,12 @@ def _taken(server: NoisySum, updates: list[Update]) -> list[Update]:
     return [update for update in updates if server.objection(update.arrays) is None]
 
 
-def _flat(arrays: Arrays) -> NDArray[np.float64]:
+def flat(arrays: Arrays) -> NDArray[np.float64]:
+    """Return arrays as one vector."""
     return np.concatenate([part.reshape(-1).astype(np.float64) for part in arrays.values()])
 
 
-def _longest(task: Task, model: Arrays, rows: Rows, enough: float) -> tuple[Rows, NDArray[np.float64]]:
+def longest(task: Task, model: Arrays, rows: Rows, enough: float) -> tuple[Rows, NDArray[np.float64]]:
     """Return a row whose gradient is long, and the gradient, flattened.
 
     Rows and labels of the silo, multiplied by growing powers of ten until the gradient is long enough; a model that

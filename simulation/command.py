@@ -51,6 +51,8 @@ def run_command(args: list[str]) -> int:
     settings = [compose(" ".join(combination)) for combination in swept.combinations]
     for one in settings:
         check_tracker(one)
+        if sweep and one.selftest:
+            raise SettingsError("A self-test of the noise has no scores to sweep over: leave out privacy.selftest.")
     for setting in hydra:
         key, _, value = setting.partition("=")
         if key in ("hydra.run.dir", "hydra.sweep.dir"):

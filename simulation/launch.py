@@ -15,6 +15,7 @@ from quire.errors import QuireError, SettingsError
 from quire.simulation.inline import RunResult, run_inline
 from quire.simulation.progress import Progress
 from quire.simulation.tracking import tracking
+from quire.strategies.selftest import judge
 
 
 def launch(settings: Settings, folder: Path, console: Console | None = None, resume: bool = False) -> RunResult:
@@ -46,15 +47,18 @@ def launch(settings: Settings, folder: Path, console: Console | None = None, res
         check_folder(folder)
         already = 0
     quiet = settings.output.progress == "none"
-    with _log_file(folder / "run.log"), tracking(settings, folder, console, skip=already):
+    with log_file(folder / "run.log"), tracking(settings, folder, console, skip=already):
         try:
-            journal, rounds = folder / "metrics.jsonl", settings.strategy.rounds
+            journal, rounds = folder / "metrics.jsonl", settings.rounds
             with Progress(journal, rounds, settings.output.progress, console, skip=already):
-                result = _run(settings, folder, resume)
+                result = run_at_door(settings, folder, resume)
         except QuireError:
             if (folder / "run.json").exists():
                 _report(settings, folder, console, quiet)
             raise
+        if settings.selftest:
+            console.print(judge(folder).verdict(), markup=False, soft_wrap=True)
+            return result
         if settings.output.baselines or settings.data.validation_fraction:  # else the rounds told the test scores
             _compare(settings, folder, console, quiet)
         _report(settings, folder, console, quiet)
@@ -98,7 +102,8 @@ def _take_up(folder: Path, settings: Settings) -> int:
     return (folder / "metrics.jsonl").stat().st_size
 
 
-def _run(settings: Settings, folder: Path, resume: bool) -> RunResult:
+def run_at_door(settings: Settings, folder: Path, resume: bool = False) -> RunResult:
+    """Run a federation through the door that the settings name, and nothing beside it."""
     if isinstance(settings.runtime, FlowerRuntime):
         from quire.simulation.flower import run_flower
 
@@ -133,7 +138,7 @@ def shown_path(path: Path) -> str:
 
 
 @contextmanager
-def _log_file(path: Path) -> Iterator[None]:
+def log_file(path: Path) -> Iterator[None]:
     """Send what Quire logs to the run folder, not to the console."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)

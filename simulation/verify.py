@@ -77,6 +77,8 @@ def verify_run(folder: Path, roster: Path | None = None, pin: str | None = None)
         material = read_material(folder)
         if not material.private:
             raise SettingsError(f"The run in '{folder}' had no privacy (privacy=none), so there is no card to verify.")
+        if material.setting("privacy", "selftest"):
+            raise SettingsError(f"'{folder}' holds a self-test of the noise: it releases nothing and has no card.")
         settings = _settings(material, result)
         about = _json(folder / "run.json")
         card = _json(folder / CARD_FILE)

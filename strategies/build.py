@@ -57,7 +57,8 @@ def build_strategy(settings: Settings, simulated: bool = True) -> FederatedStrat
     """
     chosen = dict(vars(settings.strategy))
     options: dict[str, Any] = {_COMMON.get(key, key): value for key, value in chosen.items() if key not in _OF_THE_RUN}
-    options |= {"private": not isinstance(settings.privacy, NoPrivacy), "simulated": simulated}
+    private = not isinstance(settings.privacy, NoPrivacy) and not settings.selftest
+    options |= {"private": private, "simulated": simulated}
     if isinstance(settings.privacy, SiloPrivacy):
         options["aggregator"] = _noisy_sum(settings, settings.privacy, settings.seed if simulated else None)
     strategy = _STRATEGIES[settings.strategy.name](seed=settings.seed, **options)

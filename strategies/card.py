@@ -186,7 +186,7 @@ def run_card(material: Material) -> dict[str, Any]:
         for silo, entry in zip(names, whole["silos"], strict=True)
     ]
     try:
-        part = add_part(material.start, material.rounds, silos) if distributed else {}
+        part = add_part(material.start, material.rounds, silos, by_silo) if distributed else {}
     except (PrivacyError, OverflowError, TypeError, ValueError) as error:
         raise CardError(str(error)) from error
     facts = _facts(material, silos, part)

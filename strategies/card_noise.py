@@ -14,6 +14,7 @@ from quire.privacy.dp.contract import PrivacyError, Unit
 from quire.privacy.dp.distributed import SharedNoise
 from quire.privacy.dp.encoding import Encoding
 from quire.privacy.dp.spending import Spending
+from quire.privacy.receipts import SHARED, Receipt
 from quire.strategies.distributed import alarm_words, probes_of
 
 #: Key of the journal's first line, and of the card.
@@ -113,18 +114,31 @@ def card_part(noise: SharedNoise, encoding: Encoding, rounds: Sequence[Mapping[s
 
 
 def add_part(
-    start: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]], silos: Sequence[dict[str, Any]]
+    start: Mapping[str, Any],
+    rounds: Sequence[Mapping[str, Any]],
+    silos: Sequence[dict[str, Any]],
+    receipts: Mapping[str, Sequence[Receipt]],
 ) -> dict[str, Any]:
     """Return the card's part about the noise by its key, and tell every silo's epsilon if all others are dishonest.
+
+    How many members there are, how many of them may collude and how many have to survive is what the silos have signed,
+    each for itself; the journal only may not say otherwise.
 
     Raises
     ------
     PrivacyError
-        If the journal does not say it.
+        If the journal does not say it, or other numbers than any of the receipts.
     """
     found = noise_in(start)
     if found is None:
         raise PrivacyError("The journal does not begin with the numbers of distributed noise.")
+    for receipt in (one for signed in receipts.values() for one in signed):
+        for key in SHARED:
+            if receipt.body.get(key) != (told := getattr(found[0], key)):
+                raise PrivacyError(
+                    f"The receipt of {receipt.body['silo'][:80]} in round {receipt.body['round']} is signed for "
+                    f"{key}={receipt.body.get(key)}, and the journal says {told}."
+                )
     for silo in silos:
         silo["if_alone"] = {"rdp": alone(found[0], silo["rounds"]["released"], silo["statement"]["delta"])}
     return {KEY: card_part(*found, rounds)}

@@ -22,12 +22,15 @@ from quire.privacy.dp.encoding import Encoding
 from quire.privacy.dp.forecast import DROWNING, Forecast, forecast
 from quire.privacy.dp.probes import ProbeTest, p_value
 from quire.privacy.dp.shares import watch
+from quire.privacy.dp.wire import centred
 from quire.privacy.secagg.masks import Words
 
 LOG = logging.getLogger("quire.strategies")
 
 #: Where the state of a round keeps what the probes have come to, so that a resumed run goes on with their test.
 MEMORY = "probes"
+#: Where it keeps, in a self-test of the noise, the opened sums of all rounds, and how many silos are in each.
+SUMS, SILOS = "selftest-sums", "selftest-silos"
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,16 @@ def collected(agreement: Agreement, total: Words, silos: list[str], memory: Mapp
         "probe_p": p_value(len(probes), statistic),
         "probe_alarm": float(after.alarm),
     }
-    return Collected(mean, metrics, silos, {MEMORY: _numbers(after)}, released)
+    kept = {MEMORY: _numbers(after)}
+    if agreement.terms.selftest:
+        kept |= opened(memory, agreement.point, total, len(silos))
+    return Collected(mean, metrics, silos, kept, released)
+
+
+def opened(memory: Mapping[str, np.ndarray], encoding: Encoding, total: Words, silos: int) -> Arrays:
+    """Return what the server remembers of a self-test of the noise, with one more opened sum of so many silos."""
+    now: Arrays = {SUMS: centred(total, encoding.bits).astype(np.int32)[None], SILOS: np.array([silos])}
+    return {name: np.concatenate([memory[name], part]) if name in memory else part for name, part in now.items()}
 
 
 def probes_of(rounds: list[Mapping[str, Any]]) -> ProbeTest:

@@ -73,6 +73,12 @@ class RunFolder:
         self._cards = CardWriter(path)
         self._state: RoundState | None = None
         self._started = time.perf_counter()
+        self._selftest = bool(self._about.get("selftest"))
+
+    @property
+    def memory(self) -> Arrays:
+        """What the server remembers after the last round."""
+        return self._state.memory if self._state is not None else {}
 
     def begin(self, settings: Settings, runtime: str, code_hash: str) -> None:
         """Write the settings and mark the run as running."""
@@ -89,12 +95,14 @@ class RunFolder:
             "rounds": 0,
             "model": None,
             "code": code_hash,
+            **({"selftest": True} if settings.selftest else {}),
             "versions": {
                 "quire": quire.__version__,
                 **{name: version(name) for name in ("flwr", "torch", "numpy")},
                 "python": platform.python_version(),
             },
         }
+        self._selftest = settings.selftest
         self._write_about()
 
     def started(
@@ -105,7 +113,7 @@ class RunFolder:
         self._line(
             {
                 "event": "start",
-                "rounds": settings.strategy.rounds,
+                "rounds": settings.rounds,
                 "silos": silos,
                 "strategy": settings.strategy.name,
                 "task": settings.task.name,
@@ -208,7 +216,8 @@ class RunFolder:
     def finish(self, status: str, error: str | None = None) -> None:
         """Write the last model and how the run ended."""
         if self._state is not None:
-            self._save_model(self._state)
+            if not self._selftest:  # then the model is made of noise alone, and nobody's result
+                self._save_model(self._state)
             self._about["model"] = fingerprint(self._state.model)
         self._about.update(status=status, error=error, finished=_now())
         end = {"status": status, "rounds": self._about.get("rounds", 0), "model": self._about.get("model")}
@@ -216,7 +225,8 @@ class RunFolder:
             end["error"] = error
         self._line({"event": "end", **end, "seconds": time.perf_counter() - self._started})
         self._write_about()
-        write_card(self.path)
+        if not self._selftest:
+            write_card(self.path)
         self.close()
 
     def close(self) -> None:

@@ -25,7 +25,17 @@ from quire.privacy.dp.spending import Spending
 from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.roster import Roster
 from quire.privacy.identity.signed import MAX_BYTES, SignedRoster, check_signed
-from quire.privacy.receipts import NOMINAL_DELTA, Receipt, ReceiptError, repeated, settings_hash, statement
+from quire.privacy.receipts import (
+    FORMAT,
+    NOMINAL_DELTA,
+    SHARED,
+    SHARED_FORMAT,
+    Receipt,
+    ReceiptError,
+    repeated,
+    settings_hash,
+    statement,
+)
 
 #: The roster's name in the run folder.
 ROSTER_FILE = "roster.json"
@@ -127,7 +137,7 @@ def contradictions(
         "model": model,
     }
     try:
-        expected |= _agreed(settings, body["records"], members)
+        expected |= {"format": FORMAT, **_agreed(settings, body["records"], members)}
     except PrivacyError as error:
         return [f"noise cannot be held against the settings: {str(error).rstrip('.')}"]
     if clip is not None:
@@ -135,7 +145,9 @@ def contradictions(
     if body["event"]["kind"] == "non_private":  # then there is nothing to sample, and no step has noise
         expected |= {"sampling_rate": 1.0, "steps": 0, "noise_multiplier": 0.0}
     wrong = [
-        f"{key} is {_short(body[key])}, not {_short(value)}" for key, value in expected.items() if body[key] != value
+        f"{key} is {_short(body.get(key))}, not {_short(value)}"
+        for key, value in expected.items()
+        if body.get(key) != value
     ]
     if not wrong and _breaks_promise(receipt, settings.strategy.rounds):
         wrong.append("so many rounds of what it says was released exceed the epsilon that was promised")
@@ -182,6 +194,8 @@ def _agreed(settings: Settings, records: int, members: int | None) -> dict[str, 
         noise = noise_of(settings, members)
         delta = default_delta(records) if noise.unit is Unit.RECORD else NOMINAL_DELTA
         return {
+            "format": SHARED_FORMAT,
+            **{key: getattr(noise, key) for key in SHARED},
             "unit": str(noise.unit),
             "relation": str(RELATIONS[noise.unit]),
             "weights": "uniform",

@@ -79,7 +79,7 @@ class SecureRounds:
         self._sessions = Sessions(members, run, simulated)
         self._courier = Courier({}, {}, None)
         self._conduct = Conduct([member.index for member in members.members], self._terms.colluders)
-        self._seed, self._rounds = settings.seed, settings.strategy.rounds
+        self._seed, self._rounds = settings.seed, settings.rounds
         self._opened: bool | None = None  # whether a sum of the run was opened; None before the first round
         self._in_vain = 0  # rounds in a row that were lost and told of nobody to go on without
         self._round: Round | None = None

@@ -30,6 +30,7 @@ from quire.strategies.moments import agree_on_statistics, as_config
 from quire.strategies.receipts import ROSTER_FILE, Receipts, read_server_roster
 from quire.strategies.rounds import Arrays, RoundState
 from quire.strategies.secure import SecureRounds
+from quire.strategies.selftest import finish
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -157,7 +158,7 @@ def _federate(
     strategy.start(
         grid,
         encode(state.model),
-        num_rounds=settings.strategy.rounds,
+        num_rounds=settings.rounds,
         timeout=settings.strategy.deadline,
         train_config=told,
         evaluate_config=told,
@@ -165,6 +166,8 @@ def _federate(
         observer=folder,
         resume_from=state if checkpoint is not None else None,
     )
+    if settings.selftest:
+        finish(folder.path, folder.memory)
 
 
 def _signed_roster(context: Context, settings: Settings, silos: list[str], simulated: bool) -> SignedRoster | None:

@@ -68,6 +68,8 @@ class Terms:
         What a decoded mean is multiplied by: under the record unit, where it is a gradient, minus the learning rate.
     chain : bool
         Whether silos recompute every model from the sum before it; see :mod:`quire.clients.secure.chain`.
+    selftest : bool
+        Whether all silos add their shares of the noise to nothing.
     """
 
     settings: str
@@ -85,6 +87,7 @@ class Terms:
     noise: SharedNoise | None = None
     step: float = 1.0
     chain: bool = False
+    selftest: bool = False
 
     @cached_property
     def application(self) -> bytes:
@@ -277,6 +280,7 @@ def _noisy_terms(settings: Settings, secure: SecureAggregation, members: int) ->
         noise=noise,
         step=-settings.training.lr if noise.unit is Unit.RECORD else 1.0,
         chain=is_chained(settings),
+        selftest=settings.selftest,
     )
 
 

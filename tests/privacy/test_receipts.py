@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from quire.privacy.dp.events import DiscreteGaussian, Gaussian, NonPrivate, SampledDiscreteGaussian, SampledGaussian
 from quire.privacy.dp.spending import Spending
 from quire.privacy.receipts import (
+    FORMAT,
+    SHARED,
+    SHARED_FORMAT,
     Receipt,
     ReceiptError,
     canonical,
@@ -159,3 +162,27 @@ def test_a_simulated_silo_signs_with_the_key_that_the_simulations_roster_has():
     for silo in SILOS:
         assert roster.member(silo).identity == simulated_identity(3, silo).public
     assert simulated_identity(4, "hospital-1").public != simulated_identity(3, "hospital-1").public
+
+
+# ------------------------------------------------------------------------------------- where silos share the noise
+def shared(**changes):
+    body = json.loads(DATA)["body"]
+    numbers = {"format": SHARED_FORMAT, "members": 5, "colluders": 1, "min_survivors": 4}
+    return {**body, **numbers, **changes}
+
+
+def test_a_receipt_of_shared_noise_has_three_numbers_more_and_no_other_receipt_has_them():
+    identity = CONSORTIUM.keys["hospital-1"]
+    receipt = Receipt.sign(shared(), identity)
+    assert Receipt.decode(receipt.encode()) == receipt
+    assert json.loads(DATA)["body"]["format"] == FORMAT
+    for key in SHARED:
+        with pytest.raises(ReceiptError, match=f"missing or unknown fields: {key}"):
+            Receipt.sign({name: value for name, value in shared().items() if name != key}, identity)
+        with pytest.raises(ReceiptError, match=f"missing or unknown fields: {key}"):
+            Receipt.sign({**json.loads(DATA)["body"], key: 1}, identity)
+        for wrong in (-1, 1.0, "5", None, True):
+            with pytest.raises(ReceiptError, match=f"A receipt's {key} is a whole number"):
+                Receipt.sign(shared(**{key: wrong}), identity)
+    with pytest.raises(ReceiptError, match="of the format"):
+        Receipt.sign({**json.loads(DATA)["body"], "format": "quire-receipt-3"}, identity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import shutil
@@ -12,9 +13,13 @@ import pytest
 from shared_runs import RECORD, SILO, card_of
 
 import quire
+from quire.conf.compose import compose
+from quire.privacy.receipts import FORMAT, SHARED, SHARED_FORMAT, Receipt, simulated_identity
 from quire.simulation.verify import verify_run
 from quire.strategies.card import write_card
 from tests.support.private_runs import changed, leaves, put
+
+SEED = compose(RECORD).seed
 
 
 @pytest.fixture(scope="module", params=[RECORD, SILO], ids=["record", "silo"])
@@ -121,3 +126,48 @@ def test_who_took_part_cannot_be_changed(run: Path) -> None:
     second["cohort"].append("hospital-4")
     second["replied"].append("hospital-5")
     assert "not those with a receipt" in rewritten(run, lines)
+
+
+# ------------------------------------------------------------------------------------- what the silos have signed
+def resigned(run: Path, change: dict[str, Any], silos: int = 5, without: tuple[str, ...] = ()) -> str:
+    """What is found once silos have signed for other numbers in every round, which whoever knows the seed can do."""
+    lines = journal(run)
+    for line in lines:
+        for silo, text in list(line.get("receipts", {}).items())[:silos]:
+            body = {**Receipt.decode(base64.b64decode(text)).body, **change}
+            for key in without:
+                del body[key]
+            receipt = Receipt.sign(body, simulated_identity(SEED, silo))
+            line["receipts"][silo] = base64.b64encode(receipt.encode()).decode()
+    return rewritten(run, lines)
+
+
+def test_silos_sign_for_the_roster_the_colluders_and_the_survivors(run: Path) -> None:
+    for line in journal(run):
+        for text in line.get("receipts", {}).values():
+            body = Receipt.decode(base64.b64decode(text)).body
+            assert body["format"] == SHARED_FORMAT
+            assert {key: body[key] for key in SHARED} == {"members": 5, "colluders": 1, "min_survivors": 4}
+    assert resigned(run, {}) == ""  # the same once more
+
+
+@pytest.mark.parametrize("silos", [1, 5])
+@pytest.mark.parametrize("key", SHARED)
+def test_a_receipt_that_is_signed_for_other_numbers_is_found(key: str, silos: int, run: Path) -> None:
+    (place,) = {line["distributed"]["noise"][key] for line in journal(run) if line["event"] == "start"}
+    found = resigned(run, {key: place + 1}, silos)
+    assert f"the receipt's {key} is {place + 1}, not {place}." in found
+    assert f"is signed for {key}={place + 1}, and the journal says {place}." in found  # so that there is no card
+
+
+def test_no_journal_says_other_numbers_than_the_silos_have_signed(run: Path) -> None:
+    """Whoever changes settings, journal and card alike is stopped by what the silos have signed."""
+    lines = journal(run)
+    lines[0]["distributed"]["noise"]["colluders"] = 0
+    assert "is signed for colluders=1, and the journal says 0." in rewritten(run, lines)
+
+
+def test_a_receipt_of_the_old_form_says_too_little(run: Path) -> None:
+    found = resigned(run, {"format": FORMAT}, without=SHARED)
+    assert f"the receipt's format is {FORMAT}, not {SHARED_FORMAT}." in found
+    assert "the receipt's members is None, not 5." in found
