@@ -1,6 +1,9 @@
 """What did federating buy? The pooled model and each silo's own, beside the federated one, on the same test rows.
 
-Only a simulator can ask: pooling needs all rows in one place. The three kinds of model share the architecture, the
+And what did privacy or masks cost? Beside a run with either, the same federation is trained in clear; see
+:mod:`quire.simulation.plain`.
+
+Only a simulator can ask: pooling needs all rows in one place. The models trained here share the architecture, the
 first parameters, the learning rate, the batch size and the number of passes over the rows. Where a round is counted in
 steps, a silo alone takes as many as in the federation, and pooled as many as all silos together. So each sees as many
 rows as are seen for the federated model, which is how FLamby (arXiv 2210.04620) sets rounds against pooled epochs, too.
@@ -21,6 +24,7 @@ from quire.clients.training import Workbench
 from quire.conf.schema import RecordDistributedPrivacy, Settings, SgdTraining
 from quire.errors import QuireError
 from quire.privacy.randomness import stream
+from quire.simulation.plain import plain_overrides, train_plainly
 from quire.simulation.silos import local_silos
 
 Scores = dict[str, float]
@@ -69,16 +73,25 @@ def compare(
     federated = scores()
     if not settings.output.baselines:
         return _written(folder, _federated_only(data, names, bench.task.classes, federated))
+    ways: dict[str, dict[str, Scores]] = {"federated": federated}
+    beside: dict[str, dict[str, str]] = {}
+    for way, overrides in plain_overrides(settings).items():
+        tick("the same federation in clear")
+        plainly = train_plainly(overrides, silos)
+        beside[way] = plainly.about()
+        if plainly.model is not None:
+            bench.load(plainly.model)
+            ways[way] = scores()
     pooled_rows = concatenate([silo.train for silo in data])
     trained(pooled_rows, "pooled", len(data))
-    pooled = scores()
-    majority = {name: bench.task.guess(pooled_rows.y, rows.y) for name, rows in tests.items()}
+    ways["pooled"] = scores()
+    ways["majority"] = {name: bench.task.guess(pooled_rows.y, rows.y) for name, rows in tests.items()}
     alone: dict[str, dict[str, Scores]] = {}
     for name, silo in zip(names, data, strict=True):
         trained(silo.train, name)
         alone[name] = {"own": bench.score(silo.test), "everyone": bench.score(everyone)}
 
-    comparison = {
+    comparison: dict[str, Any] = {
         "rows": {"train": len(pooled_rows), "test": len(everyone)},
         "classes": bench.task.classes,
         "silos": {
@@ -86,22 +99,14 @@ def compare(
             for name, silo in zip(names, data, strict=True)
         },
         "everyone": {
-            "federated": federated[""],
-            "pooled": pooled[""],
-            "majority": majority[""],
+            **{way: found[""] for way, found in ways.items()},
             "alone": {name: alone[name]["everyone"] for name in names},
         },
         "own": {
-            name: {
-                "federated": federated[name],
-                "pooled": pooled[name],
-                "majority": majority[name],
-                "alone": alone[name]["own"],
-            }
-            for name in names
+            name: {**{way: found[name] for way, found in ways.items()}, "alone": alone[name]["own"]} for name in names
         },
     }
-    return _written(folder, comparison)
+    return _written(folder, comparison | ({"plain": beside} if beside else {}))
 
 
 def whole_course(settings: Settings, silos: int) -> SgdTraining:
