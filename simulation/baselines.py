@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def compare(
     def trained(rows: Rows, purpose: str, silos: int = 1) -> None:
         tick(purpose)
         bench.load(first)
-        bench.train(rows, whole_course(settings, silos), stream(settings.seed, "baseline", purpose))
+        bench.train(rows, whole_course(settings, silos, len(rows)), stream(settings.seed, "baseline", purpose))
 
     def scores() -> dict[str, Scores]:
         return {name: bench.score(rows) for name, rows in tests.items()}
@@ -109,8 +110,10 @@ def compare(
     return _written(folder, comparison | ({"plain": beside} if beside else {}))
 
 
-def whole_course(settings: Settings, silos: int) -> SgdTraining:
+def whole_course(settings: Settings, silos: int, rows: int) -> SgdTraining:
     """Return as one plan what some silos do in all rounds of a run, each taking part in its share of them.
+
+    Under ``record_distributed`` that is one step a round, on the sampled share of the rows.
 
     Parameters
     ----------
@@ -118,10 +121,14 @@ def whole_course(settings: Settings, silos: int) -> SgdTraining:
         Of the run.
     silos : int
         How many silos' rows are trained on: more silos are more steps, but no more passes.
+    rows : int
+        How many those are.
     """
     plan, rounds = settings.training, settings.strategy.rounds * settings.strategy.fraction
-    if isinstance(settings.privacy, RecordDistributedPrivacy):  # one batch a round, of this part of the rows
-        return dataclasses.replace(plan, steps=0, epochs=max(1, round(rounds * settings.privacy.sampling_rate)))
+    if isinstance(settings.privacy, RecordDistributedPrivacy):
+        # Rounded up, that no epoch ends with a batch of a few rows.
+        batch = max(1, math.ceil(settings.privacy.sampling_rate * rows))
+        return dataclasses.replace(plan, steps=settings.strategy.rounds, batch_size=batch)
     if plan.steps:
         return dataclasses.replace(plan, steps=max(1, round(rounds * plan.steps * silos)))
     return dataclasses.replace(plan, epochs=max(1, round(rounds * plan.epochs)))

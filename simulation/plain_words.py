@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.simulation import report_words as words
+from quire.simulation.figures import MANY
 from quire.simulation.plain import PLAIN, STEPS, WAYS
 from quire.simulation.report_data import METRIC_NAMES, RunData, number
 
-#: With more silos than this, those alone are one row.
-MANY = 16
 _SHARES = ("balanced_accuracy", "accuracy", "r2")
 
 
@@ -87,8 +86,8 @@ def cost(data: RunData) -> Cost | None:
     other = number(data.scored("everyone", PLAIN).get(data.metric)) if way == STEPS else None
     if other is not None:
         notes.append(
-            f"The mode itself has its price, one step a round: in clear and with {how(data, PLAIN)} a federation "
-            f"reaches {words.percent(other)}."
+            f"This privacy takes one step a round; in clear and with {how(data, PLAIN)} a federation reaches "
+            f"{words.percent(other)}."
         )
     if lost <= -least:
         notes.append("That is chance, or a learning rate that suits clipped steps better: noise teaches nothing.")
