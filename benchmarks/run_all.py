@@ -25,6 +25,7 @@ BENCHMARKS = [
     "accuracy",
     "audit",
     "data_sets",
+    "demo_settings",
     "distributed_dp",
     "distributed_hospitals",
     "gate",

@@ -225,7 +225,9 @@ class OutputSettings:
     """What a run leaves behind and shows while it runs. Stays with the launcher."""
 
     name: str
-    baselines: bool = setting("train the pooled and the local-only models for comparison")
+    baselines: bool = setting(
+        "train models to compare with: pooled, local-only and, beside privacy or masks, the same federation in clear"
+    )
     report: bool = setting("write report.html")
     progress: str = setting("how progress is shown", choices=("auto", "rich", "plain", "none"))
 

@@ -1,6 +1,9 @@
 """What did federating buy? The pooled model and each silo's own, beside the federated one, on the same test rows.
 
-Only a simulator can ask: pooling needs all rows in one place. The three kinds of model share the architecture, the
+And what did privacy or masks cost? Beside a run with either, the same federation is trained in clear; see
+:mod:`quire.simulation.plain`.
+
+Only a simulator can ask: pooling needs all rows in one place. The models trained here share the architecture, the
 first parameters, the learning rate, the batch size and the number of passes over the rows. Where a round is counted in
 steps, a silo alone takes as many as in the federation, and pooled as many as all silos together. So each sees as many
 rows as are seen for the federated model, which is how FLamby (arXiv 2210.04620) sets rounds against pooled epochs, too.
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from quire.clients.training import Workbench
 from quire.conf.schema import RecordDistributedPrivacy, Settings, SgdTraining
 from quire.errors import QuireError
 from quire.privacy.randomness import stream
+from quire.simulation.plain import plain_overrides, train_plainly
 from quire.simulation.silos import local_silos
 
 Scores = dict[str, float]
@@ -60,7 +65,7 @@ def compare(
     def trained(rows: Rows, purpose: str, silos: int = 1) -> None:
         tick(purpose)
         bench.load(first)
-        bench.train(rows, whole_course(settings, silos), stream(settings.seed, "baseline", purpose))
+        bench.train(rows, whole_course(settings, silos, len(rows)), stream(settings.seed, "baseline", purpose))
 
     def scores() -> dict[str, Scores]:
         return {name: bench.score(rows) for name, rows in tests.items()}
@@ -69,16 +74,25 @@ def compare(
     federated = scores()
     if not settings.output.baselines:
         return _written(folder, _federated_only(data, names, bench.task.classes, federated))
+    ways: dict[str, dict[str, Scores]] = {"federated": federated}
+    beside: dict[str, dict[str, str]] = {}
+    for way, overrides in plain_overrides(settings).items():
+        tick("the same federation in clear")
+        plainly = train_plainly(overrides, silos)
+        beside[way] = plainly.about()
+        if plainly.model is not None:
+            bench.load(plainly.model)
+            ways[way] = scores()
     pooled_rows = concatenate([silo.train for silo in data])
     trained(pooled_rows, "pooled", len(data))
-    pooled = scores()
-    majority = {name: bench.task.guess(pooled_rows.y, rows.y) for name, rows in tests.items()}
+    ways["pooled"] = scores()
+    ways["majority"] = {name: bench.task.guess(pooled_rows.y, rows.y) for name, rows in tests.items()}
     alone: dict[str, dict[str, Scores]] = {}
     for name, silo in zip(names, data, strict=True):
         trained(silo.train, name)
         alone[name] = {"own": bench.score(silo.test), "everyone": bench.score(everyone)}
 
-    comparison = {
+    comparison: dict[str, Any] = {
         "rows": {"train": len(pooled_rows), "test": len(everyone)},
         "classes": bench.task.classes,
         "silos": {
@@ -86,26 +100,20 @@ def compare(
             for name, silo in zip(names, data, strict=True)
         },
         "everyone": {
-            "federated": federated[""],
-            "pooled": pooled[""],
-            "majority": majority[""],
+            **{way: found[""] for way, found in ways.items()},
             "alone": {name: alone[name]["everyone"] for name in names},
         },
         "own": {
-            name: {
-                "federated": federated[name],
-                "pooled": pooled[name],
-                "majority": majority[name],
-                "alone": alone[name]["own"],
-            }
-            for name in names
+            name: {**{way: found[name] for way, found in ways.items()}, "alone": alone[name]["own"]} for name in names
         },
     }
-    return _written(folder, comparison)
+    return _written(folder, comparison | ({"plain": beside} if beside else {}))
 
 
-def whole_course(settings: Settings, silos: int) -> SgdTraining:
+def whole_course(settings: Settings, silos: int, rows: int) -> SgdTraining:
     """Return as one plan what some silos do in all rounds of a run, each taking part in its share of them.
+
+    Under ``record_distributed`` that is one step a round, on the sampled share of the rows.
 
     Parameters
     ----------
@@ -113,10 +121,14 @@ def whole_course(settings: Settings, silos: int) -> SgdTraining:
         Of the run.
     silos : int
         How many silos' rows are trained on: more silos are more steps, but no more passes.
+    rows : int
+        How many those are.
     """
     plan, rounds = settings.training, settings.strategy.rounds * settings.strategy.fraction
-    if isinstance(settings.privacy, RecordDistributedPrivacy):  # one batch a round, of this part of the rows
-        return dataclasses.replace(plan, steps=0, epochs=max(1, round(rounds * settings.privacy.sampling_rate)))
+    if isinstance(settings.privacy, RecordDistributedPrivacy):
+        # Rounded up, that no epoch ends with a batch of a few rows.
+        batch = max(1, math.ceil(settings.privacy.sampling_rate * rows))
+        return dataclasses.replace(plan, steps=settings.strategy.rounds, batch_size=batch)
     if plan.steps:
         return dataclasses.replace(plan, steps=max(1, round(rounds * plan.steps * silos)))
     return dataclasses.replace(plan, epochs=max(1, round(rounds * plan.epochs)))

@@ -52,7 +52,8 @@ def comparison(data: RunData) -> list[tuple[str, Markup]]:
     low, high = percent(min(scores.alone.values())), percent(max(scores.alone.values()))
     label = (
         f"{metric} on everyone's test rows: federated {percent(scores.federated)}, pooled {percent(scores.pooled)}, "
-        f"a {data.label} alone {low} to {high}"
+        + ("" if scores.plain is None else f"federated in clear {percent(scores.plain)}, ")
+        + f"a {data.label} alone {low} to {high}"
     )
     paint: Callable[[Any], None] = lambda axes: (_everyone_few if few else _everyone_many)(axes, scores)  # noqa: E731
     figures = [(f"On everyone{APOSTROPHE}s test rows", draw("c0", 420, height, label, paint))]
@@ -84,6 +85,8 @@ def _rows_axis(axes: Any, silos: Sequence[str]) -> None:
 def _references(axes: Any, scores: Scores) -> None:
     if scores.pooled is not None:
         axes.axvline(scores.pooled, color=POOLED, linewidth=1.8, linestyle=(0, (4, 2.5)))
+    if scores.plain is not None:
+        axes.axvline(scores.plain, color=FED, linewidth=1.8, linestyle=(0, (1, 1.6)))
     axes.axvline(scores.federated, color=FED, linewidth=2.2)
 
 
@@ -93,7 +96,7 @@ def _everyone_few(axes: Any, scores: Scores) -> None:
     for place, value in enumerate(scores.alone.values()):
         axes.plot([value, federated], [place, place], color=_tone(federated - value), linewidth=3, alpha=0.55)
         axes.plot(value, place, "o", markersize=8, color=ALONE, markerfacecolor=PAPER, markeredgewidth=2)
-    axes.set_xlim(*limits([*scores.alone.values(), federated, scores.pooled or federated]))
+    axes.set_xlim(*limits([*scores.alone.values(), federated, scores.pooled or federated, scores.plain or federated]))
     _rows_axis(axes, list(scores.alone))
 
 
@@ -111,7 +114,8 @@ def _own_few(axes: Any, rows: dict[str, tuple[float, float, float | None]]) -> N
 
 def _everyone_many(axes: Any, scores: Scores) -> None:
     values = list(scores.alone.values())
-    low, high = limits([*values, scores.federated or 0.0, scores.pooled or scores.federated or 0.0])
+    federated = scores.federated or 0.0
+    low, high = limits([*values, federated, scores.pooled or federated, scores.plain or federated])
     axes.hist(values, bins=list(np.linspace(low, high, 31)), color=ALONE, alpha=0.6)
     _references(axes, scores)
     axes.set_xlim(low, high)

@@ -117,7 +117,7 @@ def _compare(settings: Settings, folder: Path, console: Console, quiet: bool) ->
     if quiet:
         compare(settings, folder)
         return
-    with console.status("Training the pooled and the local-only models for comparison") as status:
+    with console.status("Training models for comparison") as status:
         compare(settings, folder, lambda name: status.update(f"Training for comparison: {name}"))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from quire.conf.overrides import parse
 from quire.errors import SettingsError
-from quire.simulation import figures, participation, privacy_section, secure_section
+from quire.simulation import figures, participation, plain_words, privacy_section, secure_section
 from quire.simulation import report_words as words
 from quire.simulation.page import render, write_page
 from quire.simulation.report_data import METRIC_NAMES, ReportError, RunData, number, read_run
@@ -61,6 +61,8 @@ def _context(data: RunData) -> dict[str, Any]:
         "tiles": _tiles(data),
         "test_rows": _whole(data.scored("rows").get("test")),
         "scores": words.everyone(data),
+        "cost": plain_words.cost(data),
+        "models": _models(data),
         "comparison": figures.comparison(data),
         "many": len(data.silos) > figures.MANY,
         "rows": rows[:_MOST_ROWS],
@@ -114,6 +116,10 @@ def _tiles(data: RunData) -> list[dict[str, Any]]:
         {"kind": "alone", "name": alone, "value": scores.mean_alone, "note": f"on average{spread}"},
         {"kind": "fed", "name": "Federated", "value": scores.federated, "note": "records stay where they are"},
     ]
+    if scores.plain is not None and (way := plain_words.reference(data)):
+        tiles[-1] |= {"name": f"Federated, {plain_words.promise(data) or 'under masks'}"}
+        name = "Federated, without privacy" if data.private else "Federated, in clear"
+        tiles.append({"kind": "plain", "name": name, "value": scores.plain, "note": plain_words.how(data, way)})
     if scores.pooled is not None:
         tiles.append(
             {
@@ -124,6 +130,14 @@ def _tiles(data: RunData) -> list[dict[str, Any]]:
             }
         )
     return tiles
+
+
+def _models(data: RunData) -> dict[str, Any] | None:
+    """Every model's scores, and how to train the federations in clear; only beside a run that is not one."""
+    found = plain_words.table(data)
+    if found is None:
+        return None
+    return found | {"commands": [(about, _run(overrides)) for about, overrides in found["overrides"]]}
 
 
 def _silo_rows(data: RunData) -> list[dict[str, Any]]:
@@ -256,14 +270,17 @@ def _items(overrides: str) -> list[str]:
 
 def _commands(overrides: str, partition: Any) -> list[tuple[str, str]]:
     """The two commands that repeat the run, quoted for a POSIX shell; within it Flower reads TOML."""
-    run = " ".join(["quire run", *(shlex.quote(item) for item in _items(overrides))])
     toml = overrides.replace("\\", "\\\\").replace('"', '\\"')
     flower = "flwr run ."
     if isinstance(partition, dict) and "silos" in partition:
         flower += f" --federation-config 'num-supernodes={partition['silos']}'"
     if overrides:
         flower += " --run-config " + _single_quoted('overrides="' + toml + '"')
-    return [("On this machine", run), ("Through Flower", flower)]
+    return [("On this machine", _run(overrides)), ("Through Flower", flower)]
+
+
+def _run(overrides: str) -> str:
+    return " ".join(["quire run", *(shlex.quote(item) for item in _items(overrides))])
 
 
 def _single_quoted(text: str) -> str:

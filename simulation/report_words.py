@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from quire.simulation.plain import WAYS
 from quire.simulation.report_data import METRIC_NAMES, RunData, number
 from quire.strategies import secure_words
 from quire.strategies.secure_words import Masked
@@ -90,12 +91,16 @@ def name(silo: str, limit: int = 40) -> str:
 
 @dataclass(frozen=True)
 class Scores:
-    """The three ways to train, on one score. Shares between 0 and 1; None where unknown."""
+    """The ways to train, on one score. Shares between 0 and 1; None where unknown.
+
+    ``plain`` is the federation in clear that a run with privacy or under masks is held against.
+    """
 
     federated: float | None = None
     pooled: float | None = None
     majority: float | None = None
     alone: dict[str, float] = field(default_factory=dict)
+    plain: float | None = None
 
     @property
     def mean_alone(self) -> float | None:
@@ -112,14 +117,15 @@ def everyone(data: RunData) -> Scores:
     """Return the scores on the union of all silos' test rows."""
     metric = data.metric or "accuracy"
     alone = {silo: number(data.scored("everyone", "alone", silo).get(metric)) for silo in data.silos}
-    federated, pooled, majority = (
-        number(data.scored("everyone", way).get(metric)) for way in ("federated", "pooled", "majority")
+    federated, pooled, majority, *plain = (
+        number(data.scored("everyone", way).get(metric)) for way in ("federated", "pooled", "majority", *WAYS)
     )
     return Scores(
         federated,
         pooled,
         majority,
         alone={silo: value for silo, value in alone.items() if value is not None},
+        plain=next((value for value in plain if value is not None), None),
     )
 
 
@@ -185,24 +191,24 @@ def headline(data: RunData) -> Headline:
     return Headline(sentence + ".", verdict, tone, tuple(_notes(data, scores)))
 
 
-def _margin(data: RunData) -> float:
+def margin(data: RunData) -> float:
     """Smallest difference worth speaking of: half a point, or one test row if that is more."""
     return max(0.005, 1 / max(1.0, number(data.scored("rows").get("test")) or 1.0))
 
 
 def _verdict(data: RunData, scores: Scores, gain: float) -> tuple[str, str]:
-    margin = _margin(data)
-    if gain <= -margin:
+    least = margin(data)
+    if gain <= -least:
         return f"Federating did not help: going alone is better by {points(-gain)[1:]} points on average.", "bad"
-    if gain < margin:
+    if gain < least:
         return f"Federating made no difference to speak of: {points(gain)} points over going alone.", "level"
     text = f"Federating bought {points(gain)} points over going alone"
-    if scores.pooled is not None and scores.mean_alone is not None and scores.pooled - scores.mean_alone >= margin:
+    if scores.pooled is not None and scores.mean_alone is not None and scores.pooled - scores.mean_alone >= least:
         share = gain / (scores.pooled - scores.mean_alone)
         text += f", {100 * share:.0f}{NBSP}%" if share < 0.995 else ", all"
         text += " of what pooling would have bought"
     own = fmean(own_gains(data).values() or [0.0])
-    if own <= -margin:
+    if own <= -least:
         # A model for everyone may serve each one's own, lopsided rows worse than a model made for these.
         loss = points(-own)[1:]
         return f"{text}. But on its own test rows {article(data.label)} loses {loss} points on average.", "level"
@@ -226,7 +232,7 @@ def _notes(data: RunData, scores: Scores) -> Iterable[str]:
         others = f" and {count(len(better) - 1, 'other')}" if len(better) > 1 else ""
         where = f"on everyone{APOSTROPHE}s test rows"
         yield f"{name(best)}{others} would have done better alone: {percent(better[best])} {where}."
-    if scores.majority is not None and federated - scores.majority < _margin(data):
+    if scores.majority is not None and federated - scores.majority < margin(data):
         guess = "mean" if data.metric == "r2" else "most frequent class"
         yield f"Always guessing the {guess} reaches {percent(scores.majority)}: the model learned little."
     rows = number(data.scored("rows").get("test"))

@@ -12,6 +12,7 @@ from quire.clients import contract
 from quire.clients.arrays import fingerprint
 from quire.clients.secure.noise import noise_of
 from quire.clients.tasks import task_of
+from quire.clients.training import steps
 from quire.conf.compose import compose
 from quire.errors import RunFailed
 from quire.privacy.dp.encoding import Encoding
@@ -217,10 +218,12 @@ def test_the_first_model_is_the_seeds():
     assert fingerprint(expected_model(RECORD, [])) == fingerprint(first)
 
 
-def test_the_models_to_compare_with_go_over_the_rows_as_often():
-    settings = compose(f"{RECORD} strategy.rounds=40 training.epochs=7")
-    assert whole_course(settings, 5).epochs == 40 * 0.2
-    assert whole_course(compose(f"{SILO} strategy.rounds=4 training.epochs=2"), 5).epochs == 8
+def test_the_models_to_compare_with_take_the_steps_of_the_run():
+    settings = compose(f"{RECORD} strategy.rounds=40 training.epochs=7 training.batch_size=3")
+    pooled, alone = whole_course(settings, 5, 455), whole_course(settings, 1, 14)
+    assert (steps(pooled, 455), pooled.batch_size) == (40, 91)
+    assert (steps(alone, 14), alone.batch_size) == (40, 3)
+    assert whole_course(compose(f"{SILO} strategy.rounds=4 training.epochs=2"), 5, 455).epochs == 8
 
 
 @pytest.mark.parametrize("unit", UNITS)
