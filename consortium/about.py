@@ -69,13 +69,12 @@ class Server:
         ConsortiumError
             If it is none of them.
         """
-        bracketed = re.fullmatch(r"\[([^\]]*)\](?::([0-9]{1,5}))?", text)
-        plain = re.fullmatch(r"([^:]*):([0-9]{1,5})", text)
-        host, port = (bracketed or plain or (None, text, None))[1:3]
+        found = re.fullmatch(r"\[([^\]]*)\](?::([0-9]{1,5}))?", text) or re.fullmatch(r"([^:]*):([0-9]{1,5})", text)
+        host, port = found.groups() if found else (text, None)
         try:
             host = ipaddress.ip_address(host).compressed
         except ValueError:
-            host = str(host).lower()
+            host = host.lower()
         return cls(host, PORT if port is None else int(port))
 
     def __str__(self) -> str:

@@ -13,6 +13,7 @@
                    client.pem node.pub     run/
                    admission.json
       invitations/NAME.json
+      former/NAME-TIME/
       bulletin.json
       run/
 
@@ -118,6 +119,11 @@ class OperatorFolder:
         """The admin's secret keys, which sign the roster and every document of the operator's; mode 0600."""
         return self.roster / "admin.key"
 
+    @property
+    def next_server_key(self) -> Path:
+        """A fresh server key whose certificate is not in the index yet; mode 0600."""
+        return self.server / "server.key.next"
+
     def roster_version(self, version: int) -> Path:
         """Return where a version of the roster is."""
         return self.roster / f"roster-{version}.json"
@@ -150,6 +156,11 @@ class OperatorFolder:
     def admission(self, name: str) -> Path:
         """Return where the file is that goes back to a member."""
         return self.member(name) / "admission.json"
+
+    @property
+    def former(self) -> Path:
+        """The folder of what is kept of members who left: nothing in it counts any more."""
+        return self.root / "former"
 
     @property
     def invitations(self) -> Path:
