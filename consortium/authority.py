@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from quire.consortium.about import Server
@@ -64,9 +65,9 @@ class Authority:
         builder = builder.add_extension(usage, critical=True)
         return cls(builder.sign(key, hashes.SHA384()), consortium, key)
 
-    def agrees(self) -> bool:
-        """Whether key and certificate belong together."""
-        return self._key.public_key() == self.certificate.public_key()
+    def encode_secret(self) -> bytes:
+        """Return its key (DER, PKCS#8), to be written into its file and nowhere else."""
+        return self._key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
     def client(self, name: str, key: ec.EllipticCurvePublicKey, now: int, days: int) -> x509.Certificate:
         """Certify a silo's TLS key: CN is its name.

@@ -82,7 +82,7 @@ class Document:
 
     def blob(self, key: str) -> bytes:
         """Return the bytes that stand under a key in base64."""
-        return _blob(self.body[key], key)
+        return blob(self.body[key], key)
 
     def identity(self, key: str) -> PublicIdentity:
         """Return the public keys that stand under a key."""
@@ -202,7 +202,14 @@ def _document(kind: str, body: dict[str, Any], signature: bytes) -> Document:
     return document
 
 
-def _blob(text: str, key: str) -> bytes:
+def blob(text: str, key: str) -> bytes:
+    """Return bytes that stand somewhere in base64, in their one spelling.
+
+    Raises
+    ------
+    BadEncoding
+        If there are none.
+    """
     try:
         found = base64.b64decode(text, validate=True) if _BASE64.fullmatch(text) else b""
     except (binascii.Error, ValueError):

@@ -27,6 +27,6 @@ def compare(typed: str, fingerprint: str, whose: str) -> None:
     if not hmac.compare_digest(digits, fingerprint):
         # The file's own is not shown: it would be copied into the next attempt.
         raise ConsortiumError(
-            f"This is not the fingerprint of {whose}: ask again on another channel, and if it stays another, the file was "
-            "replaced on its way."
+            f"This is not the fingerprint of {whose}: ask again on another channel, and if it stays another, the file "
+            "was replaced on its way."
         )

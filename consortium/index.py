@@ -7,7 +7,7 @@ by the next one. A last line without its line feed was never finished, and count
 
 ::
 
-    {"at": seconds, "certificate": base64, "event": "server"}
+    {"at": seconds, "certificate": base64, "event": "server"}    with another key than before: the old is refused
     {"at": seconds, "certificate": base64, "event": "admitted", "identity": hex, "name": ..., "node": ...,
      "nonce": hex, "request": digest, "until": seconds}
     {"at": seconds, "certificate": base64, "event": "renewed", "name": ..., "request": digest, "until": seconds}
@@ -152,12 +152,14 @@ class State:
         fields(event, f"line '{kind}'", _KEYS[kind])
         name = event.get("name", SERVER_NAME)
         state = replace(self, events=self.events + 1)
-        if kind in (RENEWED, SUPERSEDED, REVOKED) and name not in self.members and name != SERVER_NAME:
+        if kind in (RENEWED, SUPERSEDED, REVOKED) and name not in self.members:
             raise BadEncoding(f"{name} is no member at that point.")
         if kind in (SUPERSEDED, REVOKED):
             return state._revoking(name, event["at"], keep=kind == SUPERSEDED)
         certificate = load_certificate(base64.b64decode(event["certificate"]), "a certificate in the index")
-        state = replace(state, issued=(*self.issued, Issued(name, certificate)))
+        if kind == SERVER:
+            state = state._replacing_server(certificate, event["at"])
+        state = replace(state, issued=(*state.issued, Issued(name, certificate)))
         if kind == SERVER:
             return state
         if kind == ADMITTED:
@@ -174,6 +176,20 @@ class State:
         left = {key: at for key, at in self.left.items() if key != name}
         keys = state.keys | {key_id(certificate.public_key()): name}
         return replace(state, members=self.members | {name: member}, left=left, keys=keys)
+
+    def _replacing_server(self, certificate: x509.Certificate, at: int) -> State:
+        """Refuse the server's certificates with another key: a fresh key is made because the old one may be known."""
+        old = [
+            one
+            for one in self.issued
+            if one.name == SERVER_NAME
+            and one.revoked is None
+            and one.certificate.public_key() != certificate.public_key()
+        ]
+        if not old:
+            return self
+        issued = tuple(replace(one, revoked=at) if one in old else one for one in self.issued)
+        return replace(self, issued=issued, changes=self.changes + 1)
 
     def _revoking(self, name: str, at: int, keep: bool) -> State:
         newest = max((place for place, one in enumerate(self.issued) if one.name == name), default=-1)
