@@ -27,7 +27,6 @@ from typing import Any
 from cryptography import x509
 
 from quire.clients.identity import PublicIdentity, files
-from quire.clients.identity.errors import sentences
 from quire.consortium.certificates import key_id, load_certificate
 from quire.consortium.errors import ConsortiumError
 from quire.privacy.identity.canonical import dumps, loads
@@ -219,8 +218,7 @@ def read_index(path: Path) -> State:
     state = State()
     for number, line in enumerate(_lines(files.read(path, _MAX_BYTES)), start=1):
         try:
-            with sentences(path):
-                state = state.after(loads(line, _MAX_LINE))
+            state = state.after(loads(line, _MAX_LINE))
         except (ValueError, ConsortiumError) as error:
             raise ConsortiumError(
                 f"{path}, line {number}: {error} Put the last backup of the file in its place."

@@ -22,7 +22,7 @@ from quire.consortium.documents import ADMISSION, BULLETIN, Document
 from quire.consortium.errors import ConsortiumError
 from quire.consortium.layout import SiloFolder
 from quire.consortium.pinning import Pinned, check_place, install, take_rosters
-from quire.consortium.places import locked, move, put, read_key
+from quire.consortium.places import locked, move, put, read_key, read_next_key
 from quire.consortium.silo import authority_of, certificate_of
 from quire.consortium.starting import readme
 
@@ -99,7 +99,10 @@ def _certificate(
         raise ConsortiumError(f"The certificate in it is not {about.member}'s.")
     if crl.get_revoked_certificate_by_serial_number(found.serial_number) is not None:
         raise ConsortiumError("The certificate in it was revoked.")
-    if found.public_key() not in [read_key(path).public_key() for path in _keys(folder)]:
+    waiting = read_next_key(folder.next_client_key)
+    if found.public_key() not in [
+        key.public_key() for key in (read_key(folder.client_key), waiting) if key is not None
+    ]:
         raise ConsortiumError("The certificate in it is for another key than this silo's.")
     if folder.client_certificate.exists():
         there = certificate_of(folder)
@@ -132,7 +135,3 @@ def _install(
         put(folder.readme, readme(about, folder.root))
     outside = check_place(about, pinned.now, read_key_file(folder.identity_key).fingerprint)
     return [*done, *([outside] if outside else [])]
-
-
-def _keys(folder: SiloFolder) -> list[Path]:
-    return [path for path in (folder.client_key, folder.next_client_key) if path.exists()]

@@ -205,6 +205,8 @@ class Operator:
         ConsortiumError
             If there is no such member.
         """
+        if name in self.state.left and not superseded:
+            return  # by a command that was cut short, or called twice: what follows is there by now
         if name not in self.state.members:
             raise ConsortiumError(f"{self.about.name} has no member {name!r}: `quire consortium status` lists them.")
         self._append(SUPERSEDED if superseded else REVOKED, now, name=name)

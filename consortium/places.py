@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from quire.clients.identity import files
+from quire.clients.identity import IdentityFileError, files
 from quire.consortium.certificates import check_key
 from quire.consortium.errors import ConsortiumError, FolderBusy
 
@@ -170,6 +170,14 @@ def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConsortiumError(f"{path} is not a key in PEM without a passphrase.")
     return key
+
+
+def read_next_key(path: Path) -> ec.EllipticCurvePrivateKey | None:
+    """Read a fresh key that waits for its certificate; None if there is none, or a killed command left half of one."""
+    try:
+        return read_key(path) if path.exists() else None
+    except (ConsortiumError, IdentityFileError):
+        return None
 
 
 def node_text(key: ec.EllipticCurvePublicKey) -> str:

@@ -18,11 +18,12 @@ from quire.clients.identity.rosters import Change, check_roster, first_roster, n
 from quire.consortium import documents
 from quire.consortium.about import OperatorAbout
 from quire.consortium.authority import Authority
+from quire.consortium.certificates import crl_number
 from quire.consortium.documents import ADMISSION, BULLETIN, MOST_ROSTERS, Document, text_of
 from quire.consortium.errors import ConsortiumError
 from quire.consortium.index import Membership, State
 from quire.consortium.layout import OperatorFolder
-from quire.consortium.places import move, private_folder, read_key
+from quire.consortium.places import move, private_folder, read_next_key
 from quire.privacy.identity.canonical import loads
 from quire.privacy.identity.signed import MAX_BYTES
 
@@ -45,8 +46,9 @@ class Settler:
         Raises
         ------
         ConsortiumError
-            If a file cannot be written, or the roster cannot follow.
+            If a file cannot be written, the roster cannot follow, or the index is an old copy.
         """
+        self._refuse_old_index()
         return [
             *self._list(now),
             *self._server(),
@@ -55,6 +57,18 @@ class Settler:
             *self._invitations(),
             *self._documents(now),
         ]
+
+    def _refuse_old_index(self) -> None:
+        """Stop if the index is an old copy: what follows from it would revoke whoever came since, without a word."""
+        newest, crl = self.newest_roster(), read_crl(self.folder.crl)
+        known = set(self.state.keys.values())
+        listed = () if newest is None else newest.roster.members
+        stranger = next((member.name for member in listed if member.name not in known), None)
+        if stranger is not None or (crl is not None and crl_number(crl) > self.state.changes):
+            what = "the list of revoked certificates is newer" if stranger is None else f"{stranger} is in the roster"
+            raise ConsortiumError(
+                f"{self.folder.issued} is an old copy, for {what}: put the newest backup in its place first."
+            )
 
     def _list(self, now: int) -> list[str]:
         wanted = self.state.revoked
@@ -69,11 +83,10 @@ class Settler:
         wanted = self.state.server
         if wanted is None:
             raise ConsortiumError(f"{self.folder.issued} has no certificate of the server: put back its backup.")
-        if self.folder.next_server_key.exists():
-            if read_key(self.folder.next_server_key).public_key() == wanted.public_key():
-                move(self.folder.next_server_key, self.folder.server_key)
-            else:  # its certificate was never issued
-                self.folder.next_server_key.unlink()
+        waiting = read_next_key(self.folder.next_server_key)
+        if waiting is not None and waiting.public_key() == wanted.public_key():
+            move(self.folder.next_server_key, self.folder.server_key)
+        self.folder.next_server_key.unlink(missing_ok=True)  # its certificate was never issued
         chain = (wanted, self.authority.certificate)
         data = b"".join(one.public_bytes(Encoding.PEM) for one in chain)
         return _put("the server's certificate", self.folder.server_certificate, data)

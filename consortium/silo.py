@@ -112,7 +112,7 @@ def request(
         for place in (folder.roster, folder.run):
             private_folder(place)
         if not folder.silo_file.exists():
-            files.create(folder.silo_file, silo_file(name, records, folder.silo_file), files.EVERYBODY)
+            put(folder.silo_file, silo_file(name, records, folder.silo_file))
         put(folder.about, encode_silo(SiloAbout(body["consortium"], name, invitation.server, admin, None)))
         identity = load_identity(folder.identity_key, words)
         sent = _request(folder, invitation, identity, now)

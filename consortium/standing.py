@@ -111,7 +111,7 @@ def _of_operator(folder: OperatorFolder, now: int) -> Standing:
     rosters = folder.rosters()
     newest = read_roster(rosters[-1]) if rosters else None
     items = [
-        Item("admin", "admin", GOOD, None, "what silos compare when they are invited", about.admin),
+        Item("admin", "admin", GOOD, None, "read out to silos", about.admin),
         _certificate("authority", about.name, authority, now, AUTHORITY_SOON, "begin a new consortium in time"),
     ]
     if state.server is not None:
@@ -141,7 +141,7 @@ def _of_silo(folder: SiloFolder, now: int) -> Standing:
             about.member,
             GOOD,
             None,
-            f"{identity.algorithms}, read out to the operator",
+            "read out to the operator",
             identity.fingerprint,
         ),
         _certificate("authority", about.name, authority_of(folder), now, AUTHORITY_SOON, "ask the operator"),
