@@ -32,7 +32,14 @@ ALLOWED = {
         "quire.errors",
     ),
     "simulation": ("quire.strategies", "quire.clients", "quire.privacy", "quire.conf", "quire.errors"),
-    "consortium": ("quire.strategies", "quire.clients", "quire.privacy", "quire.conf", "quire.errors"),
+    "consortium": (
+        "quire.simulation",  # how Flower's programs are started, and how an app is packed
+        "quire.strategies",
+        "quire.clients",
+        "quire.privacy",
+        "quire.conf",
+        "quire.errors",
+    ),
     "quire": (
         "quire.simulation",
         "quire.consortium",
