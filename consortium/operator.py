@@ -101,13 +101,14 @@ class Operator:
 
         Raises
         ------
-        ConsortiumError, IdentityError
+        ConsortiumError, IdentityFileError
             See :func:`quire.consortium.requests.check_request`.
         """
         known = self.state.members.get(request.body["name"])
         if known is not None and known.request == request.digest:
             return None
-        key = check_request(request, self.about, self.state, self.folder, now)
+        with sentences(f"The request of {request.body['name']}"):
+            key = check_request(request, self.about, self.state, self.folder, now)
         if request.identity("identity").fingerprint == self.admin.public.fingerprint:
             raise ConsortiumError(f"{request.body['name']} has the admin's own keys: a silo makes its own.")
         return key
@@ -135,7 +136,7 @@ class Operator:
         ------
         ConsortiumError
             If anything about the request is not as it should be; then nothing was issued.
-        IdentityError
+        IdentityFileError
             If it was not signed with the identity in it.
         """
         name, identity = request.body["name"], request.identity("identity")
@@ -166,14 +167,15 @@ class Operator:
         ------
         ConsortiumError
             If it is no member's, or was answered before.
-        BadSignature
+        IdentityFileError
             If the member did not sign it.
         """
         name = request.body["name"]
         known = self.state.members.get(name)
         if request.body["consortium"] != self.about.name or known is None:
             raise ConsortiumError(f"{name} is no member of {self.about.name}.")
-        documents.check_signature(request, known.identity)
+        with sentences(f"The request of {name}"):
+            documents.check_signature(request, known.identity)
         if known.request == request.digest:
             return self.folder.admission(name)
         if int(request.body["previous"], 16) != known.certificate.serial_number:

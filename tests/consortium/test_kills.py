@@ -73,7 +73,7 @@ def kills(
 
 
 @pytest.fixture
-def waiting(tmp_path: Path) -> tuple[Path, Parties, documents.Document]:
+def waiting(tmp_path: Path, no_power_cuts: None) -> tuple[Path, Parties, documents.Document]:
     """A consortium with one member, and the request of another; its template lies beside."""
     parties = Parties(tmp_path / "work").found()
     parties.bring("hospital-1")
@@ -162,7 +162,7 @@ def test_renewal_of_the_server_killed_between_any_two_writes(
 
 
 @pytest.mark.slow
-def test_request_killed_between_any_two_writes(tmp_path: Path) -> None:
+def test_request_killed_between_any_two_writes(tmp_path: Path, no_power_cuts: None) -> None:
     parties = Parties(tmp_path / "work").found()
     invitation = read_invitation(parties.invite("hospital-1"))
     admin = invitation.identity("admin").fingerprint
@@ -202,7 +202,7 @@ def test_join_killed_between_any_two_writes(waiting: tuple[Path, Parties, docume
 
 
 @pytest.mark.slow
-def test_init_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_init_is_whole_or_not_there(tmp_path: Path, no_power_cuts: None) -> None:
     (tmp_path / "template").mkdir()
     work = tmp_path / "work"
     folder = work / "operator"
