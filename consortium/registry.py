@@ -16,6 +16,7 @@ from quire.consortium.errors import ConsortiumError
 from quire.consortium.layout import OperatorFolder
 
 if TYPE_CHECKING:
+    import httpx
     from flwr.supercore.control import ControlHttpClient
 
 
@@ -51,7 +52,6 @@ class Connection:
         """
         import httpx
         from flwr.supercore.control import ControlHttpClient
-        from flwr.supercore.error import FlowerError
         from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
         made = ControlHttpClient.from_server_address(
@@ -63,13 +63,7 @@ class Connection:
         try:
             yield made
         except httpx.HTTPStatusError as error:
-            told = FlowerError.from_json(error.response.text)
-            words = (
-                f"{told.message} {told.public_details or ''}".strip()
-                if told
-                else f"status {error.response.status_code}"
-            )
-            raise RegistryError(f"The SuperLink at {self.address} refuses: {' '.join(words.split())}") from None
+            raise RegistryError(f"The SuperLink at {self.address} refuses: {_words(error)}.") from None
         except httpx.HTTPError as error:
             raise RegistryError(f"The SuperLink at {self.address} does not answer ({type(error).__name__}).") from None
         finally:
@@ -113,6 +107,7 @@ def synchronise(folder: OperatorFolder, connection: Connection) -> list[str]:
     RegistryError
         If the SuperLink refuses, or the folder cannot be read.
     """
+    import httpx
     from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
 
     wanted = {_bytes_of(path): name for name, path in members_in(folder).items()}
@@ -127,9 +122,22 @@ def synchronise(folder: OperatorFolder, connection: Connection) -> list[str]:
                 done.append(f"{node.name or node.node_id} is struck off")
         for key, name in wanted.items():
             if key not in there:
-                client.RegisterNode(RegisterNodeRequest(public_key=key, name=name))
-                done.append(f"{name} is registered")
+                try:
+                    client.RegisterNode(RegisterNodeRequest(public_key=key, name=name))
+                    done.append(f"{name} is registered")
+                except httpx.HTTPStatusError as error:  # the others are let in all the same
+                    done.append(
+                        f"{name} cannot be registered (a key that was struck off is not taken again): {_words(error)}"
+                    )
     return done
+
+
+def _words(error: httpx.HTTPStatusError) -> str:
+    from flwr.supercore.error import FlowerError
+
+    told = FlowerError.from_json(error.response.text)
+    words = f"{told.message} {told.public_details or ''}" if told else f"status {error.response.status_code}"
+    return " ".join(words.split()).rstrip(".")
 
 
 def _counts(status: str) -> bool:

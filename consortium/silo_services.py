@@ -16,6 +16,7 @@ from quire.clients.gate.scrub import PASSPHRASE_FILE, check_names
 from quire.consortium.about import read_silo_about
 from quire.consortium.layout import SiloFolder
 from quire.consortium.loopback import LOOPBACK, Loopback, make_loopback, make_secret, write_private
+from quire.consortium.probe import check_end, reach
 from quire.consortium.proxy import SiloProxy
 from quire.consortium.services import (
     ServicesError,
@@ -27,7 +28,10 @@ from quire.consortium.services import (
     program,
     proxy_service,
 )
-from quire.consortium.supervise import Say, Service, Supervisor
+from quire.consortium.supervise import Duty, Say, Service, Supervisor
+
+# Seconds between two looks at the way to the server, and at the end of the certificate.
+_LOOK_EVERY, _REMIND_EVERY = 60.0, 3600.0
 
 
 def silo(folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] = ()) -> Supervisor:
@@ -80,7 +84,11 @@ def silo(folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] =
         join_certificate,
         attempts=None,  # the server's name may not be known yet
     )
-    return Supervisor(run, [front, *_flower(folder, port, node_port, own, secret, passed)], say)
+    duties = (
+        Duty("server", _LOOK_EVERY, lambda: reach(folder, about.server)),
+        Duty("certificate", _REMIND_EVERY, lambda: check_end(folder)),
+    )
+    return Supervisor(run, [front, *_flower(folder, port, node_port, own, secret, passed)], say, duties)
 
 
 def _flower(

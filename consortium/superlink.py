@@ -105,7 +105,7 @@ def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, me
     connection = Connection(f"{LOOPBACK}:{link_port}", own.certificate)
     _tell_flwr(run, connection)
     (run / "superlink.json").write_text(json.dumps({"address": connection.address, "metrics": metrics}))
-    members = _Members(folder, connection, say)
+    members = _Members(folder, connection)
     proxy = ServerProxy(
         listen or port,
         run / "server-both.pem",
@@ -129,7 +129,9 @@ def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, me
         attempts=3,
     )
     services = [*_flower(folder, link_port, own, secret, members), front]
-    return Supervisor(run, services, say, (Duty("members", _LOOK_EVERY, members.look),))
+    supervisor = Supervisor(run, services, say, (Duty("members", _LOOK_EVERY, members.look),))
+    members.tell = supervisor.tell
+    return supervisor
 
 
 def _flower(folder: OperatorFolder, port: int, own: Loopback, secret: Path, members: _Members) -> list[Service]:
@@ -169,8 +171,10 @@ def _flower(folder: OperatorFolder, port: int, own: Loopback, secret: Path, memb
 class _Members:
     """Keeps the SuperLink's list of nodes, and its copy of the roster, as the folder says."""
 
-    def __init__(self, folder: OperatorFolder, connection: Connection, say: Say) -> None:
-        self._folder, self._connection, self._say = folder, connection, say
+    tell: Say
+
+    def __init__(self, folder: OperatorFolder, connection: Connection) -> None:
+        self._folder, self._connection = folder, connection
         self._seen: object = None
 
     def agreed(self) -> bool:
@@ -193,7 +197,7 @@ class _Members:
             fresh.write_bytes(rosters[-1].read_bytes())
             fresh.replace(self._folder.run / "roster.json")
         for words in synchronise(self._folder, self._connection):
-            self._say("members", words)
+            self.tell("members", words)
         self._seen = state
 
     def _state(self) -> object:

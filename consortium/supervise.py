@@ -169,7 +169,7 @@ class Supervisor:
             else:
                 if not complete:
                     complete = True
-                    self._tell("all", "is up")
+                    self.tell("all", "is up")
                 self._keep_house(now)
             time.sleep(_POLL)
 
@@ -185,12 +185,12 @@ class Supervisor:
         elif not child.ready:
             if service.ready() if service.ready is not None else now - child.started > 1.0:
                 child.ready = child.was_ready = True
-                self._tell(service.name, f"is ready, process {process.pid}, after {now - child.started:.1f} s")
+                self.tell(service.name, f"is ready, process {process.pid}, after {now - child.started:.1f} s")
             elif now - child.started > service.start_limit:
                 self._end(child)
                 self._failed(child, f"was not ready within {service.start_limit:.0f} s: {last_line(child.log)}")
         elif _stamp(service.watched) != child.stamp:
-            self._tell(service.name, "is started again: what it reads has changed")
+            self.tell(service.name, "is started again: what it reads has changed")
             self._end(child)
             child.process, child.ready, child.due = None, False, 0.0
         elif child.failures and now - child.started > _STEADY:
@@ -224,7 +224,7 @@ class Supervisor:
             raise SuperviseError(f"{service.name} does not start: it {words} (all of it in {child.log})")
         pause = min(MOST_BACK_OFF, self.back_off * 2.0 ** min(child.failures - 1, 16))
         child.due = time.monotonic() + pause
-        self._tell(service.name, f"{words}; started again in {pause:g} s")
+        self.tell(service.name, f"{words}; started again in {pause:g} s")
 
     def _keep_house(self, now: float) -> None:
         if now >= self._next.get("", 0.0):
@@ -235,11 +235,12 @@ class Supervisor:
             if now >= self._next.get(duty.name, 0.0):
                 try:
                     duty.call()
-                    self._told.pop(duty.name, None)
+                    if self._told.pop(duty.name, None):
+                        self.tell(duty.name, "is well again")
                 except ConsortiumError as error:
                     if self._told.get(duty.name) != str(error):
                         self._told[duty.name] = str(error)
-                        self._tell(duty.name, str(error))
+                        self.tell(duty.name, str(error))
                 self._next[duty.name] = time.monotonic() + duty.every
 
     # ------------------------------------------------------------------------------------------------- stopping
@@ -247,9 +248,9 @@ class Supervisor:
         for child in reversed(self._children):
             if child.process is not None:
                 self._end(child)
-                self._tell(child.service.name, "is stopped")
+                self.tell(child.service.name, "is stopped")
         if left := self._tree.stop(grace=1.0):
-            self._tell("all", f"these processes could not be ended: {left}")
+            self.tell("all", f"these processes could not be ended: {left}")
         else:
             self._note.unlink(missing_ok=True)
 
@@ -277,7 +278,7 @@ class Supervisor:
             before.mark = {str(name): str(value) for name, value in json.loads(self._note.read_text()).items()}
             if before.mark and (living := before.update(thorough=True)):
                 before.stop(grace=2.0)
-                self._tell("all", f"{len(living)} processes of an earlier start were still there, and are ended")
+                self.tell("all", f"{len(living)} processes of an earlier start were still there, and are ended")
         self._note.write_text(json.dumps(self._tree.mark))
 
     @contextlib.contextmanager
@@ -292,7 +293,8 @@ class Supervisor:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _tell(self, name: str, words: str) -> None:
+    def tell(self, name: str, words: str) -> None:
+        """Note an event, and say it."""
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "service": name, "words": words}
         with (self.folder / "log" / "events.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

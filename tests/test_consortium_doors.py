@@ -21,10 +21,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.proto.control_pb2 import ListNodesRequest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, RegisterNodeFleetRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import bytes_to_public_key, public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from provisioned import Provisioned, pem, provision, secret
 from secure_runs import rounds_of
 
@@ -164,9 +172,6 @@ def _works_in(process: psutil.Process, folder: Path) -> bool:
 
 
 def test_the_members_keys_are_registered_and_no_others(consortium: Consortium) -> None:
-    from flwr.proto.control_pb2 import ListNodesRequest
-    from flwr.supercore.primitives.asymmetric import bytes_to_public_key
-
     with read_running(consortium.made.operator).connection.client() as client:
         nodes = client.ListNodes(ListNodesRequest()).nodes_info
     found = {
@@ -241,17 +246,31 @@ def test_only_the_fleet_api_is_there_and_only_for_members(consortium: Consortium
     assert consortium.send(path, None) == b""
 
 
-def test_a_certificate_alone_makes_no_node(consortium: Consortium, tmp_path: Path) -> None:
+def test_a_certificate_alone_makes_no_node(consortium: Consortium) -> None:
     """Whoever has a silo's certificate and not its node key gets no message, and cannot register a key of its own."""
-    from flwr.proto.fleet_pb2 import RegisterNodeFleetRequest
-    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-
-    good = consortium.made.both("hospital-1", tmp_path / "good.pem")
-    key = public_key_to_bytes(ec.generate_private_key(ec.SECP384R1()).public_key())
-    body = RegisterNodeFleetRequest(public_key=key).SerializeToString()
-    for path in ("register-node", "activate-node", "pull-messages", "get-fab"):
-        back = consortium.send(f"/v1/fleet/{path}", good, body)
-        assert back.split()[1] == b"401", back[:200]
+    silo, operator = consortium.made.silos["hospital-1"], consortium.made.operator
+    context = ssl.create_default_context(cafile=str(operator.ca_certificate))
+    context.load_cert_chain(silo.client_certificate, silo.client_key)
+    own = ec.generate_private_key(ec.SECP384R1())
+    key = public_key_to_bytes(own.public_key())
+    with read_running(operator).connection.client() as control:
+        nodes = control.ListNodes(ListNodesRequest()).nodes_info
+    node = Node(node_id=next(node.node_id for node in nodes if node.name == "hospital-1"))
+    version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
+    for interceptors in ([version], [version, NodeAuthHttpInterceptor(own, own.public_key())]):
+        with FleetHttpClient(
+            f"https://localhost:{consortium.port}", interceptors=interceptors, verify=context
+        ) as client:
+            for ask, request in (
+                (client.RegisterNode, RegisterNodeFleetRequest(public_key=key)),
+                (client.ActivateNode, ActivateNodeRequest(public_key=key, heartbeat_interval=30)),
+                (client.PullMessages, PullMessagesRequest(node=node)),
+            ):
+                with pytest.raises(httpx.HTTPStatusError) as refused:
+                    ask(request)  # type: ignore[operator]
+                assert refused.value.response.status_code in (401, 403, 404), refused.value.response.text
+    with read_running(operator).connection.client() as control:
+        assert len(control.ListNodes(ListNodesRequest()).nodes_info) == len(NAMES)
 
 
 def test_a_killed_supernode_and_a_killed_silo_come_back(consortium: Consortium) -> None:
@@ -284,6 +303,12 @@ def test_who_is_revoked_is_struck_off_and_gets_nothing(consortium: Consortium, t
     consortium.wait(lambda: consortium.said("server", "proxy", "is ready") == 2, 30.0)
     assert consortium.send("/v1/fleet/pull-messages", good) == b""
     assert sorted(members_in(consortium.made.operator)) == NAMES[:2]
+    # The same node key again: the SuperLink does not take it, says so, and goes on.
+    shutil.copytree(consortium.made.operator.member("hospital-2"), consortium.made.operator.member("hospital-4"))
+    shutil.copyfile(
+        consortium.made.silos["hospital-3"].node_public_key, consortium.made.operator.node_key("hospital-4")
+    )
+    consortium.wait(lambda: consortium.said("server", "members", "hospital-4 cannot be registered") == 1, 30.0)
 
 
 def test_all_stop_in_order_when_they_are_asked(consortium: Consortium) -> None:
