@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from quire.clients.identity import PrivateIdentity, files, load_identity
@@ -30,7 +29,7 @@ from quire.consortium.fingerprints import compare
 from quire.consortium.index import ADMITTED, RENEWED, REVOKED, SERVER, SUPERSEDED, State, append, read_index
 from quire.consortium.layout import OperatorFolder, check_name
 from quire.consortium.places import locked, private_folder, read_key, write_key
-from quire.consortium.requests import check_request
+from quire.consortium.requests import examine
 from quire.consortium.settling import Settler
 from quire.consortium.vault import open_authority
 
@@ -91,28 +90,6 @@ class Operator:
         files.replace(place, made.encode())
         return made
 
-    def check(self, request: Document, now: int) -> ec.EllipticCurvePublicKey | None:
-        """Check everything about a request but whose fingerprint it has.
-
-        Returns
-        -------
-        ec.EllipticCurvePublicKey or None
-            The TLS key that it asks for; None if this very request was admitted before.
-
-        Raises
-        ------
-        ConsortiumError, IdentityFileError
-            See :func:`quire.consortium.requests.check_request`.
-        """
-        known = self.state.members.get(request.body["name"])
-        if known is not None and known.request == request.digest:
-            return None
-        with sentences(f"The request of {request.body['name']}"):
-            key = check_request(request, self.about, self.state, self.folder, now)
-        if request.identity("identity").fingerprint == self.admin.public.fingerprint:
-            raise ConsortiumError(f"{request.body['name']} has the admin's own keys: a silo makes its own.")
-        return key
-
     def admit(self, request: Document, fingerprint: str, days: int, now: int) -> Path:
         """Admit a silo: certify its TLS key, put it into the roster, write what it gets back.
 
@@ -141,7 +118,7 @@ class Operator:
         """
         name, identity = request.body["name"], request.identity("identity")
         compare(fingerprint, identity.fingerprint, name)
-        key = self.check(request, now)
+        key = examine(request, self.about, self.state, self.folder, now)
         if key is None:
             return self.folder.admission(name)
         private_folder(self.folder.member(name))

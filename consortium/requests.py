@@ -6,6 +6,7 @@ import secrets
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from quire.clients.identity.errors import sentences
 from quire.consortium import documents
 from quire.consortium.about import OperatorAbout
 from quire.consortium.certificates import DAY, key_id, key_of_csr
@@ -19,18 +20,42 @@ from quire.consortium.places import check_node
 INVITATION_DAYS = 30
 
 
-def check_request(
+def examine(
     request: Document, about: OperatorAbout, state: State, folder: OperatorFolder, now: int
-) -> ec.EllipticCurvePublicKey:
-    """Check everything about a request but the fingerprint of who sent it; return the TLS key that it asks for.
+) -> ec.EllipticCurvePublicKey | None:
+    """Check everything about a request but whose fingerprint it has; opens no secret.
+
+    Parameters
+    ----------
+    request : Document
+        What the silo sent.
+    about : OperatorAbout
+    state : State
+        What the index says.
+    folder : OperatorFolder
+    now : int
+        Seconds since 1970 UTC.
+
+    Returns
+    -------
+    ec.EllipticCurvePublicKey or None
+        The TLS key that it asks for; None if this very request was admitted before.
 
     Raises
     ------
-    ConsortiumError
+    ConsortiumError, IdentityFileError
         In one sentence, what is wrong with it.
-    IdentityError
-        If it was not signed with the identity in it.
     """
+    known = state.members.get(request.body["name"])
+    if known is not None and known.request == request.digest:
+        return None
+    with sentences(f"The request of {request.body['name']}"):
+        return _checked(request, about, state, folder, now)
+
+
+def _checked(
+    request: Document, about: OperatorAbout, state: State, folder: OperatorFolder, now: int
+) -> ec.EllipticCurvePublicKey:
     name = request.body["name"]
     if request.body["consortium"] != about.name:
         raise ConsortiumError(f"The request is for {request.body['consortium']}, and this consortium is {about.name}.")
@@ -50,6 +75,8 @@ def check_request(
         )
     identity = request.identity("identity")
     documents.check_signature(request, identity)
+    if identity.fingerprint == about.admin:
+        raise ConsortiumError(f"{name} has the admin's own keys: a silo makes its own.")
     key = key_of_csr(request.blob("csr"))
     node = check_node(request.body["node"])
     for what, seen in (("identity", identity.fingerprint), ("node key", node), ("TLS key", key_id(key))):

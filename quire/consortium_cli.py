@@ -118,19 +118,21 @@ def admit(
     quire consortium admit consortium request.json
     """
     from quire.consortium import documents
+    from quire.consortium.about import read_operator_about
     from quire.consortium.authority import CLIENT_DAYS
+    from quire.consortium.index import read_index
+    from quire.consortium.layout import OperatorFolder
     from quire.consortium.operator import opened
+    from quire.consortium.requests import examine
 
     found = documents.read(request_file, documents.REQUEST)
-    name = found.body["name"]
+    name, place = found.body["name"], OperatorFolder(folder)
+    examine(found, read_operator_about(place), read_index(place.issued), place, _now())
     words = _words(folder, passphrase_file, passphrase_env)
-    with opened(folder, words, _now()) as operator:
-        operator.check(found, _now())
     given = compared(fingerprint, yes, found.identity("identity").fingerprint, name)
     with opened(folder, words, _now()) as operator:
-        place = operator.admit(found, given, days or CLIENT_DAYS, _now())
-        bulletin = operator.folder.bulletin
-    typer.echo(f"Admission    {place}  send it to {name}\nBulletin     {bulletin}  send it to every other member")
+        admission = operator.admit(found, given, days or CLIENT_DAYS, _now())
+    typer.echo(f"Admission    {admission}  send it to {name}\nBulletin     {place.bulletin}  send it to all others")
 
 
 app.command()(join)

@@ -21,6 +21,7 @@ from quire.consortium.documents import ADMISSION, BULLETIN, INVITATION, RENEWAL,
 from quire.consortium.errors import ConsortiumError
 from quire.consortium.joining import join
 from quire.consortium.operator import Operator, opened
+from quire.consortium.requests import examine
 from quire.consortium.silo import read_invitation, renew
 from quire.errors import QuireError
 from quire.privacy.identity.canonical import dumps
@@ -123,6 +124,10 @@ def take(scene: Scene, data: bytes, *kinds: str) -> Document | None:
         return None
 
 
+def check(scene: Scene, asked: Document) -> object:
+    return examine(asked, scene.operator.about, scene.operator.state, scene.operator.folder, NOW)
+
+
 def refused(scene: Scene, data: bytes, kind: str) -> None:
     """Hand a changed document to whoever reads its kind; only its very contents may pass."""
     found = take(scene, data, kind)
@@ -130,7 +135,7 @@ def refused(scene: Scene, data: bytes, kind: str) -> None:
         return
     came = scene.scratch / "came.json"
     readers: dict[str, Callable[[], object]] = {
-        REQUEST: lambda: scene.operator.check(found, NOW),
+        REQUEST: lambda: check(scene, found),
         RENEWAL: lambda: scene.operator.renew(found, 90, NOW),
         INVITATION: lambda: read_invitation(came),
     }
@@ -180,7 +185,7 @@ def test_a_silo_that_signs_nonsense_is_refused_in_a_sentence(scene: Scene, data:
     before = snapshot(scene.parties.operator.root)
     try:
         made = documents.sign(REQUEST, body, scene.identity)
-        scene.operator.check(made, NOW)
+        check(scene, made)
     except (QuireError, IdentityError) as error:
         sentence(error)
         assert snapshot(scene.parties.operator.root) == before
@@ -194,7 +199,7 @@ def test_what_is_not_changed_is_taken(scene: Scene) -> None:
     """Else the tests above would pass for a reader that refuses everything."""
     for kind in KINDS:
         assert take(scene, scene.files[kind], kind) is not None
-    assert scene.operator.check(scene.asked, NOW) is not None
+    assert check(scene, scene.asked) is not None
 
 
 def test_a_deeply_nested_file_is_refused_in_a_sentence(scene: Scene) -> None:
