@@ -23,6 +23,8 @@ from quire.consortium.loopback import LOOPBACK, LOOPBACK_NAME
 MOST_BODY = 300 * 2**20
 #: The most requests of one member in 10 seconds, and the most connections that one may hold open.
 MOST_REQUESTS, MOST_CONNECTIONS = 2000, 64
+#: The most connections of one address in 10 seconds, whoever it is: counted before any handshake.
+MOST_HANDSHAKES = 500
 #: Common name in the certificate of a consortium's server.
 SERVER_SUBJECT = "server"
 #: All that silos may ask for.
@@ -65,10 +67,15 @@ _SERVER = """
 backend members
     stick-table type string len 64 size 10k expire 10m store conn_cur,http_req_rate(10s),bytes_in_rate(10s)
 
+backend addresses
+    stick-table type ipv6 size 100k expire 1m store conn_rate(10s)
+
 frontend fleet
     bind $address ssl crt $own ca-file $ca crl-file $crl verify required alpn http/1.1
     log-format '{"time":"%trg","member":"%[ssl_c_s_dn(CN),json(utf8s)]","from":"%ci","method":"%HM",\
 "path":"%[var(txn.path),json(utf8s)]","status":%ST,"bytes_in":%U,"bytes_out":%B,"milliseconds":%Ta,"state":"%ts"}'
+    tcp-request connection track-sc1 src table addresses
+    tcp-request connection reject if { sc1_conn_rate(addresses) gt $handshakes }
     tcp-request session track-sc0 ssl_c_s_dn(CN) table members
     tcp-request session reject if { sc0_conn_cur(members) gt $connections }
     http-request set-var(txn.path) path
@@ -122,6 +129,8 @@ class ServerProxy:
         Port on loopback for Prometheus.
     requests, connections, body : int
         Limits for each member: requests in 10 seconds, connections at a time, bytes of one request.
+    handshakes : int
+        Limit for each address: connections in 10 seconds.
     """
 
     bind: Server | int
@@ -134,6 +143,7 @@ class ServerProxy:
     requests: int = MOST_REQUESTS
     connections: int = MOST_CONNECTIONS
     body: int = MOST_BODY
+    handshakes: int = MOST_HANDSHAKES
 
     def render(self) -> str:
         """Return the configuration.
@@ -157,6 +167,7 @@ class ServerProxy:
             requests=self.requests,
             connections=self.connections,
             body=self.body,
+            handshakes=self.handshakes,
         )
 
 

@@ -193,6 +193,18 @@ def test_a_member_over_its_rate_is_put_off_and_the_others_are_not(place: Place) 
 
 
 @needs_haproxy
+def test_an_address_that_floods_is_turned_away_before_any_handshake(place: Place) -> None:
+    port, metrics = free_ports(2)
+    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, handshakes=10)
+    with running(place.folder, "flooded", proxy.render(), port):
+        there = replace(place, proxy=proxy)
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", port), timeout=5):
+                pass
+        assert there.status(FLEET, "clinic") == 0
+
+
+@needs_haproxy
 @pytest.mark.slow
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 def test_a_silo_finds_its_server_and_no_other(place: Place, tmp_path: Path, host: str) -> None:
