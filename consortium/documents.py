@@ -40,8 +40,8 @@ from quire.privacy.identity.signed import SignedRoster
 INVITATION, REQUEST, RENEWAL, ADMISSION, BULLETIN = "invitation", "request", "renewal", "admission", "bulletin"
 #: The most bytes of a document that are read: what a silo or an operator sends first, and what may hold rosters.
 SMALL, LARGE = 32 * 1024, 64 * 2**20
-#: The most rosters in one document; a silo that is further behind asks for the files.
-MOST_ROSTERS = 32
+#: The most rosters in one document, and the most bytes of them that are put in; a silo further behind asks for files.
+MOST_ROSTERS, ROSTER_BYTES = 1024, 8 * 2**20
 NONCE_SIZE = 16
 
 _LIMITS = {INVITATION: SMALL, REQUEST: SMALL, RENEWAL: SMALL, ADMISSION: LARGE, BULLETIN: LARGE}

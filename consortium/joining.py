@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from quire.clients.identity import files, read_key_file
+from quire.clients.identity import read_key_file
 from quire.clients.identity.errors import sentences
 from quire.consortium import documents
 from quire.consortium.about import SiloAbout, encode_silo, read_silo_about
@@ -23,10 +23,9 @@ from quire.consortium.errors import ConsortiumError
 from quire.consortium.layout import SiloFolder
 from quire.consortium.pinning import Pinned, check_place, install, take_rosters
 from quire.consortium.places import locked, move, put, read_key, read_next_key
+from quire.consortium.settling import read_crl
 from quire.consortium.silo import authority_of, certificate_of
 from quire.consortium.starting import readme
-
-_MAX_CRL = 16 * 2**20
 
 
 def join(root: Path, path: Path, now: int | None = None) -> list[str]:
@@ -55,9 +54,10 @@ def join(root: Path, path: Path, now: int | None = None) -> list[str]:
     """
     now = int(time.time()) if now is None else now
     folder = SiloFolder(root)
-    about = read_silo_about(folder)
+    read_silo_about(folder)
     came = documents.read(path, ADMISSION, BULLETIN)
     with locked(folder.lock), sentences(path):
+        about = read_silo_about(folder)
         documents.check_signature(came, about.admin)
         if came.body["consortium"] != about.name or came.body.get("name", about.member) != about.member:
             raise ConsortiumError(f"{path} is for another silo or consortium than {about.member} in {about.name}.")
@@ -65,20 +65,30 @@ def join(root: Path, path: Path, now: int | None = None) -> list[str]:
             raise ConsortiumError(f"{about.member} has not joined yet: its admission comes before any bulletin.")
         authority = authority_of(folder)
         crl = _newer_crl(folder, came, authority)
-        pinned = take_rosters(folder, about, came.rosters())
-        certificate = _certificate(folder, about, came, authority, crl, now) if came.kind == ADMISSION else None
+        pinned = take_rosters(folder, about, came.rosters(), came.kind == ADMISSION)
+        outside = check_place(about, pinned.now, read_key_file(folder.identity_key).fingerprint)
+        certificate = None
+        if came.kind == ADMISSION:
+            if outside is not None:
+                raise ConsortiumError(outside)
+            certificate = _certificate(folder, about, came, authority, crl, now)
         # Nothing was written up to here; from here on every step can be done again.
-        return _install(folder, about, came, crl, pinned, certificate, now)
+        done = _install(folder, about, came, crl, pinned, certificate, now)
+    return [*done, *([outside] if outside else [])]
 
 
 def _newer_crl(folder: SiloFolder, came: Document, authority: x509.Certificate) -> x509.CertificateRevocationList:
-    """Return the list of revoked certificates that came, unless an older one is meant to take the place of a newer."""
+    """Return the newer list of revoked certificates: that which came, or that which is here.
+
+    A certificate may come after a bulletin that is younger; a bulletin with an older list is an old bulletin.
+    """
     crl = load_crl(came.blob("crl"), authority)
-    if folder.crl.exists():
-        there = x509.load_pem_x509_crl(files.read(folder.crl, _MAX_CRL))
-        if crl_number(crl) < crl_number(there):
-            raise ConsortiumError("The list of revoked certificates in it is older than the one here: ask for a newer.")
-    return crl
+    there = read_crl(folder.crl)
+    if there is None or crl_number(crl) >= crl_number(there):
+        return crl
+    if came.kind == BULLETIN:
+        raise ConsortiumError("The list of revoked certificates in it is older than the one here: ask for a newer.")
+    return there
 
 
 def _certificate(
@@ -133,5 +143,4 @@ def _install(
         about = SiloAbout(about.name, about.member, came.server, about.admin, joined)
         put(folder.about, encode_silo(about))
         put(folder.readme, readme(about, folder.root))
-    outside = check_place(about, pinned.now, read_key_file(folder.identity_key).fingerprint)
-    return [*done, *([outside] if outside else [])]
+    return done

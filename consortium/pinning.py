@@ -45,8 +45,17 @@ class Pinned:
     words: tuple[str, ...]
 
 
-def take_rosters(folder: SiloFolder, about: SiloAbout, came: tuple[SignedRoster, ...]) -> Pinned:
+def take_rosters(folder: SiloFolder, about: SiloAbout, came: tuple[SignedRoster, ...], lone: bool) -> Pinned:
     """Check rosters that came from the operator against what is pinned; write nothing.
+
+    Parameters
+    ----------
+    folder : SiloFolder
+    about : SiloAbout
+    came : tuple of SignedRoster
+        Oldest first, one version after another.
+    lone : bool
+        Whether they came with a certificate: then versions may be missing, and the pin stays until a bulletin has them.
 
     Raises
     ------
@@ -74,6 +83,8 @@ def take_rosters(folder: SiloFolder, about: SiloAbout, came: tuple[SignedRoster,
             )
     new = tuple(one for one in came if one.roster.version > there)
     if new and new[0].roster.version != there + 1:
+        if lone:
+            return Pinned((), old, ("the roster has changed since: join with the newest bulletin as well",))
         raise ConsortiumError(
             f"Version {there} of the roster is pinned, the oldest in it is {new[0].roster.version}: ask for the files "
             "of the versions between, and hold each to the one before it with `quire roster verify --pinned`."

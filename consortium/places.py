@@ -140,10 +140,23 @@ def sync(folder: Path) -> None:
             os.close(descriptor)
 
 
-def put(path: Path, data: bytes) -> None:
-    """Write a file that is no secret, at once, unless it says that already."""
-    if not path.exists() or path.read_bytes() != data:
-        files.replace(path, data)
+def put(path: Path, data: bytes) -> bool:
+    """Write a file that is no secret, at once, unless it says that already; return whether it was written.
+
+    Raises
+    ------
+    ConsortiumError
+        If the one that is there cannot be read.
+    IdentityFileError
+        If it cannot be written.
+    """
+    try:
+        if path.exists() and path.read_bytes() == data:
+            return False
+    except OSError as error:
+        raise ConsortiumError(f"{path} cannot be read: {error.strerror}.") from error
+    files.replace(path, data)
+    return True
 
 
 def write_key(path: Path, key: ec.EllipticCurvePrivateKey, form: PrivateFormat = PrivateFormat.PKCS8) -> None:

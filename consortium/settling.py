@@ -19,11 +19,11 @@ from quire.consortium import documents
 from quire.consortium.about import OperatorAbout
 from quire.consortium.authority import Authority
 from quire.consortium.certificates import crl_number
-from quire.consortium.documents import ADMISSION, BULLETIN, MOST_ROSTERS, Document, text_of
+from quire.consortium.documents import ADMISSION, BULLETIN, INVITATION, MOST_ROSTERS, ROSTER_BYTES, Document, text_of
 from quire.consortium.errors import ConsortiumError
 from quire.consortium.index import Membership, State
 from quire.consortium.layout import OperatorFolder
-from quire.consortium.places import move, private_folder, read_next_key
+from quire.consortium.places import move, private_folder, put, read_next_key
 from quire.privacy.identity.canonical import loads
 from quire.privacy.identity.signed import MAX_BYTES
 
@@ -141,7 +141,8 @@ class Settler:
 
     def _invitations(self) -> list[str]:
         for place in self.folder.invitations.glob("*.json"):
-            if documents.read(place, documents.INVITATION).body["nonce"] in self.state.nonces:
+            found = read_if_good(place, INVITATION)  # one that is damaged answers no request either
+            if found is not None and found.body["nonce"] in self.state.nonces:
                 place.unlink()
         return []
 
@@ -178,7 +179,7 @@ class Settler:
             "certificate": certificate,
             "authority": text_of(self.authority.certificate.public_bytes(Encoding.DER)),
             "crl": self._crl_text(),
-            "rosters": self._last_rosters(),
+            "rosters": self._last_rosters(1),
         }
         files.replace(self.folder.admission(member.name), documents.sign(ADMISSION, body, self.admin).encode())
         return [f"the admission of {member.name}"]
@@ -187,8 +188,17 @@ class Settler:
         crl = read_crl(self.folder.crl)
         return "" if crl is None else text_of(crl.public_bytes(Encoding.DER))
 
-    def _last_rosters(self) -> list[Any]:
-        return [loads(files.read(place, MAX_BYTES), MAX_BYTES) for place in self.folder.rosters()[-MOST_ROSTERS:]]
+    def _last_rosters(self, most: int = MOST_ROSTERS) -> list[Any]:
+        """Return the newest versions, oldest first: as many as fit, and one at least."""
+        found: list[Any] = []
+        size = 0
+        for place in reversed(self.folder.rosters()[-most:]):
+            data = files.read(place, MAX_BYTES)
+            size += len(data)
+            if found and size > ROSTER_BYTES:
+                break
+            found.insert(0, loads(data, MAX_BYTES))
+        return found
 
 
 def read_crl(path: Path) -> x509.CertificateRevocationList | None:
@@ -219,7 +229,4 @@ def _agrees(member: Membership, roster: Roster | None) -> bool:
 
 
 def _put(what: str, path: Path, data: bytes) -> list[str]:
-    if path.exists() and path.read_bytes() == data:
-        return []
-    files.replace(path, data)
-    return [what]
+    return [what] if put(path, data) else []

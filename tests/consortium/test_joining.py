@@ -175,6 +175,44 @@ def rosters(parties: Parties, version: int) -> SignedRoster:
     return SignedRoster.decode(parties.operator.roster_version(version).read_bytes())
 
 
+def test_an_admission_that_comes_after_younger_bulletins_is_installed(parties: Parties) -> None:
+    silo = parties.bring("hospital-1")
+    admission = renewed(parties, renew(silo.root, now=NOW + 1), NOW + 1)
+    parties.bring("hospital-2")
+    parties.bring("hospital-3")
+    parties.revoke("hospital-2")
+    join(silo.root, parties.operator.bulletin, now=NOW + 1)
+    list_of_bulletin = silo.crl.read_bytes()
+    join(silo.root, admission, now=NOW + 1)
+    assert silo.crl.read_bytes() == list_of_bulletin, "the older list has taken the place of the newer"
+    pinned = pinned_roster(silo)
+    assert pinned is not None
+    assert pinned.roster.version == 4
+
+
+def test_a_certificate_is_installed_across_a_gap_of_rosters_and_the_pin_stays(parties: Parties) -> None:
+    silo = parties.bring("hospital-1")
+    for name in ("hospital-2", "hospital-3"):
+        parties.bring(name)
+    asked = renew(silo.root, now=NOW + 1)
+    changed = join(silo.root, renewed(parties, asked, NOW + 1), now=NOW + 1)
+    assert "join with the newest bulletin" in changed[0]
+    pinned = pinned_roster(silo)
+    assert pinned is not None
+    assert pinned.roster.version == 1
+    join(silo.root, parties.operator.bulletin, now=NOW + 1)
+    assert not standing(silo.root, NOW + 1).failing
+
+
+def test_a_roster_without_the_silo_is_no_admission(parties: Parties, waiting: tuple[SiloFolder, Path]) -> None:
+    silo, _ = waiting
+    parties.bring("hospital-2")
+    parties.revoke("hospital-1")
+    without = [loads(rosters(parties, 3).encode(), 10**6)]
+    kept = parties.operator.former.glob("hospital-1-*/admission.json")
+    assert "no more" in refused(silo, forged(parties, next(kept), ADMISSION, rosters=without))
+
+
 def test_two_rosters_of_one_version_are_found_out(parties: Parties) -> None:
     silo = parties.bring("hospital-1")
     parties.bring("hospital-2")
