@@ -268,7 +268,7 @@ def test_a_certificate_alone_makes_no_node(consortium: Consortium) -> None:
             ):
                 with pytest.raises(httpx.HTTPStatusError) as refused:
                     ask(request)  # type: ignore[operator]
-                assert refused.value.response.status_code in (401, 403, 404), refused.value.response.text
+                assert refused.value.response.status_code in (401, 404, 412), refused.value.response.text
     with read_running(operator).connection.client() as control:
         assert len(control.ListNodes(ListNodesRequest()).nodes_info) == len(NAMES)
 

@@ -1,4 +1,4 @@
-"""What the page on running a consortium and the examples tell people to type exists; its limits are those of the code."""
+"""What the page on running a consortium and the examples tell people to type exists; its limits are the code's own."""
 
 from __future__ import annotations
 
