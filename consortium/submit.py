@@ -207,7 +207,7 @@ def _line(run: int, known: Run | None, place: Path | None, answered: bool) -> Ru
         if status in (None, "running"):
             status = (known.status.sub_status if ended else known.status.status) or "pending"
             if ended and about and status == "failed":
-                status, error = "lost", f"its ServerApp ended without a word: `flwr log {run}` shows what it printed"
+                status, error = "lost", f"its process ended without a word; `flwr log {run}` shows what it printed"
             status = "pending" if status == "starting" else status
         elif status == "completed" and not ended:
             status = "running"  # its process is still handing in
