@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 import quire
-from quire import app_cli, audit_cli, identity_cli, ledger_cli, roster_cli, selftest_cli, silo_cli, verify_cli
+from quire import (
+    app_cli,
+    audit_cli,
+    consortium_cli,
+    identity_cli,
+    launch_cli,
+    ledger_cli,
+    roster_cli,
+    selftest_cli,
+    silo_cli,
+    verify_cli,
+)
 from quire.errors import Interrupted, QuireError, SettingsError
 
 app = typer.Typer(
@@ -86,6 +97,10 @@ app.add_typer(roster_cli.app, name="roster")
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(silo_cli.app, name="silo")
 app.add_typer(selftest_cli.app, name="selftest")
+app.add_typer(consortium_cli.app, name="consortium")
+app.add_typer(launch_cli.superlink_app, name="superlink")
+app.command()(launch_cli.submit)
+app.command()(launch_cli.runs)
 app.command()(audit_cli.audit)
 app.command()(verify_cli.verify)
 

@@ -41,13 +41,9 @@ def new(
     \b
     quire identity new silo.key --name hospital-1 --passphrase
     """
-    from quire.clients.identity import IdentityFileError, new_identity
+    from quire.clients.identity import new_identity
 
-    words = _given(passphrase_file, passphrase_env)
-    if passphrase and words is not None:
-        raise IdentityFileError("--passphrase asks for one: leave it out, or the file or variable that holds one.")
-    if passphrase:
-        words = _ask(f"Passphrase for {file}", confirm=True)
+    words = new_passphrase(f"Passphrase for {file}", passphrase, passphrase_file, passphrase_env)
     public = new_identity(file, name, post_quantum, words)
     protection = "no passphrase" if words is None else "encrypted with the passphrase"
     typer.echo(
@@ -102,6 +98,16 @@ def passphrase_for(found: KeyFile, file: Path | None, variable: str | None) -> s
     if words is not None or not found.encrypted:
         return words
     return passphrase.of_service() or _ask(f"Passphrase of {found.path}")
+
+
+def new_passphrase(prompt: str, ask: bool, file: Path | None, variable: str | None) -> str | None:
+    """Return the passphrase for keys that are about to be made, as given or as somebody types it; None for none."""
+    from quire.clients.identity import IdentityFileError
+
+    words = _given(file, variable)
+    if ask and words is not None:
+        raise IdentityFileError("--passphrase asks for one: leave it out, or the file or variable that holds one.")
+    return _ask(prompt, confirm=True) if ask else words
 
 
 def _given(file: Path | None, variable: str | None) -> str | None:

@@ -144,7 +144,7 @@ def verify(
     Without --pin or --pinned this says only that the roster agrees with itself: anybody can make one that does.
     """
     from quire.clients.identity.errors import IdentityFileError
-    from quire.clients.identity.rosters import check_roster, read_roster
+    from quire.clients.identity.rosters import check_roster, differences, read_roster
 
     if pin is not None and pinned is not None:
         raise IdentityFileError("Give --pin or --pinned, not both.")
@@ -164,7 +164,7 @@ def verify(
     if pin is not None:
         typer.echo("It is the pinned roster.")
     elif old is not None:
-        for line in _differences(old.roster, signed.roster):
+        for line in differences(old.roster, signed.roster):
             typer.echo(line)
         typer.echo(f"It may follow {pinned}. Its hash, to pin from now on: {signed.roster.hash}")
     else:
@@ -229,28 +229,6 @@ def _progress(signed: SignedRoster, old: Roster | None = None) -> str:
         by = f" ({', '.join(names)})" if names else ""
         words.append(f"{len(names)} of {whose} {len(states)} admins{by}, needs {roster.quorum}")
     return f"signed by {' and by '.join(words)}"
-
-
-def _differences(old: Roster, new: Roster) -> list[str]:
-    before = {member.name: member for member in old.members}
-    after = {member.name: member for member in new.members}
-    lines = [f"member added: {name}" for name in after if name not in before]
-    lines += [f"member removed: {name}" for name in before if name not in after]
-    lines += [
-        f"member with new keys: {name}"
-        for name in after
-        if name in before and before[name].identity != after[name].identity
-    ]
-    signed_before = {admin.name: admin.identity for admin in old.admins}
-    signs_now = {admin.name: admin.identity for admin in new.admins}
-    lines += [f"admin added: {name}" for name in signs_now if name not in signed_before]
-    lines += [f"admin removed: {name}" for name in signed_before if name not in signs_now]
-    lines += [
-        f"admin with new keys: {name}"
-        for name in signs_now
-        if name in signed_before and signed_before[name] != signs_now[name]
-    ]
-    return lines + ([f"quorum: {new.quorum} instead of {old.quorum}"] if new.quorum != old.quorum else [])
 
 
 def _table(roster: Roster, states: dict[str, str] | None = None) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quire.launch_cli import silo_start
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -33,6 +35,9 @@ _ASIDE = ("scores",)
 @app.callback()
 def _group() -> None:
     pass
+
+
+app.command("start")(silo_start)
 
 
 @app.command()

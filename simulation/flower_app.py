@@ -15,6 +15,8 @@ import quire
 from quire.conf.schema import Settings
 
 _ROOMS = ("conf", "clients", "privacy", "strategies", "simulation")
+#: Installed beside them, and not shipped: it is for operators.
+_AT_HOME = ("consortium",)
 _SHIPPED = (".py", ".yaml")
 
 #: Agrees with [tool.flwr.app] of the project's own pyproject.toml, which `flwr run .` reads. A test compares them.
@@ -63,7 +65,7 @@ def stage(folder: Path) -> Path:
     folder.mkdir(parents=True)
     for room in _ROOMS:
         _copy(_root(f"quire.{room}"), folder / room)
-    _copy(_root("quire"), folder / "quire", without=_ROOMS)
+    _copy(_root("quire"), folder / "quire", without=(*_ROOMS, *_AT_HOME))
     (folder / "pyproject.toml").write_text(_PYPROJECT.format(version=quire.__version__), encoding="utf-8")
     return folder
 

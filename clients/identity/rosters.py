@@ -178,6 +178,29 @@ def check_roster(path: Path, signed: SignedRoster, pin: str | None = None, old: 
             check_signed(signed)
 
 
+def differences(old: Roster, new: Roster) -> list[str]:
+    """Return what a roster says otherwise than the version before it, a line for each party that changes."""
+    before = {member.name: member for member in old.members}
+    after = {member.name: member for member in new.members}
+    lines = [f"member added: {name}" for name in after if name not in before]
+    lines += [f"member removed: {name}" for name in before if name not in after]
+    lines += [
+        f"member with new keys: {name}"
+        for name in after
+        if name in before and before[name].identity != after[name].identity
+    ]
+    signed_before = {admin.name: admin.identity for admin in old.admins}
+    signs_now = {admin.name: admin.identity for admin in new.admins}
+    lines += [f"admin added: {name}" for name in signs_now if name not in signed_before]
+    lines += [f"admin removed: {name}" for name in signed_before if name not in signs_now]
+    lines += [
+        f"admin with new keys: {name}"
+        for name in signs_now
+        if name in signed_before and signed_before[name] != signs_now[name]
+    ]
+    return lines + ([f"quorum: {new.quorum} instead of {old.quorum}"] if new.quorum != old.quorum else [])
+
+
 def write_new(path: Path, signed: SignedRoster) -> None:
     """Write a roster into a new file.
 

@@ -65,13 +65,14 @@ def loads(data: bytes, limit: int) -> Any:
             parse_float=_no_number,
             parse_constant=_no_number,
         )
+        canonical = dumps(value) == data  # recurses as well, and a little deeper
     except UnicodeDecodeError:
         raise BadEncoding("The document is not plain ASCII.") from None
     except json.JSONDecodeError as error:
         raise BadEncoding(f"The document is not JSON: {error.msg} at byte {error.pos}.") from None
     except RecursionError:
         raise BadEncoding("The document is nested too deeply.") from None
-    if dumps(value) != data:
+    if not canonical:
         raise BadEncoding("The document is JSON, but not in canonical form: it was edited or reformatted.")
     return value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -85,3 +86,10 @@ def test_size_is_bounded_before_parsing() -> None:
 def test_what_has_no_canonical_form_is_not_written(value: Any) -> None:
     with pytest.raises(BadEncoding):
         dumps(value)
+
+
+def test_no_depth_of_nesting_is_more_than_a_refusal() -> None:
+    """Reading and writing anew both recurse, to a different depth: at none of them is there anything but a sentence."""
+    for depth in range(1, sys.getrecursionlimit() + 50):
+        with contextlib.suppress(BadEncoding):
+            loads(b"[" * depth + b"]" * depth + b"\n", 10**6)

@@ -1,0 +1,259 @@
+"""Send a run to a consortium's SuperLink, follow it, and tell how it ended, which Flower's exit status does not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quire.clients.gate.bundle import Bundle, read_bundle
+from quire.conf.schema import Settings
+from quire.consortium.layout import OperatorFolder
+from quire.consortium.registry import Connection, RegistryError, members_in
+from quire.consortium.superlink import read_running, runs_folder
+from quire.errors import QuireError, RunFailed, SettingsError
+from quire.simulation.flower_app import stage
+from quire.strategies.folder import read_about
+
+if TYPE_CHECKING:
+    from flwr.proto.run_pb2 import Run
+
+_POLL = 1.0
+# Seconds that a SuperLink may be away while a run is followed: its supervisor starts it again.
+_PATIENCE = 180.0
+
+
+def make_bundle() -> Bundle:
+    """Pack the code that runs here, as every run that is submitted from here ships it."""
+    with tempfile.TemporaryDirectory(prefix="quire-bundle-") as name:
+        return read_bundle(stage(Path(name) / "quire"))
+
+
+def submit(folder: OperatorFolder, settings: Settings) -> tuple[int, Bundle]:
+    """Start a run.
+
+    Parameters
+    ----------
+    folder : OperatorFolder
+        Of a server that is up.
+    settings : Settings
+        Of the run; its string of overrides is what travels.
+
+    Returns
+    -------
+    tuple of int and Bundle
+        The run's id, and what was shipped.
+
+    Raises
+    ------
+    SettingsError
+        If the settings want more silos than the consortium has.
+    RegistryError
+        If the SuperLink refuses, or does not answer.
+    """
+    from flwr.common.serde import fab_to_proto, user_config_to_proto
+    from flwr.proto.control_pb2 import StartRunRequest
+    from flwr.supercore.fab import Fab
+
+    connection = read_running(folder).connection
+    members = len(members_in(folder))
+    if settings.partition.silos > members:
+        raise SettingsError(
+            f"partition.silos={settings.partition.silos}, but the consortium has {members} members: say "
+            f"partition.silos={members}, or fewer."
+        )
+    bundle = make_bundle()
+    with connection.client() as client:
+        answer = client.StartRun(
+            StartRunRequest(
+                fab=fab_to_proto(Fab(hashlib.sha256(bundle.raw).hexdigest(), bundle.raw, {})),
+                override_config=user_config_to_proto({"overrides": settings.overrides}),
+            )
+        )
+    if not answer.HasField("run_id"):
+        raise RegistryError(f"The SuperLink at {connection.address} did not take the run.")
+    return int(answer.run_id), bundle
+
+
+def follow(folder: OperatorFolder, run: int, say: Callable[[str], None]) -> Path:
+    """Wait for the end of a run, telling of every round; a SuperLink that is killed meanwhile is waited for.
+
+    Parameters
+    ----------
+    folder : OperatorFolder
+    run : int
+    say : callable
+        Told a line for every round.
+
+    Returns
+    -------
+    pathlib.Path
+        The run folder.
+
+    Raises
+    ------
+    RunFailed
+        If the run did not complete.
+    RegistryError
+        If the SuperLink was away for too long.
+    """
+    place, told = runs_folder(folder) / str(run), 0
+    seen = time.monotonic()
+    while True:
+        told = _tell_rounds(place, told, say)
+        try:
+            found = {one.run: one for one in list_runs(folder, strict=True)}.get(run)
+            seen = time.monotonic()
+        except RegistryError:
+            if time.monotonic() - seen > _PATIENCE:
+                raise
+            found = None
+        if found is not None and found.over:
+            _tell_rounds(place, told, say)
+            if found.status != "completed":
+                raise RunFailed(f"Run {run} is {found.status}: {found.error or 'it left no words'}")
+            return place
+        time.sleep(_POLL)
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """One run, as SuperLink and run folder tell it together.
+
+    Attributes
+    ----------
+    run : int
+    status : str
+        pending, running, completed, failed, interrupted, stopped, lost.
+    rounds, of : int or None
+        Rounds done, and planned.
+    submitted, started, finished : str or None
+        ISO 8601.
+    model : str or None
+        SHA-256 of the final model.
+    error : str or None
+        One sentence.
+    folder : str or None
+        Where its results are.
+    """
+
+    run: int
+    status: str
+    rounds: int | None
+    of: int | None
+    submitted: str | None
+    started: str | None
+    finished: str | None
+    model: str | None
+    error: str | None
+    folder: str | None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.status not in ("pending", "running")
+
+
+def list_runs(folder: OperatorFolder, strict: bool = False) -> list[RunLine]:
+    """List the runs that the SuperLink knows of, and those whose folders are there, oldest first.
+
+    Parameters
+    ----------
+    folder : OperatorFolder
+    strict : bool
+        Do not go on with the folders alone if the SuperLink does not answer.
+
+    Raises
+    ------
+    RegistryError
+        If it does not answer, and ``strict``.
+    """
+    known: dict[int, Run] = {}
+    answered = True
+    try:
+        known = _known(read_running(folder).connection)
+    except QuireError:
+        if strict:
+            raise
+        answered = False
+    places = {int(path.name): path for path in _folders(folder)}
+    lines = [_line(run, known.get(run), places.get(run), answered) for run in {**known, **places}]
+    return sorted(lines, key=lambda line: (line.submitted or line.started or "", line.run))
+
+
+def _known(connection: Connection) -> dict[int, Run]:
+    from flwr.proto.control_pb2 import ListRunsRequest
+
+    with connection.client() as client:
+        return dict(client.ListRuns(ListRunsRequest()).run_dict)
+
+
+def _folders(folder: OperatorFolder) -> list[Path]:
+    root = runs_folder(folder)
+    return [path for path in root.iterdir() if path.name.isdecimal()] if root.is_dir() else []
+
+
+def _line(run: int, known: Run | None, place: Path | None, answered: bool) -> RunLine:
+    about = _about(place)
+    status, error = about.get("status"), about.get("error")
+    if known is not None:
+        ended = known.status.status == "finished"
+        details = known.status.details.rpartition("with exception: ")[2] or None
+        if status in (None, "running"):
+            status = (known.status.sub_status if ended else known.status.status) or "pending"
+            if ended and about and status == "failed":
+                status, error = "lost", f"its process ended without a word; `flwr log {run}` shows what it printed"
+            status = "pending" if status == "starting" else status
+        elif status == "completed" and not ended:
+            status = "running"  # its process is still handing in
+        error = error or details
+    elif status == "running" and answered:
+        status, error = "lost", "the SuperLink does not know of it any more"
+    return RunLine(
+        run=run,
+        status=status or "unknown",
+        rounds=about.get("rounds"),
+        of=_planned(place),
+        submitted=(known.pending_at or None) if known is not None else None,
+        started=about.get("started"),
+        finished=about.get("finished"),
+        model=about.get("model"),
+        error=error,
+        folder=str(place) if place is not None else None,
+    )
+
+
+def _about(place: Path | None) -> dict[str, Any]:
+    if place is None:
+        return {}
+    try:
+        return read_about(place)
+    except SettingsError:  # the ServerApp has not begun
+        return {}
+
+
+def _events(place: Path) -> list[dict[str, Any]]:
+    try:
+        lines = (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except (OSError, ValueError):
+        return []
+
+
+def _planned(place: Path | None) -> int | None:
+    return next((event["rounds"] for event in _events(place) if event["event"] == "start"), None) if place else None
+
+
+def _tell_rounds(place: Path, told: int, say: Callable[[str], None]) -> int:
+    """Tell of the rounds that were not told yet, and return how many have been now."""
+    rounds = [event for event in _events(place) if event["event"] == "round"]
+    for event in rounds[told:]:
+        failed = [f"{one['silo']} {one.get('code', '')}".strip() for one in event.get("failed", [])]
+        words = f"round {event['round']}: {len(event['replied'])} silos, {sum(event['seconds'].values()):.1f} s"
+        say(words + (f"; failed: {', '.join(failed)}" if failed else ""))
+    return len(rounds)

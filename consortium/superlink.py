@@ -1,0 +1,229 @@
+"""The services of a consortium's server: SuperLink, SuperExec and the proxy before them.
+
+Flower 1.41 serves the Control and Runtime APIs, which ask for no credentials, at the very port that SuperNodes use. So
+the SuperLink is bound to loopback, and others reach the proxy alone. ServerApps are run by a SuperExec of their own
+with a secret: they outlive a SuperLink that is killed, and go on when it is back with its state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from quire.consortium.about import Server, read_operator_about
+from quire.consortium.errors import ConsortiumError
+from quire.consortium.layout import OperatorFolder
+from quire.consortium.loopback import LOOPBACK, Loopback, make_loopback, make_secret, write_private
+from quire.consortium.proxy import ServerProxy
+from quire.consortium.registry import Connection, RegistryError, members_in, synchronise
+from quire.consortium.services import (
+    ServicesError,
+    check_free,
+    flower_environment,
+    free_ports,
+    healthy,
+    listens,
+    prepare,
+    program,
+    proxy_service,
+)
+from quire.consortium.supervise import Duty, Say, Service, Supervisor
+from quire.strategies.server_app import ROSTER_VARIABLE, SCHEMA_VARIABLE
+
+#: Name of the connection in the configuration of Flower's own command line.
+CONNECTION = "consortium"
+_LOOK_EVERY = 2.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """What is known of a server that was started.
+
+    Attributes
+    ----------
+    connection : Connection
+    metrics : int
+        Port on loopback for Prometheus.
+    """
+
+    connection: Connection
+    metrics: int
+
+
+def runs_folder(folder: OperatorFolder) -> Path:
+    """Return where the run folders are, each named for its run."""
+    return folder.root / "runs"
+
+
+def read_running(folder: OperatorFolder) -> Running:
+    """Read where the SuperLink of a folder is.
+
+    Raises
+    ------
+    ServicesError
+        If none was started in it.
+    """
+    try:
+        told = json.loads((folder.run / "superlink.json").read_text())
+        return Running(Connection(str(told["address"]), folder.run / "loopback.pem"), int(told["metrics"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ServicesError(
+            f"No SuperLink was started in {folder.root}: `quire superlink start {folder.root}` starts it."
+        ) from None
+
+
+def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, metrics: int = 0) -> Supervisor:
+    """Prepare the services of a server.
+
+    Parameters
+    ----------
+    folder : OperatorFolder
+    say : callable
+        Told of every event.
+    listen : Server or None
+        Address and port at which the proxy is reached; by default the consortium's port, at every IPv4 address.
+    metrics : int
+        Port on loopback for Prometheus; 0: one that the system gives.
+
+    Raises
+    ------
+    ConsortiumError
+        If the folder is no operator's, a program is missing, or a port is taken.
+    """
+    folder = OperatorFolder(folder.root.resolve())  # services start in other folders
+    about, run = read_operator_about(folder), folder.run
+    port = listen.port if listen is not None else about.server.port
+    check_free(listen.host if listen is not None else "", port)
+    prepare(run)
+    members_in(folder)  # certificates that cannot be read are told before anything starts
+    _link_runs(folder)
+    link_port, free = free_ports(2)
+    metrics = metrics or free
+    own, secret = make_loopback(run), make_secret(run / "superexec.secret")
+    connection = Connection(f"{LOOPBACK}:{link_port}", own.certificate)
+    _tell_flwr(run, connection)
+    (run / "superlink.json").write_text(json.dumps({"address": connection.address, "metrics": metrics}))
+    members = _Members(folder, connection)
+    proxy = ServerProxy(
+        listen or port,
+        run / "server-both.pem",
+        folder.ca_certificate,
+        folder.crl,
+        link_port,
+        own.certificate,
+        metrics,
+    )
+
+    def join_certificate() -> None:
+        write_private(run / "server-both.pem", folder.server_certificate.read_bytes() + folder.server_key.read_bytes())
+
+    reached = listen.host if listen is not None else LOOPBACK
+    front = proxy_service(
+        run,
+        proxy.render(),
+        lambda: listens(reached, port),
+        (folder.server_certificate, folder.server_key, folder.ca_certificate, folder.crl),
+        join_certificate,
+        attempts=3,
+    )
+    services = [*_flower(folder, link_port, own, secret, members), front]
+    supervisor = Supervisor(run, services, say, (Duty("members", _LOOK_EVERY, members.look),))
+    members.tell = supervisor.tell
+    return supervisor
+
+
+def _flower(folder: OperatorFolder, port: int, own: Loopback, secret: Path, members: _Members) -> list[Service]:
+    run = folder.run
+    variables = flower_environment(
+        os.environ,
+        run,
+        **{ROSTER_VARIABLE: str(run / "roster.json")},
+        **{SCHEMA_VARIABLE: str(folder.root / "schema.yaml")},
+    )
+    link = Service(
+        name="superlink",
+        command=(
+            *(program("flower-superlink", variables), "--host", LOOPBACK, "--port", str(port)),
+            *("--ssl-certfile", str(own.certificate), "--ssl-keyfile", str(own.key)),
+            *("--ssl-ca-certfile", str(own.certificate), "--enable-supernode-auth"),
+            *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
+            *("--database", str(run / "state.db"), "--disable-runtime-dependency-installation"),
+        ),
+        environment=variables,
+        folder=run / "empty",
+        ready=lambda: healthy(port, own.certificate) and members.agreed(),
+    )
+    executor = Service(
+        name="superexec",
+        command=(
+            *(program("flower-superexec", variables), "--runtime-api-address", f"{LOOPBACK}:{port}"),
+            *("--root-certificates", str(own.certificate)),
+            *("--superexec-auth-secret-file", str(secret)),
+        ),
+        environment=variables,
+        folder=run / "empty",
+    )
+    return [link, executor]
+
+
+class _Members:
+    """Keeps the SuperLink's list of nodes, and its copy of the roster, as the folder says."""
+
+    tell: Say
+
+    def __init__(self, folder: OperatorFolder, connection: Connection) -> None:
+        self._folder, self._connection = folder, connection
+        self._seen: object = None
+
+    def agreed(self) -> bool:
+        """Say whether the SuperLink has the members of now: it is held against the folder anew."""
+        try:
+            self._do()
+        except RegistryError:
+            return False
+        return True
+
+    def look(self) -> None:
+        """Hold the SuperLink against the folder if that has changed."""
+        if self._state() != self._seen:
+            self._do()
+
+    def _do(self) -> None:
+        state = self._state()
+        if rosters := self._folder.rosters():
+            fresh = self._folder.run / "roster.json.new"
+            fresh.write_bytes(rosters[-1].read_bytes())
+            fresh.replace(self._folder.run / "roster.json")
+        for words in synchronise(self._folder, self._connection):
+            self.tell("members", words)
+        self._seen = state
+
+    def _state(self) -> object:
+        try:
+            names = sorted(self._folder.members.iterdir()) if self._folder.members.is_dir() else []
+            places = [self._folder.crl, *self._folder.rosters()]
+            for place in names:
+                places += [self._folder.client_certificate(place.name), self._folder.node_key(place.name)]
+            return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in places if path.exists())
+        except (OSError, ConsortiumError):
+            return None
+
+
+def _link_runs(folder: OperatorFolder) -> None:
+    """Let what a ServerApp leaves in its Flower's home lie in the operator's folder, which outlives ``run``."""
+    runs_folder(folder).mkdir(mode=0o700, exist_ok=True)
+    link = folder.run / "flwr" / "quire-runs"
+    if not link.is_symlink():
+        link.symlink_to(os.path.relpath(runs_folder(folder), link.parent))
+
+
+def _tell_flwr(run: Path, connection: Connection) -> None:
+    """Write what Flower's own command line needs: ``FLWR_HOME=FOLDER/run/flwr flwr ls consortium``."""
+    certificate = json.dumps(str(connection.certificate))  # a JSON string is a TOML basic string
+    (run / "flwr" / "config.toml").write_text(
+        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
+        f'address = "{connection.address}"\nroot-certificates = {certificate}\n',
+        encoding="utf-8",
+    )

@@ -1,0 +1,251 @@
+"""The proxy: real HAProxy, as rendered, before a server of ours that says what reached it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificate
+from provisioned import DAYS, pem, secret
+from proxied import Place, needs_haproxy, proxied, running
+
+from quire.consortium.about import Server
+from quire.consortium.authority import Authority
+from quire.consortium.loopback import make_loopback, write_private
+from quire.consortium.proxy import SiloProxy
+from quire.consortium.services import free_ports
+
+FLEET = "/v1/fleet/pull-messages"
+CLOSED = [
+    "/",
+    "/health",
+    "/docs",
+    "/openapi.json",
+    "/metrics",
+    "/v1/control/list-runs",
+    "/v1/control/start-run",
+    "/v1/runtime/acquire-task",
+    "/v1/fleet",
+    "/v1/fleetx/pull-messages",
+    "/V1/fleet/pull-messages",
+    "/v1/fleet/../control/list-runs",
+    "/v1/fleet/..%2fcontrol/list-runs",
+    "/v1/fleet/%2e%2e/control/list-runs",
+    "/v1/fleet//control",
+    "/v1/fleet/\\..\\control",
+    "/v1/control/list-runs?/v1/fleet/",
+    "/v1/control/list-runs#/v1/fleet/",
+    "//v1/fleet/pull-messages",
+    "https://localhost/v1/control/list-runs",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with proxied(tmp_path_factory.mktemp("proxy")) as made:
+        yield made
+
+
+@needs_haproxy
+def test_a_member_reaches_the_fleet_api_and_is_named_in_the_log(place: Place) -> None:
+    body = bytes(1_500_000)
+    back = place.send(
+        f"POST {FLEET} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body,
+        place.context("clinic"),
+    )
+    assert back.startswith(b"HTTP/1.1 200")
+    assert back.endswith(body)
+    lines = [json.loads(line) for line in (place.folder / "server.log").read_text().splitlines() if line[0] == "{"]
+    told = [line for line in lines if line.get("member") == "clinic" and line["status"] == 200]
+    assert told[-1]["path"] == FLEET
+    assert told[-1]["bytes_in"] > len(body)
+
+
+@needs_haproxy
+@pytest.mark.parametrize("path", CLOSED)
+def test_nothing_else_is_reached_even_with_a_good_certificate(place: Place, path: str) -> None:
+    before = list(place.backend.seen)
+    for method in ("POST", "GET"):
+        assert place.status(path, "clinic", method) in (400, 403)
+    assert place.backend.seen == before
+
+
+@needs_haproxy
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("GET", (), 403),
+        ("CONNECT", (), 400),
+        (
+            "POST",
+            ("upgrade: websocket", "connection: upgrade", f"sec-websocket-key: {'A' * 22}==", "content-length: 0"),
+            403,
+        ),
+        ("POST", ("content-length: 2000001",), 413),
+        ("POST", ("transfer-encoding: chunked",), 400),
+        ("POST", ("content-length: 1", "content-length: 2"), 400),
+        ("POST", ("content-length: 1", "transfer-encoding: chunked"), 400),
+    ],
+    ids=lambda value: str(value).replace("\n", " ")[:40],
+)
+def test_what_is_no_plain_request_is_refused(place: Place, method: str, headers: tuple[str, ...], status: int) -> None:
+    before = list(place.backend.seen)
+    assert place.status(FLEET, "clinic", method, *headers) == status
+    assert place.backend.seen == before
+
+
+@needs_haproxy
+def test_no_other_protocol_is_asked_for_behind_it(place: Place) -> None:
+    asked = ("upgrade: h2c", "connection: close, upgrade, http2-settings", "http2-settings: AAAA")
+    assert place.status(FLEET, "clinic", "POST", *asked) == 200
+    assert place.backend.seen[-1] == f"POST {FLEET}"
+
+
+@needs_haproxy
+@pytest.mark.parametrize("path", [FLEET, *CLOSED])
+def test_who_has_no_certificate_of_the_consortium_gets_nothing_on_any_path(place: Place, path: str) -> None:
+    other = Authority.new("hearts", int(time.time()))  # of the same name
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = pem(other.client("clinic", key.public_key(), int(time.time()), DAYS))
+    (place.folder / "foreign.pem").write_bytes(certificate + secret(key))
+    foreign, bare = place.context(None), place.context(None)
+    foreign.load_cert_chain(place.folder / "foreign.pem")
+    raw = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode()
+    before = list(place.backend.seen)
+    assert place.send(raw, foreign) == b""
+    assert place.send(raw, bare) == b""
+    assert place.backend.seen == before
+
+
+@needs_haproxy
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+def test_old_tls_is_refused(place: Place, version: ssl.TLSVersion) -> None:
+    context = place.context("clinic")
+    with pytest.warns(DeprecationWarning, match="deprecated"):
+        context.minimum_version = context.maximum_version = version
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    assert place.send(f"POST {FLEET} HTTP/1.1\r\nhost: x\r\n\r\n".encode(), context) == b""
+    context = place.context("clinic")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert place.send(f"POST {FLEET} HTTP/1.0\r\ncontent-length: 0\r\n\r\n".encode(), context).startswith(
+        b"HTTP/1.1 200"
+    )
+
+
+@needs_haproxy
+def test_the_servers_certificate_is_none_for_a_client(place: Place) -> None:
+    context = place.context(None)
+    context.load_cert_chain(place.proxy.certificate)
+    assert place.send(f"POST {FLEET} HTTP/1.1\r\nhost: x\r\n\r\n".encode(), context) == b""
+
+
+@needs_haproxy
+def test_expired_and_revoked_certificates_get_nothing(place: Place) -> None:
+    made, port, metrics = place.made, *free_ports(2)
+    now = int(time.time())
+    key = ec.generate_private_key(ec.SECP256R1())
+    old = made.authority.client("clinic", key.public_key(), now - 40 * 86_400, 30)
+    (place.folder / "old.pem").write_bytes(pem(old) + secret(key))
+    serial = load_pem_x509_certificate(made.silos["clinic"].client_certificate.read_bytes()).serial_number
+    crl = made.authority.crl({serial: now}, 2, now)
+    (place.folder / "crl2.pem").write_bytes(crl.public_bytes(Encoding.PEM))
+    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), crl=place.folder / "crl2.pem", metrics=metrics)
+    raw = f"POST {FLEET} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode()
+    with running(place.folder, "revoked", proxy.render(), port):
+        there = replace(place, proxy=proxy)
+        expired = place.context(None)
+        expired.load_cert_chain(place.folder / "old.pem")
+        assert there.send(raw, there.context("clinic")) == b""
+        assert there.send(raw, expired) == b""
+        assert there.send(raw, there.context("server")).startswith(b"HTTP/1.1 200")
+
+
+@needs_haproxy
+def test_a_member_over_its_rate_is_put_off_and_the_others_are_not(place: Place) -> None:
+    port, metrics = free_ports(2)
+    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, requests=5, connections=3)
+    with running(place.folder, "limited", proxy.render(), port):
+        there = replace(place, proxy=proxy)
+        found = [there.status(FLEET, "clinic") for _ in range(8)]
+        assert found == [200] * 5 + [503] * 3  # 503: what Flower's clients try again after
+        assert there.status(FLEET, "server") == 200
+        with contextlib.ExitStack() as stack:
+            context, held = there.context("server"), []
+            for _ in range(3):
+                plain = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+                held.append(stack.enter_context(context.wrap_socket(plain, server_hostname="localhost")))
+            assert there.status(FLEET, "server") == 0  # a fourth connection of one member is closed
+            assert there.status(FLEET, "clinic") == 503
+        url = f"http://127.0.0.1:{metrics}/metrics"
+        told = urllib.request.urlopen(url, timeout=5).read().decode()
+        assert 'haproxy_frontend_http_responses_total{proxy="fleet",code="5xx"}' in told
+
+
+@needs_haproxy
+def test_an_address_that_floods_is_turned_away_before_any_handshake(place: Place) -> None:
+    port, metrics = free_ports(2)
+    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, handshakes=10)
+    with running(place.folder, "flooded", proxy.render(), port):
+        there = replace(place, proxy=proxy)
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", port), timeout=5):
+                pass
+        assert there.status(FLEET, "clinic") == 0
+
+
+@needs_haproxy
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_silo_finds_its_server_and_no_other(place: Place, tmp_path: Path, host: str) -> None:
+    """By name and by address; an impostor has another authority's certificate, or a member's own."""
+    made = place.made
+    client = write_private(
+        tmp_path / "client.pem",
+        made.silos["clinic"].client_certificate.read_bytes() + made.silos["clinic"].client_key.read_bytes(),
+    )
+    now, key = int(time.time()), ec.generate_private_key(ec.SECP256R1())
+    ca, foreign = pem(made.authority.certificate), Authority.new("hearts", now)
+    shown = {
+        "true": pem(made.authority.for_server(Server(host), key.public_key(), now, DAYS)) + ca,
+        "other authority": pem(foreign.for_server(Server(host), key.public_key(), now, DAYS)),
+        "other host": pem(made.authority.for_server(Server("elsewhere.example"), key.public_key(), now, DAYS)) + ca,
+        "expired": pem(made.authority.for_server(Server(host), key.public_key(), now - 40 * 86_400, 30)) + ca,
+        "member called server": pem(made.authority.client("server", key.public_key(), now, DAYS)) + ca,
+        "member called localhost": pem(made.authority.client("localhost", key.public_key(), now, DAYS)) + ca,
+    }
+    if host == "127.0.0.1":  # a server that has an address only is known by being this authority's server
+        del shown["other host"]
+    found = {}
+    own = make_loopback(tmp_path)
+    for what, certificate in shown.items():
+        front, out, metrics, others = free_ports(4)
+        both = write_private(tmp_path / "shown.pem", certificate + secret(key))
+        server = replace(place.proxy, bind=Server("127.0.0.1", front), certificate=both, metrics=metrics)
+        silo = SiloProxy(
+            Server(host, front),
+            client,
+            made.silos["clinic"].ca_certificate,
+            made.silos["clinic"].crl,
+            out,
+            own.both,
+            others,
+        )
+        with running(tmp_path, "server", server.render(), front), running(tmp_path, "silo", silo.render(), out):
+            request = urllib.request.Request(f"https://127.0.0.1:{out}{FLEET}", b"xyz", method="POST")
+            context = ssl.create_default_context(cafile=str(own.certificate))
+            try:
+                found[what] = urllib.request.urlopen(request, timeout=10, context=context).status
+            except urllib.error.HTTPError as error:
+                found[what] = error.code
+    assert found == {what: 200 if what == "true" else 503 for what in shown}
