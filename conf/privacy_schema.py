@@ -30,8 +30,8 @@ class RecordPrivacy:
         choices=("discrete", "gaussian"),
     )
     gradients: str = setting(
-        "how gradients are clipped one by one: Opacus' hooks, ghost clipping, or ghost where the model allows",
-        choices=("auto", "hooks", "ghost"),
+        "how gradients are clipped one by one: rows passed alone, Opacus' hooks, ghost clipping; auto: ghost or hooks",
+        choices=("auto", "rows", "hooks", "ghost"),
     )
 
 
@@ -71,8 +71,8 @@ class RecordDistributedPrivacy:
         le=1_000_000_000_000,
     )
     gradients: str = setting(
-        "how gradients are clipped one by one: Opacus' hooks, ghost clipping, or ghost where the model allows",
-        choices=("auto", "hooks", "ghost"),
+        "how gradients are clipped one by one: rows passed alone (auto), Opacus' hooks, ghost clipping",
+        choices=("auto", "rows", "hooks", "ghost"),
     )
     selftest: int = setting(SELFTEST_HELP, ge=0, le=64)
 

@@ -63,7 +63,8 @@ class GradientBench:
     bench : Workbench
         For this use alone: its model may get Opacus' hooks.
     method : str
-        ``auto``, ``hooks`` or ``ghost``; see :class:`quire.clients.private.gradients.ClippedGradients`.
+        ``auto``, ``rows``, ``hooks`` or ``ghost``; see :class:`quire.clients.private.gradients.ClippedGradients`.
+        ``auto`` is ``rows`` here, for the server that chooses the model is not trusted.
 
     Raises
     ------
@@ -80,9 +81,8 @@ class GradientBench:
                 f"The model has arrays without a gradient of their own ({', '.join(others[:3])}): under distributed "
                 "noise they would get noise and nothing else; make them constants of the code."
             )
-        self._gradients = ClippedGradients(
-            bench.model, bench.task.loss, bench.task.features, bench.task.classes, method
-        )
+        how, task = "rows" if method == "auto" else method, bench.task
+        self._gradients = ClippedGradients(bench.model, task.loss, task.features, task.classes, how)
         ends = np.cumsum(list(found.values()))
         self._places = {name: slice(int(end) - found[name], int(end)) for name, end in zip(found, ends, strict=True)}
 

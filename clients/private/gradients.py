@@ -1,8 +1,11 @@
-"""The sum of the rows' clipped gradients: from gradients kept row by row, or from what the layers saw.
+"""The sum of the rows' clipped gradients: kept row by row, from what the layers saw, or of rows passed alone.
 
-Either way a row's part of the sum is bounded by its own norm, taken in float64 from *the very numbers that are summed*:
+Every way a row's part of the sum is bounded by its own norm, taken in float64 from *the very numbers that are summed*:
 a server that chooses the model can make one and the same gradient come out differently in two passes, or underflow
 where its square is taken in float32. A row whose gradient is not finite adds nothing and is counted.
+
+That rows which are passed together have no say in one another's gradients holds up to the rounding of float32 passes,
+which such a server can make the most of; only rows passed alone are free of it, see :mod:`quire.clients.private.alone`.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from quire.clients.private.alone import ChainAlone, alone
 from quire.clients.private.dense import DenseGradients, is_dense
 from quire.clients.private.independence import try_out
 from quire.errors import SettingsError
@@ -76,7 +80,8 @@ class ClippedGradients:
         ``hooks``: gradients kept row by row (Goodfellow 2015, arXiv 1510.01799), by Opacus' ``GradSampleModule``.
         ``ghost``: their norms without them, from each layer's inputs and output gradients (Li et al. 2022, arXiv
         2110.05679, section 4), and the sum from the same (Bu et al. 2022, arXiv 2210.00038: book-keeping), for
-        models whose parameters are all in dense layers. ``auto``: ghost where the model allows it.
+        models whose parameters are all in dense layers. ``auto``: ghost where the model allows it, and else hooks.
+        ``rows``: every row passed alone, so that what it adds depends on no other; slower.
 
     Raises
     ------
@@ -91,13 +96,18 @@ class ClippedGradients:
                 "privacy.gradients=ghost has a rule for dense layers only, and this model has others: take "
                 "privacy.gradients=hooks."
             )
-        self.ghost = dense and method != "hooks"
+        self.ghost = dense and method not in ("hooks", "rows")
         self._size = sum(parameter.numel() for parameter in model.parameters())
-        self._block = _BLOCK if self.ghost else max(1, min(_BLOCK, _CELLS // self._size))
         model.train()
         check_layers(model)
         trial = try_out(model, loss, features, classes)
-        self._rows: RowGradients = DenseGradients(model, loss) if self.ghost else KeptGradients(model, loss)
+        self._rows: RowGradients
+        if method == "rows":
+            self._rows = alone(model, loss, features)
+        else:
+            self._rows = DenseGradients(model, loss) if self.ghost else KeptGradients(model, loss)
+        small = self.ghost or isinstance(self._rows, ChainAlone)  # keeps no gradient of a row
+        self._block = _BLOCK if small else max(1, min(_BLOCK, _CELLS // self._size))
         trial.hold(self._rows)
 
     def sum(self, x: Tensor, y: Tensor, clip: float) -> ClippedSum:

@@ -54,7 +54,7 @@ class PrivateBench:
     bench : Workbench
         For this use alone: its model gets Opacus' hooks.
     method : str
-        ``auto``, ``hooks`` or ``ghost``; see :class:`quire.clients.private.gradients.ClippedGradients`.
+        ``auto``, ``rows``, ``hooks`` or ``ghost``; see :class:`quire.clients.private.gradients.ClippedGradients`.
     """
 
     def __init__(self, bench: Workbench, method: str) -> None:

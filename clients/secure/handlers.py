@@ -71,6 +71,8 @@ def register(app: ClientApp, asked: Callable[[Message, Context], Silo], code: st
 
 def _tidy(desk: Desk, step: Step) -> None:
     """A session begins: what earlier rounds and forgotten runs have left is wiped."""
+    if desk.terms.noise is not None:
+        desk.memory.forget()  # it was for an attempt of another session
     desk.memory.tidy(step.state.settings.first_round)
 
 
@@ -89,7 +91,8 @@ def shares(stage: Stage) -> Message:
     What it trains from is the model that it works out itself, from one that it knows and the sums since.
 
     The same message again gets the same reply, if what was trained is there: it is never trained a second time for.
-    Under distributed noise every attempt trains anew and is charged: one draw of noise is in one sum alone.
+    Under distributed noise every attempt trains anew and is charged: one draw of noise is in one sum alone. An attempt
+    that was charged is not begun again in another session, which would be another draw of noise for the same charge.
     """
     told, round_number = _model(stage.message)
     silo = stage.silo
@@ -124,7 +127,7 @@ def shares(stage: Stage) -> Message:
             desk.memory.save(step.state)
     shown: dict[str, float] = {}
     if kept is None:
-        kept, shown = ready_for(silo, stage.context, agreement, model, digest, (round_number, attempt.attempt))
+        kept, shown = ready_for(silo, stage.context, agreement, model, digest, attempt)
         with stage.desk() as desk:
             now = desk.memory.load().at
             if now.opened >= round_number or now != step.state.at:
@@ -160,13 +163,21 @@ def _trained_from(
 
 
 def _serves(kept: Vector, agreement: Agreement, attempt: Start, model: bytes) -> bool:
-    """Tell whether what was made ready is for this attempt: under distributed noise for no other one of the round."""
+    """Tell whether what was made ready is for this attempt: under distributed noise for no other one of the round.
+
+    The number of the attempt is the server's to choose anew in each session, so it takes both.
+    """
     same = (kept.round, kept.model) == (attempt.round, model)
-    return same and (agreement.terms.noise is None or kept.attempt == attempt.attempt)
+    mine = (kept.session, kept.attempt) == (attempt.session, attempt.attempt)
+    return same and (agreement.terms.noise is None or mine)
 
 
 def mask(stage: Stage) -> Message:
-    """X2: mask what was made ready, under distributed noise with this silo's share on top. No data is touched."""
+    """X2: mask what was made ready, under distributed noise with this silo's share on top. No data is touched.
+
+    What got a share of noise is wiped before the reply is written down, and so before it leaves: nothing masks it with
+    another share. A silo that is killed in between has charged for a vector that it lost, never the other way round.
+    """
     silo = stage.silo
     with stage.desk() as desk:
         state = desk.memory.load()
@@ -179,7 +190,8 @@ def mask(stage: Stage) -> Message:
             terms = desk.terms
             if terms.noise is None:
                 return plain
-            if position(state.settings, kept.round, kept.attempt) != state.at.position:
+            here = position(state.settings, kept.round, kept.attempt)
+            if (kept.session, here) != (state.session, state.at.position):
                 raise Refusal(Code.SECURE_REFUSED, f"what is ready for round {kept.round} is of another attempt")
             encoding = encoding_of(terms.noise, kept.parameters, terms.bits, terms.rotation)
             # Drawn now, for this attempt alone: the state that goes on from here masks nothing a second time.
@@ -191,6 +203,8 @@ def mask(stage: Stage) -> Message:
             step: Step = client_round.mask(desk.party, state, stage.data, words)
         except SecAggError as error:
             return stage.refuse(desk, error)
+        if desk.terms.noise is not None:
+            desk.memory.forget()
         desk.memory.save(step.state)
     return stage.reply(step.reply)
 

@@ -26,7 +26,7 @@ LOG = logging.getLogger("quire.clients")
 #: Secrets of a run that was not answered for so many days are wiped when another one opens a session.
 KEPT_DAYS = 7
 
-_HEAD = 4 + 32 + 4 + 4 + 4
+_HEAD = 4 + 32 + 4 + 4 + 4 + HASH
 _PIECE = 32 * 2**20  # bytes of a vector under one name in the store
 
 
@@ -34,8 +34,9 @@ _PIECE = 32 * 2**20  # bytes of a vector under one name in the store
 class Vector:
     """What a silo has ready for one round, once trained: every attempt of the round masks the same numbers.
 
-    Under distributed noise it is for one attempt alone: another one draws its batch and its noise anew, and is charged.
-    Its words then have no noise in them; that comes on top when they are masked.
+    Under distributed noise it is for one attempt of one session alone: another one draws its batch and its noise anew,
+    and is charged. Its words then have no noise in them; that comes on top when they are masked, and with that they are
+    wiped, for what is charged is one draw of noise on them.
 
     One draw of noise must not be released in two different sums: their difference would be that of a few silos. It is
     not, because at most one attempt of a round is ever opened, in whatever session and cohort (the argument is in
@@ -57,6 +58,8 @@ class Vector:
     parameters, attempt : int
         Under distributed noise: those of the model, by which the share of the noise is known, and the attempt that
         this is for; else 0.
+    session : bytes
+        Under distributed noise: 32 bytes, the session that this is for; else zeros.
     """
 
     round: int
@@ -65,19 +68,20 @@ class Vector:
     words: bytes
     parameters: int = 0
     attempt: int = 0
+    session: bytes = bytes(HASH)
 
     def encode(self) -> bytes:
         """Return it as bytes."""
         numbers = (self.parameters, self.attempt, len(self.receipt))
         head = self.round.to_bytes(4, "big") + self.model + b"".join(number.to_bytes(4, "big") for number in numbers)
-        return head + self.receipt + self.words
+        return head + self.session + self.receipt + self.words
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
         """Read what :meth:`encode` returned."""
         parameters, attempt, size = (int.from_bytes(data[at : at + 4], "big") for at in (36, 40, 44))
-        end = _HEAD + size
-        return cls(int.from_bytes(data[:4], "big"), data[4:36], data[_HEAD:end], data[end:], parameters, attempt)
+        end, number = _HEAD + size, int.from_bytes(data[:4], "big")
+        return cls(number, data[4:36], data[_HEAD:end], data[end:], parameters, attempt, data[48:_HEAD])
 
 
 class Memory(Protocol):

@@ -21,6 +21,7 @@ from quire.clients.secure.agreement import LOSS_BOUND, Agreement
 from quire.clients.secure.memory import Vector
 from quire.clients.secure.stage import Silo
 from quire.privacy.csprng import Csprng
+from quire.privacy.secagg.messages import Start
 
 _T = TypeVar("_T")
 
@@ -58,7 +59,7 @@ def quiet(work: Callable[[], _T], round_number: int) -> _T | None:
 
 
 def ready_for(
-    silo: Silo, context: Context, agreement: Agreement, model: Arrays, digest: bytes, attempt: tuple[int, int]
+    silo: Silo, context: Context, agreement: Agreement, model: Arrays, digest: bytes, attempt: Start
 ) -> tuple[Vector, dict[str, float]]:
     """Train, and encode what came out.
 
@@ -72,8 +73,8 @@ def ready_for(
         The global model.
     digest : bytes
         Its hash.
-    attempt : (int, int)
-        The round, and which attempt of it.
+    attempt : Start
+        What began it: the session, the round, and which attempt of it.
 
     Returns
     -------
@@ -90,7 +91,7 @@ def ready_for(
     """
     if agreement.terms.noise is not None:
         return _shared(silo, context, agreement, model, digest, attempt)
-    round_number, _ = attempt
+    round_number = attempt.round
     source = Csprng(silo.member.entropy(silo.settings).key("secure-rounding", round_number, silo.member.name))
     receipt, shown = b"", dict[str, float]()
     found: tuple[Arrays, int, dict[str, float]] | None
@@ -107,18 +108,19 @@ def ready_for(
 
 
 def _shared(
-    silo: Silo, context: Context, agreement: Agreement, model: Arrays, digest: bytes, attempt: tuple[int, int]
+    silo: Silo, context: Context, agreement: Agreement, model: Arrays, digest: bytes, attempt: Start
 ) -> tuple[Vector, dict[str, float]]:
     """Make ready what this attempt adds under distributed noise: in whole numbers, and without any noise yet."""
-    round_number, _ = attempt
-    vector, shown, receipt = silo.shared_vector(context, model, attempt, agreement.terms.members, quiet)
-    source = Csprng(silo.member.entropy(silo.settings).key("secure-rounding", *attempt, silo.member.name))
+    round_number, which = attempt.round, (attempt.round, attempt.attempt)
+    vector, shown, receipt = silo.shared_vector(context, model, which, agreement.terms.members, quiet)
+    source = Csprng(silo.member.entropy(silo.settings).key("secure-rounding", *which, silo.member.name))
     found = None if vector is None else quiet(lambda: agreement.encode_shared(vector, source), round_number)
     words, clamped = (agreement.nothing(), 0) if found is None else found
     if clamped:  # for the silo's own eyes: the count is private
         LOG.warning("%d coordinates of round %d lay beyond what one silo may add.", clamped, round_number)
     kept = words.astype("<u4").tobytes()
-    return Vector(round_number, digest, receipt, kept, agreement.layout.size, attempt[1]), shown
+    size = agreement.layout.size
+    return Vector(round_number, digest, receipt, kept, size, attempt.attempt, attempt.session), shown
 
 
 def _update(silo: Silo, model: Arrays, round_number: int) -> tuple[Arrays, int, dict[str, float]]:

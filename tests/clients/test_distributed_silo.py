@@ -15,14 +15,19 @@ from secure_silos import overrides_of
 from quire.clients import contract
 from quire.clients.policy.books import today
 from quire.clients.private.plan import plan_of
+from quire.clients.secure import handlers
 from quire.clients.secure.memory import InStore
-from quire.clients.store import Unit
+from quire.clients.store import StoreDamaged, Unit
 from quire.conf.compose import compose
 from quire.errors import RunFailed
 from quire.privacy.dp.encoding import Encoding
+from quire.privacy.dp.shares import add_share
 from quire.privacy.dp.spending import Spending
 from quire.privacy.receipts import Receipt
+from quire.privacy.secagg.state import Stage
 from quire.simulation.verify import verify_run
+from quire.strategies import secure
+from quire.strategies.secure_log import AttemptLog
 
 POLICY = (
     "modes: [record_distributed, silo_distributed], aggregation: [secure], code: [], min_cohort: 2, colluders: 0, "
@@ -127,6 +132,53 @@ def test_the_vector_lies_in_the_silo_without_noise_and_is_wiped_before_shares_ar
     for name in place.files:
         with place.store(name) as store:
             assert InStore(store, RUN, today()).vector() is None
+
+
+@pytest.fixture
+def masked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, bytes]]:
+    """Every vector that was masked: as it was trained, and with its share of noise."""
+    seen: list[tuple[bytes, bytes]] = []
+
+    def watched(encoding: Any, plain: np.ndarray, source: Any) -> np.ndarray:
+        noisy = add_share(encoding, plain, source)
+        seen.append((plain.tobytes(), noisy.tobytes()))
+        return noisy
+
+    monkeypatch.setattr(handlers, "add_share", watched)
+    return seen
+
+
+def test_a_server_that_calls_every_attempt_the_first_gets_no_second_noise_for_one_charge(
+    tmp_path: Path, masked: list[tuple[bytes, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opens session after session that begins with the same round, and never says that an attempt is the second."""
+    place = place_of(tmp_path, f"{RECORD} aggregation.attempts=4", rounds=1)
+    monkeypatch.setattr(secure, "AttemptLog", lambda number: AttemptLog(1))
+    lose(place, contract.CONFIRM, "hospital-2", "hospital-3")
+    with pytest.raises(RunFailed):
+        place.serve()
+    assert [place.charges(silo) for silo in place.files] == [1, 1, 1]
+    assert len(masked) == len({plain for plain, _ in masked}) == SILOS
+
+
+def test_what_was_masked_is_gone_before_the_reply_is_written_down(
+    tmp_path: Path, masked: list[tuple[bytes, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a silo dies while it writes down that it masked, it has lost the vector: it comes under no other noise."""
+    place, save, left = place_of(tmp_path, rounds=1), InStore.save, []
+
+    def failing(self: InStore, state: Any) -> None:
+        if state.at.stage == Stage.MASKED:
+            left.append(self.vector())
+            if len(left) == 1:
+                raise StoreDamaged("The disk is full.")
+        save(self, state)
+
+    monkeypatch.setattr(InStore, "save", failing)
+    place.serve()
+    assert left == [None] * len(left)
+    assert len({plain for plain, _ in masked}) == len(masked) >= SILOS
+    assert sum(place.charges(silo) for silo in place.files) >= len(masked)
 
 
 def test_noise_comes_from_the_operating_system_whatever_the_seed(tmp_path: Path, shares: list[np.ndarray]) -> None:

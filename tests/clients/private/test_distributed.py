@@ -52,7 +52,7 @@ def by_loop(task, model, rows, batch, clip):
     return total, clipped, float(np.mean(losses))
 
 
-@pytest.mark.parametrize("method", ["ghost", "hooks"])
+@pytest.mark.parametrize("method", ["auto", "ghost", "hooks"])
 @pytest.mark.parametrize("name", ["breast_cancer", "digits"])
 @pytest.mark.parametrize("backwards", [False, True])
 def test_the_sum_is_that_of_a_loop_over_the_batch(name, method, backwards):
