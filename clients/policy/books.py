@@ -105,6 +105,7 @@ class Books:
             rounds_run=counters.rounds(self._session) - under_way,
             rounds_today=max(0, counters.rounds_on(self.today) - under_way),
             members=self._members,
+            begun=counters.rounds(self._session) > 0,
         )
 
     def spent(self) -> Spending:

@@ -10,7 +10,7 @@ from quire.clients import contract
 from quire.clients.policy.cost import epsilon_after
 from quire.clients.policy.model import Policy
 from quire.clients.private.plan import Plan, plan_of
-from quire.conf.schema import NoPrivacy, Settings
+from quire.conf.schema import DistributedPrivacy, NoPrivacy, Settings
 
 if TYPE_CHECKING:
     from quire.privacy.dp.spending import Spending
@@ -30,6 +30,8 @@ class State:
         What the population has spent in the current period, this run's earlier rounds included; None: unknown.
     rounds_run : int
         Rounds that the silo has trained in this run.
+    begun : bool
+        Whether it has begun to train for this run, and was charged, be it for an attempt that is under way.
     rounds_today : int
         Rounds that it has trained today (UTC), in all runs.
     cohort : int or None
@@ -52,6 +54,7 @@ class State:
     simulated: bool = False
     members: int | None = None
     clip: float | None = None
+    begun: bool = False
 
 
 class Case:
@@ -82,6 +85,18 @@ class Case:
     def rounds_left(self) -> int:
         """Rounds of the run that are still to be trained here."""
         return max(0, self.settings.strategy.rounds - self.state.rounds_run)
+
+    @property
+    def rounds_due(self) -> int:
+        """Rounds whose cost has to fit now.
+
+        Before a run begins all of it. Under distributed noise an attempt that failed is charged as well, so that the
+        plan of the whole run says nothing any more once it has begun: what is asked then has to fit, no less, and
+        every later round meets the ledger by itself.
+        """
+        if self.state.begun and isinstance(self.settings.privacy, DistributedPrivacy):
+            return int(self.state.stage == contract.TRAIN)
+        return self.rounds_left
 
     @cached_property
     def plan(self) -> Plan:

@@ -250,17 +250,22 @@ def _epsilon(case: Case) -> Objection:
     if case.spent is None:
         return f"{cap}, and how much of it is spent is not known here: the silo needs its ledger"
     try:
-        after = case.epsilon(case.rounds_left, case.spent)
+        after = case.epsilon(case.rounds_due, case.spent)
     except PrivacyError as error:
         return f"{cap}, and the cost of this run cannot be reckoned here: {str(error).rstrip('.')}"
     if after <= policy.epsilon:
         return None
     before = case.epsilon(0, case.spent)
     return (
-        f"{cap} (delta {policy.delta:g}): {before:.3g} is spent, and this run would make it {after:.3g}; lower "
+        f"{cap} (delta {policy.delta:g}): {before:.3g} is spent, and {_what(case)} would make it {after:.3g}; lower "
         "privacy.epsilon or strategy.rounds"
         + (f", or wait, for spending counts for {policy.period_days} days" if policy.period_days else "")
     )
+
+
+def _what(case: Case) -> str:
+    shared = isinstance(case.settings.privacy, DistributedPrivacy)
+    return "another attempt of this run" if shared and case.state.begun else "this run"
 
 
 def noise_kind(case: Case) -> str | None:

@@ -139,12 +139,14 @@ def _budget_asked(case: Case) -> str:
     if case.seeded:
         return "everything: its noise can be foretold"
     alone = case.epsilon(case.rounds_left, Spending.zero())
+    again = "; an attempt that is repeated costs another round" if isinstance(case.plan, SharedPlan) else ""
     if case.spent is None:
-        return f"{alone:.3g}; what is spent is not known"
+        return f"{alone:.3g}; what is spent is not known{again}"
     before = case.epsilon(0, case.spent)
     if before == 0:
-        return f"{alone:.3g}"
-    return f"{alone:.3g}, which makes {case.epsilon(case.rounds_left, case.spent):.3g} with the {before:.3g} spent"
+        return f"{alone:.3g}{again}"
+    after = case.epsilon(case.rounds_left, case.spent)
+    return f"{alone:.3g}, which makes {after:.3g} with the {before:.3g} spent{again}"
 
 
 def _noise_asked(case: Case) -> str:

@@ -103,6 +103,15 @@ def test_a_repeated_attempt_draws_all_anew_and_is_charged_again(tmp_path: Path, 
     assert verify_run(place.folder / "run").wrong == []
 
 
+def test_a_budget_without_head_room_is_used_up_by_a_repeated_attempt_and_no_further(tmp_path: Path) -> None:
+    place = place_of(tmp_path, rounds=3, policy=POLICY.replace("epsilon: 40, delta: 1.0e-4", "epsilon: 8, delta: 1.0e-5"))
+    lose(place, contract.CONFIRM, "hospital-2", "hospital-3")
+    with pytest.raises(RunFailed, match="Round 3 failed"):
+        place.serve()
+    assert [place.charges(silo) for silo in place.files] == [3, 3, 3]  # rounds 1 and 2, of which one was tried twice
+    assert all(0.0 < spent(place, silo, Unit.RECORD).epsilon(1e-5) <= 8.0 for silo in place.files)
+
+
 def test_an_attempt_that_comes_to_nothing_is_charged_all_the_same(tmp_path: Path, shares: list[np.ndarray]) -> None:
     place = place_of(tmp_path, f"{RECORD} aggregation.attempts=1", rounds=1)
     lose(place, contract.CONFIRM, "hospital-2", "hospital-3")

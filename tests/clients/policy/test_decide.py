@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from quire.clients import contract
 from quire.clients.contract import WORDS, Code
 from quire.clients.policy.case import Case
 from quire.clients.policy.checks import CHECKS
@@ -145,6 +146,35 @@ def test_an_epsilon_beyond_what_the_accounting_holds_for_is_refused_by_the_silo_
     refused = decide(replace(policy, epsilon=math.inf), settings, state)
     assert refused.check == "min_noise"
     assert "is more than 44, up to which what is accounted for holds" in refused.words
+
+
+SHARED = (
+    "task=breast_cancer privacy=record_distributed privacy.epsilon=4 privacy.delta=1e-5 privacy.sampling_rate=0.2 "
+    "privacy.records=1000 privacy.largest=400 aggregation=secure strategy.min_silos=4 strategy.rounds=10"
+)
+
+
+@pytest.mark.parametrize("stage", ["train", *contract.SECURE_STAGES])
+def test_under_distributed_noise_a_run_that_has_begun_needs_room_for_what_is_asked_alone(asked, stage):
+    """A failed attempt was charged as well: what the whole run was to cost says nothing any more."""
+    asked.limit(modes=frozenset({"record_distributed"}), aggregation=frozenset({"secure"}), epsilon=4.0)
+    asked.overrides = SHARED
+    policy, settings, state = asked.args()
+    plan, state = Case(policy, settings, state).plan, replace(state, stage=stage)
+    asks = int(stage == "train")
+    assert isinstance(decide(policy, settings, state), Allow)
+    one = Spending.of(plan.charged(1))
+    # Before it begins all of it has to fit.
+    assert decide(policy, settings, replace(state, spent=one)).check == "epsilon"
+    for charges in range(1, 14):  # of ten rounds: 1 to 3 attempts have failed, and how many rounds went before is free
+        spent = Spending.of(plan.charged(charges))
+        for done in range(0, min(charges, 9) + 1):
+            found = decide(policy, settings, replace(state, spent=spent, rounds_run=done, begun=True))
+            fits = Spending.of(plan.charged(charges + asks)).epsilon(1e-5) <= 4.0
+            assert isinstance(found, Allow) == fits == (charges + asks <= 10)
+            if not fits:
+                assert found.check == "epsilon"
+                assert "another attempt of this run would make it" in found.words
 
 
 def test_earlier_rounds_of_the_run_are_not_counted_twice(asked):
