@@ -20,7 +20,7 @@ from quire.privacy.dp.wire import pack
 from quire.privacy.secagg.blame import Blame
 from quire.privacy.secagg.errors import ModelChainMismatch
 from quire.privacy.secagg.masks import Words
-from quire.strategies.distributed import MEMORY
+from quire.strategies.distributed import OWN
 from quire.strategies.reading import Failure
 from quire.strategies.rounds import RoundState
 
@@ -61,7 +61,7 @@ class Chain:
         Parameters
         ----------
         state : RoundState
-            What the round trains from. What the server remembers of the noise's probes is no part of the chain.
+            What the round trains from. What the server remembers of the noise is no part of the chain.
         arrays : flwr.app.ArrayRecord
             Its model, encoded.
         """
@@ -69,7 +69,7 @@ class Chain:
             self._states = {state.round + 1: (state, arrays)}
             self._number = state.round + 1
             return bytes.fromhex(fingerprint(state.model))
-        memory = {name: part for name, part in state.memory.items() if name != MEMORY}
+        memory = {name: part for name, part in state.memory.items() if name not in OWN}
         self._number = state.round + 1
         self._states[self._number] = RoundState(state.round, state.model, memory), arrays
         kept = min(self._states)

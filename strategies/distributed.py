@@ -31,6 +31,8 @@ LOG = logging.getLogger("quire.strategies")
 MEMORY = "probes"
 #: Where it keeps, in a self-test of the noise, the opened sums of all rounds, and how many silos are in each.
 SUMS, SILOS = "selftest-sums", "selftest-silos"
+#: All that a state holds for this layer: no algorithm's, and no part of the model chain.
+OWN = (MEMORY, SUMS, SILOS)
 
 
 @dataclass(frozen=True)
