@@ -32,20 +32,20 @@ from functools import lru_cache
 import harness
 import numpy as np
 from harness import Figure
+from noisy_sgd import Data, accuracy, apart, loss, over, trained
 from numpy.typing import NDArray
 
-from quire.clients.arrays import Arrays
-from quire.clients.data.silo import Rows, concatenate
+from quire.clients.data.silo import concatenate
 from quire.clients.data.simulated import federation
-from quire.clients.private.distributed import batch_sum, shaped
-from quire.clients.tasks import Task, task_of
+from quire.clients.tasks import task_of
 from quire.conf.compose import compose
 from quire.privacy.csprng import Csprng
 from quire.privacy.dp.contract import Unit
+from quire.privacy.dp.discrete_gaussian import sample
 from quire.privacy.dp.distributed import SharedNoise
+from quire.privacy.dp.encoding import Encoding
 from quire.privacy.dp.probes import ProbeTest
-from quire.privacy.dp.release import add_noise, release_of
-from quire.privacy.dp.shares import add_share, encoding_of, mean_of, probes_for, watch, words
+from quire.privacy.dp.shares import add_share, encoding_of, probes_for, watch, words
 from quire.privacy.dp.spending import Budget
 from quire.privacy.randomness import key, stream
 from quire.privacy.secagg.masks import add_masks
@@ -60,34 +60,14 @@ WITHIN = "<= 8"
 MILLION = 1_000_000
 MASKING = "<= 3"
 
-Step = Callable[[list[NDArray[np.float64]], int], NDArray[np.float64]]
-
 
 @dataclass(frozen=True)
-class Data:
-    """A federation, ready to train on.
-
-    Attributes
-    ----------
-    task : Task
-    train : tuple of Rows
-        Of each silo.
-    scored : Rows
-        Of all silos: to validate on, or to test.
-    """
-
-    task: Task
-    train: tuple[Rows, ...]
-    scored: Rows
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run came to."""
+class Measured:
+    """What a run came to on test rows, and the learning rate that validation rows chose."""
 
     accuracy: float
-    loss: float
     probes: ProbeTest
+    lr: float
 
 
 @lru_cache(maxsize=4)
@@ -111,106 +91,30 @@ def noise_of(epsilon: float, cohort: tuple[int, int], data: Data, watched: bool 
         rounds=ROUNDS,
         targets=[Budget(epsilon, DELTA)] * SILOS,
         sampling_rate=RATE,
-        records=sum(len(rows) for rows in data.train),
-        largest=max(len(rows) for rows in data.train),
+        records=data.records[0],
+        largest=data.records[1],
         probes=probes_for(SILOS) if watched else 0,
     )
 
 
-def trained(
-    data: Data, row: str, epsilon: float, cohort: tuple[int, int], lr: float, seed: int, watched: bool = True
-) -> Run:
-    """Train from zero and score.
-
-    Parameters
-    ----------
-    data : Data
-    row : str
-        ``central``, ``distributed``, ``local``, ``alone`` or ``none``.
-    epsilon : float
-        Of the whole run.
-    cohort : tuple of int
-        c and U_min.
-    lr : float
-    seed : int
-        Of batches and noise.
-    watched : bool
-        Whether there are probes.
-    """
-    noise = noise_of(epsilon, cohort, data, watched)
-    model = {name: np.zeros_like(part) for name, part in data.task.initial_arrays(stream(seed, "model")).items()}
-    vector = np.zeros(sum(part.size for part in model.values()))
-    release = release_of(len(vector), CLIP, noise.noise_multiplier, "discrete")
-    encoding, probes = encoding_of(noise, len(vector)), ProbeTest()
-    chosen = [seed % SILOS] if row == "alone" else range(SILOS)
-    denominator = RATE * sum(len(data.train[place]) for place in chosen)
-    sources = [Csprng(key(seed, "benchmark", row, place)) for place in range(SILOS)]
-    clip = math.inf if row == "none" else CLIP
-    for _ in range(ROUNDS):
-        model = shaped(vector, model)
-        sums = [clipped_sum(model, data.train[place], clip, sources[place]) for place in chosen]
-        if row == "distributed":
-            total = np.zeros(encoding.length, dtype=np.uint32)
-            for part, source in zip(sums, sources, strict=True):
-                total += add_share(encoding, words(encoding, part, source)[0], source)
-            mean, released = mean_of(noise, encoding, total)
-            probes = watch(probes, encoding, released, SILOS) if watched else probes
-        else:
-            if row in ("local", "alone"):
-                sums = [add_noise(part, release, sources[place]) for place, part in zip(chosen, sums, strict=True)]
-            added = np.sum(sums, axis=0)
-            mean = (add_noise(added, release, sources[0]) if row == "central" else added) / denominator
-        vector -= lr * mean
-    return Run(*scores(shaped(vector, model), data.scored), probes)
-
-
-def clipped_sum(model: Arrays, rows: Rows, clip: float, source: Csprng) -> NDArray[np.float64]:
-    """Draw a batch and return the sum of its clipped gradients, by the formula for softmax regression."""
-    batch = rows.take(source.poisson_sample(len(rows), RATE))
-    x = batch.x.reshape(len(batch), math.prod(rows.x.shape[1:])).astype(np.float64)
-    pull = np.exp(log_probabilities(model, x))
-    pull[np.arange(len(batch)), batch.y] -= 1.0
-    norms = np.linalg.norm(pull, axis=1) * np.sqrt(np.square(x).sum(axis=1) + 1.0)
-    pull *= np.minimum(1.0, clip / np.maximum(norms, 1e-300))[:, None]
-    return np.concatenate([(pull.T @ x).ravel(), pull.sum(axis=0)])
-
-
 def formula(seed: int) -> Figure:
     """Hold the formula, which is many times faster for batches so small, against the product's sums."""
-    data = data_of(seed, False)
-    model = {name: part.astype(np.float32) for name, part in data.task.initial_arrays(stream(seed, "model")).items()}
-    apart = []
-    for place, rows in enumerate(data.train):
-        theirs = batch_sum(data.task, "auto", model, rows, RATE, CLIP, Csprng(key(seed, "formula", place))).total
-        ours = clipped_sum(model, rows, CLIP, Csprng(key(seed, "formula", place)))
-        apart.append(float(np.linalg.norm(ours - theirs)) / CLIP)
     note = "float32 gradients there; the largest of ten silos"
-    return Figure(
-        "clipped sums by the formula against the product's, distance over the clip", max(apart), "<= 1e-4", note
-    )
+    figure = "clipped sums by the formula against the product's, distance over the clip"
+    return Figure(figure, apart(data_of(seed, False), RATE, CLIP, seed), "<= 1e-4", note)
 
 
-def log_probabilities(model: Arrays, x: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the logarithms of what softmax regression says of every class."""
-    weight, bias = model.values()
-    logits = x @ weight.T + bias
-    logits -= logits.max(axis=1, keepdims=True)
-    return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
-
-
-def scores(model: Arrays, rows: Rows) -> tuple[float, float]:
-    """Return accuracy and mean cross-entropy of softmax regression."""
-    logs = log_probabilities(model, rows.x.reshape(len(rows), -1))
-    return float((logs.argmax(axis=1) == rows.y).mean()), float(-logs[np.arange(len(rows)), rows.y].mean())
-
-
-def measured(row: str, epsilon: float, cohort: tuple[int, int], seed: int, rates: Sequence[float]) -> tuple[Run, float]:
+def measured(row: str, epsilon: float, cohort: tuple[int, int], seed: int, rates: Sequence[float]) -> Measured:
     """Choose the learning rate on validation rows, train on all, score on test rows."""
-    tried = [
-        (trained(data_of(seed, True), row, epsilon, cohort, lr, seed, False), lr) for lr in rates if len(rates) > 1
-    ]
-    lr = max(tried, key=lambda one: (one[0].accuracy, -one[0].loss))[1] if tried else rates[0]
-    return trained(data_of(seed, False), row, epsilon, cohort, lr, seed), lr
+    lr = rates[0]
+    if len(rates) > 1:
+        data = data_of(seed, True)
+        noise = noise_of(epsilon, cohort, data, False)
+        tried = {lr: trained(data, row, noise, lr, seed).model for lr in rates}
+        lr = max(tried, key=lambda lr: (accuracy(tried[lr], data.scored), -loss(tried[lr], data.scored)))
+    data = data_of(seed, False)
+    run = trained(data, row, noise_of(epsilon, cohort, data), lr, seed)
+    return Measured(accuracy(run.model, data.scored), run.probes, lr)
 
 
 def accuracies(seeds: Sequence[int], epsilons: Sequence[float], rates: Sequence[float]) -> list[Figure]:
@@ -223,7 +127,7 @@ def accuracies(seeds: Sequence[int], epsilons: Sequence[float], rates: Sequence[
             *((row, COHORTS[0]) for row in ("central", "local", "alone")),
         ]:
             results = [measured(row, epsilon, cohort, seed, rates) for seed in seeds]
-            values = [100 * run.accuracy for run, _ in results]
+            values = [100 * one.accuracy for one in results]
             name, about, goal = row, "", None
             if row == "distributed":
                 name = f"distributed, c={cohort[0]}, U_min={cohort[1]}"
@@ -231,11 +135,11 @@ def accuracies(seeds: Sequence[int], epsilons: Sequence[float], rates: Sequence[
                 spent = f"{noise.epsilon(DELTA):.3f}, if all others are dishonest {noise.epsilon_alone(DELTA):.3g}"
                 about = f"; z {noise.noise_multiplier:g}, {noise.excess(SILOS):.2f} z on the sum, epsilon {spent}"
                 goal = GOALS.get(epsilon) if cohort == COHORTS[0] else None
-                alarms += sum(run.probes.alarm for run, _ in results)
-                ratios += [run.probes.ratio for run, _ in results]
+                alarms += sum(one.probes.alarm for one in results)
+                ratios += [one.probes.ratio for one in results]
             means[name] = statistics.fmean(values)
-            counted = ", ".join(f"{rate:g}: {sum(lr == rate for _, lr in results)}" for rate in rates)
-            note = f"{_over(values)}{about}; learning rates and how often each was chosen: {counted}"
+            counted = ", ".join(f"{rate:g}: {sum(one.lr == rate for one in results)}" for rate in rates)
+            note = f"{over(values)}{about}; learning rates and how often each was chosen: {counted}"
             figures.append(Figure(f"digits: accuracy at epsilon {epsilon:g}, {name}, percent", means[name], goal, note))
         first, second = (f"distributed, c={c}, U_min={least}" for c, least in COHORTS)
         gap = means[first] - means[second]
@@ -248,16 +152,39 @@ def accuracies(seeds: Sequence[int], epsilons: Sequence[float], rates: Sequence[
     note = f"{runs} runs of {ROUNDS} rounds; variance over the promised one {harness.spread(ratios)}; of 1,000 one may"
     figures.append(Figure("probes: share of honest runs that raise an alarm", alarms / runs, "<= 0.05", note))
     plain = [measured("none", 1.0, COHORTS[0], seed, rates) for seed in seeds]
-    values = [100 * run.accuracy for run, _ in plain]
-    note = f"{_over(values)}; no clip, no noise, the same rounds and batches"
+    values = [100 * one.accuracy for one in plain]
+    note = f"{over(values)}; no clip, no noise, the same rounds and batches"
     return [*figures, Figure("digits: accuracy, not private, percent", statistics.fmean(values), None, note)]
 
 
-def _over(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return "one seed"
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return f"mean over {len(values)} seeds, {harness.spread(values)}, standard error {error:.2g}"
+def caught(seeds: Sequence[int]) -> list[Figure]:
+    """Seed bugs into silos' noise, and count the runs that the probes find out within five rounds.
+
+    The bugs stand in the probes' own sum: each silo's share there is drawn with the product's sampler, at a variance
+    that the bug makes of the promised one.
+    """
+    noise = noise_of(1.0, COHORTS[0], data_of(1, False))
+    encoding = encoding_of(noise, 650)
+    promised = encoding.noise_variance
+    bugs = {
+        "honest": [promised] * SILOS,
+        "noise times 0.9": [math.floor(0.81 * promised)] * SILOS,
+        "square root of the shares forgotten": [promised // noise.shares] * SILOS,
+        "one of ten silos adds none": [promised] * (SILOS - 1),
+    }
+    figures = []
+    for bug, variances in bugs.items():
+        found = []
+        for seed in seeds:
+            test, source = ProbeTest(), Csprng(key(seed, "bug", bug))
+            for _ in range(5):
+                drawn = [sample(variance, noise.probes, source) for variance in variances]
+                test = watch(test, encoding, np.sum(drawn, axis=0), SILOS)
+            found.append(bool(test.alarm))
+        goal = "<= 0.05" if bug == "honest" else ">= 1"
+        note = f"{sum(found)} of {len(found)} runs of 5 rounds; {noise.probes} probes"
+        figures.append(Figure(f"probes: {bug}, share of runs with an alarm", sum(found) / len(found), goal, note))
+    return figures
 
 
 def costs(repetitions: int) -> list[Figure]:
@@ -288,13 +215,25 @@ def costs(repetitions: int) -> list[Figure]:
         def mask(seeds: list[bytes] = seeds, plain: NDArray[np.uint32] = plain) -> None:
             add_masks(plain, seeds)
 
-        def whole(encoding=encoding, seeds=seeds, source=source) -> None:
+        def encode(encoding: Encoding = encoding, source: Csprng = source) -> None:
+            words(encoding, vector, source)
+
+        def noise_alone(
+            encoding: Encoding = encoding, source: Csprng = source, plain: NDArray[np.uint32] = plain
+        ) -> None:
+            add_share(encoding, plain, source)
+
+        def whole(encoding: Encoding = encoding, seeds: list[bytes] = seeds, source: Csprng = source) -> None:
             add_masks(add_share(encoding, words(encoding, vector, source)[0], source), seeds)
 
-        seconds = harness.interleaved({"whole": _timed(whole), "mask": _timed(mask)}, repetitions)
+        contenders = {"whole": whole, "mask": mask, "encode": encode, "noise": noise_alone}
+        seconds = harness.interleaved({name: _timed(work) for name, work in contenders.items()}, repetitions)
         ratio = harness.median_ratio(seconds, "whole", "mask")
         took = {name: f"{1000 * statistics.median(values):.0f} ms" for name, values in seconds.items()}
-        note = f"{took['whole']} against {took['mask']} for {members} masks; {encoding.bits} bits"
+        note = (
+            f"{took['whole']} against {took['mask']} for {members} masks; by itself encoding takes {took['encode']}, a "
+            f"share of the noise {took['noise']}, whatever the number of silos; {encoding.bits} bits"
+        )
         figures.append(
             Figure(f"cost: encode, noise and mask a million, {members} silos, over masking alone", ratio, MASKING, note)
         )
@@ -315,6 +254,7 @@ def main() -> int:
     args = harness.arguments(__doc__)
     figures = costs(3 if args.quick else 15)
     figures.append(formula(1))
+    figures += caught(range(1, 4 if args.quick else 21))
     figures += accuracies(
         range(1, 2 if args.quick else 21), (1.0,) if args.quick else (1.0, 4.0), RATES[2:3] if args.quick else RATES
     )

@@ -26,6 +26,7 @@ BENCHMARKS = [
     "audit",
     "data_sets",
     "distributed_dp",
+    "distributed_hospitals",
     "gate",
     "mnist",
     "noise",
