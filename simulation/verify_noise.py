@@ -18,8 +18,9 @@ from quire.privacy.dp.encoding import Encoding
 from quire.privacy.dp.forecast import forecast
 from quire.privacy.dp.probes import ProbeTest, p_value
 from quire.privacy.dp.shares import encoding_of
-from quire.strategies.card import Material
-from quire.strategies.card_noise import KEY
+from quire.privacy.receipts import Receipt
+from quire.strategies.card import CardError, Material, run_card
+from quire.strategies.card_noise import KEY, signed_beyond
 
 _RELEASED = {"probes", "probe_statistic", "probe_p", "probe_alarm"}
 
@@ -65,7 +66,25 @@ def check_noise(folder: Path, material: Material, settings: Settings | None, mem
     wrong = [] if dimension == _size(folder) else ["The journal's number of parameters is not that of the model."]
     if material.start.get(KEY) != derived:
         wrong.append("The journal's numbers of distributed noise do not follow from settings, roster and model.")
-    return wrong + _probes(material, terms.noise, encoding)
+    return wrong + _probes(material, terms.noise, encoding) + _signed(material)
+
+
+def _signed(material: Material) -> list[str]:
+    """Name silos whose own ledgers state more of this run than its journal tells."""
+    by_silo: dict[str, list[Receipt]] = {}
+    try:
+        for receipts in material.receipts:
+            for silo, receipt in receipts.items():
+                by_silo.setdefault(silo, []).append(receipt)
+        silos = run_card(material)["silos"]
+    except CardError:
+        return []  # said where the card is held against the journal
+    told = {silo["statement"]["silo"]: float(silo["if_all_asked"]["rdp"]) for silo in silos}
+    return [
+        f"{silo[:80]}: the silo has signed for more than the journal tells, epsilon {epsilon:.3g} where its attempts "
+        f"come to {told[silo]:.3g}: attempts were left out."
+        for silo, epsilon in signed_beyond(by_silo, silos).items()
+    ]
 
 
 def _probes(material: Material, noise: SharedNoise, encoding: Encoding) -> list[str]:

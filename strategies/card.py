@@ -25,7 +25,7 @@ from quire.privacy.identity.signed import MAX_BYTES, SignedRoster
 from quire.privacy.receipts import Receipt, ReceiptError, repeated, settings_hash, statement
 from quire.privacy.secagg.params import default_colluders
 from quire.strategies import checkpoint
-from quire.strategies.card_noise import KEY, add_part, attempts_of, shared_facts
+from quire.strategies.card_noise import KEY, add_part, attempts_of, shared_facts, signed_beyond
 from quire.strategies.card_page import page
 from quire.strategies.card_words import Facts, rounds_words, standing, verdict, words
 from quire.strategies.receipts import ROSTER_FILE
@@ -190,12 +190,13 @@ def run_card(material: Material) -> dict[str, Any]:
     except (PrivacyError, OverflowError, TypeError, ValueError) as error:
         raise CardError(str(error)) from error
     facts = _facts(material, silos, part)
+    worst = max([whole["worst"]["rdp"], *(signed_beyond(by_silo, silos) if distributed else {}).values()])
     silent = [silo for silo in roster if silo not in by_silo]
     planned = material.setting("strategy", "rounds")
     return {
         "format": FORMAT,
         "standing": standing(facts),
-        "verdict": verdict(facts, whole["worst"]["rdp"], max(silo["statement"]["delta"] for silo in silos)),
+        "verdict": verdict(facts, worst, max(silo["statement"]["delta"] for silo in silos)),
         "coverage": rounds_words(len(material.rounds), planned, silent),
         "run": {
             "task": material.setting("task", "name"),
@@ -262,8 +263,7 @@ class CardWriter:
 def _about(receipts: list[Receipt], asked: int, tried: int) -> dict[str, Any]:
     """Return what a card says of a silo beside its statement and figures."""
     last = receipts[-1].body
-    whole = [repeated(receipt.event, tried) for receipt in receipts[:1]] if tried else []
-    bound = Spending.of(*whole).epsilon(last["delta"])
+    bound = Spending.of(*(repeated(receipt.event, tried) for receipt in receipts[:1] if tried)).epsilon(last["delta"])
     broken = [receipt.body["broken_gradients"] for receipt in receipts]
     return {
         "rounds": {"asked": asked, "released": len(receipts)},

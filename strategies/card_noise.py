@@ -20,6 +20,8 @@ from quire.strategies.distributed import alarm_words, probes_of
 #: Key of the journal's first line, and of the card.
 KEY = "distributed"
 
+_ROUNDING = 1e-9  # of a sum of charges, over the same number of rounds at once
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -140,14 +142,51 @@ def add_part(
                     f"{key}={receipt.body.get(key)}, and the journal says {told}."
                 )
     for silo in silos:
-        silo["if_alone"] = {"rdp": alone(found[0], silo["rounds"]["released"], silo["statement"]["delta"])}
+        # Each attempt has a vector of its own under a share of its own, be its sum opened or not.
+        name = silo["statement"]["silo"]
+        tried = sum(attempts_of(line, name) for line in rounds if name in line["cohort"])
+        silo["if_alone"] = {"rdp": alone(found[0], max(tried, 1), silo["statement"]["delta"])}
     return {KEY: card_part(*found, rounds)}
 
 
-def alone(noise: SharedNoise, rounds: int, delta: float) -> float | str:
-    """Return a silo's epsilon after so many rounds if all other silos are dishonest, as JSON has it."""
-    epsilon = Spending.of(noise.released_alone(rounds)).epsilon(delta)
+def alone(noise: SharedNoise, attempts: int, delta: float) -> float | str:
+    """Return a silo's epsilon after so many attempts if all other silos are dishonest, as JSON has it."""
+    epsilon = Spending.of(noise.released_alone(attempts)).epsilon(delta)
     return "inf" if math.isinf(epsilon) else epsilon
+
+
+def signed_beyond(receipts: Mapping[str, Sequence[Receipt]], silos: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return what silos have signed for, where it is more than the journal's attempts come to.
+
+    A silo charges for each attempt before it touches data, and its receipt states what the run has come to so far. A
+    server that leaves attempts out of its journal cannot change that.
+
+    Parameters
+    ----------
+    receipts : mapping of str to sequence of Receipt
+        By silo.
+    silos : sequence of mapping
+        The card's, under distributed noise.
+
+    Returns
+    -------
+    dict of str to float
+        The largest epsilon that a ledger states, by silo. Nothing under the silo unit, whose ledger counts records at
+        half the noise, and nothing where a seed decides the noise, for which a ledger is charged everything.
+    """
+    found = {}
+    for silo in silos:
+        name, delta = silo["statement"]["silo"], silo["statement"]["delta"]
+        bodies = [receipt.body for receipt in receipts[name]]
+        if silo["statement"]["unit"] != Unit.RECORD or any(body["test_seed"] for body in bodies):
+            continue
+        signed = [float(body["ledger"]["epsilon"]) for body in bodies if body["ledger"] is not None]
+        told = float(silo["if_all_asked"]["rdp"])
+        if any(body["ledger"]["delta"] != delta for body in bodies if body["ledger"] is not None):
+            found[name] = math.inf
+        elif signed and max(signed) > told * (1.0 + _ROUNDING):
+            found[name] = max(signed)
+    return found
 
 
 def shared_facts(part: Mapping[str, Any], silos: Sequence[Mapping[str, Any]]) -> Shared:

@@ -69,7 +69,7 @@ class _Alone:
         norms, total = np.zeros(len(y)), 0.0
         self._begin(len(y))
         with _one_thread():
-            for row, (one, label) in enumerate(zip(x.split(1), y.split(1), strict=True)):
+            for row, (one, label) in enumerate(zip(torch.split(x, 1), torch.split(y, 1), strict=True)):
                 self._x.copy_(one)
                 self._y.copy_(label)
                 norms[row], loss = self._pass(row)
@@ -111,7 +111,9 @@ class ChainAlone(_Alone):
             self._pairs = [(_room(rows, given.shape[1]), _room(rows, pull.shape[1])) for given, pull in self._pairs]
 
     def _pass(self, row: int) -> tuple[float, float]:
-        given, out, seen = [], [], self._x
+        given: list[Tensor] = []
+        out: list[Tensor] = []
+        seen = self._x
         for layer in self._chain:
             if type(layer) is nn.Linear:
                 given.append(seen)

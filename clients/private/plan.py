@@ -28,10 +28,8 @@ from quire.privacy.dp.distributed import SharedNoise
 from quire.privacy.dp.events import DiscreteGaussian, Event, NonPrivate, SampledDiscreteGaussian, SampledGaussian
 from quire.privacy.dp.lattice import MAX_EPSILON
 from quire.privacy.dp.release import FAILURE, silo_noise
+from quire.privacy.dp.rounding import MAX_SUMMANDS
 from quire.privacy.receipts import NOMINAL_DELTA
-
-#: Rows that may be expected in a step: float64 sums of many more would err by more than the 2^-20 clips allowed for.
-MAX_BATCH = 2**18
 
 Privacy = NoPrivacy | RecordPrivacy | SiloPrivacy | DistributedPrivacy
 
@@ -204,6 +202,8 @@ def _shared_plan(privacy: DistributedPrivacy, noise: SharedNoise, records: int, 
     delta, against = delta_of(privacy, records), max(colluders, noise.colluders)
     if noise.unit is Unit.RECORD:
         _hides_a_record(privacy.name, records, delta)
+        # By the silo's own count: what the run says of its largest silo is a claim of the server's.
+        _adds_up(math.ceil(noise.sampling_rate * records), "lower privacy.sampling_rate")
     plan = SharedPlan(
         noise.unit,
         noise.clip,
@@ -228,6 +228,15 @@ def _shared_plan(privacy: DistributedPrivacy, noise: SharedNoise, records: int, 
     return plan
 
 
+def _adds_up(batch: int, remedy: str) -> None:
+    """Refuse a batch so large that two float64 sums might differ in rounding by more than is accounted for."""
+    if batch > MAX_SUMMANDS:
+        raise PrivacyError(
+            f"A batch of {batch} expected records is more than {MAX_SUMMANDS}, beyond which rounding in their sum "
+            f"would not stay within what is accounted for: {remedy}."
+        )
+
+
 def _hides_a_record(name: str, records: int, delta: float) -> None:
     if records < 2:
         raise PrivacyError(f"A silo of one record cannot hide it among others: privacy={name} needs at least two.")
@@ -246,11 +255,7 @@ def _record_plan(privacy: RecordPrivacy, training: SgdTraining, rounds: int, rec
             f"training.batch_size={training.batch_size} is larger than the silo's {records} records, out of which "
             "privacy=record draws its batches: lower it."
         )
-    if training.batch_size > MAX_BATCH:
-        raise PrivacyError(
-            f"training.batch_size={training.batch_size} is more than {MAX_BATCH} rows, beyond which rounding in their "
-            "sum would not stay within what is accounted for: lower it."
-        )
+    _adds_up(training.batch_size, "lower training.batch_size")
     steps, rate = steps_in_round(training, records), training.batch_size / records
     discrete = privacy.noise == "discrete"
     failure = rounds * steps * FAILURE if discrete else 0.0

@@ -27,6 +27,7 @@ from quire.privacy.receipts import Receipt
 from quire.privacy.secagg.state import Stage
 from quire.simulation.verify import verify_run
 from quire.strategies import secure
+from quire.strategies.card import write_card
 from quire.strategies.secure_log import AttemptLog
 
 POLICY = (
@@ -103,8 +104,35 @@ def test_a_repeated_attempt_draws_all_anew_and_is_charged_again(tmp_path: Path, 
     assert verify_run(place.folder / "run").wrong == []
 
 
+def test_what_silos_have_signed_for_shows_an_attempt_that_the_journal_leaves_out(tmp_path: Path) -> None:
+    """A server drops the attempt that failed from its journal and makes the card anew: the ledgers' figures remain."""
+    place, run = place_of(tmp_path, rounds=2), tmp_path / "run"
+    lose(place, contract.CONFIRM, "hospital-2", "hospital-3")
+    place.serve()
+    honest = json.loads((run / "privacy_card.json").read_text())
+    assert verify_run(run).wrong == []
+    for silo in honest["silos"]:  # two rounds, three attempts
+        assert silo["ledger"]["epsilon"] == pytest.approx(silo["if_all_asked"]["rdp"], rel=1e-9)
+        assert silo["if_alone"]["rdp"] >= silo["ledger"]["epsilon"] * (1 - 1e-9) > silo["figures"]["rdp"]
+    journal = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    for line in lines:
+        if line["event"] == "round":
+            line["secure"]["attempts"] = line["secure"]["attempts"][-1:]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert write_card(run)
+    found = verify_run(run).wrong
+    assert len(found) == SILOS
+    assert all("signed for more than the journal tells" in words for words in found)
+    card, most = json.loads((run / "privacy_card.json").read_text()), honest["silos"][0]["ledger"]["epsilon"]
+    assert f"epsilon {most:.3g} " in card["verdict"]
+    assert f"epsilon {most:.3g} " not in honest["verdict"]
+
+
 def test_a_budget_without_head_room_is_used_up_by_a_repeated_attempt_and_no_further(tmp_path: Path) -> None:
-    place = place_of(tmp_path, rounds=3, policy=POLICY.replace("epsilon: 40, delta: 1.0e-4", "epsilon: 8, delta: 1.0e-5"))
+    place = place_of(
+        tmp_path, rounds=3, policy=POLICY.replace("epsilon: 40, delta: 1.0e-4", "epsilon: 8, delta: 1.0e-5")
+    )
     lose(place, contract.CONFIRM, "hospital-2", "hospital-3")
     with pytest.raises(RunFailed, match="Round 3 failed"):
         place.serve()

@@ -1,6 +1,7 @@
 """What a run costs a silo: calibrated to the target, from public figures only."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -73,11 +74,28 @@ def test_capped_weights_come_from_the_public_count():
     assert plan("privacy=silo privacy.delta=1e-5 privacy.weights=capped privacy.cap=50", 91).weight == 1.0
 
 
+SHARED = (
+    "privacy=record_distributed aggregation=secure privacy.sampling_rate=0.2 privacy.delta=1e-7 privacy.epsilon=8 "
+    "privacy.records=3000 privacy.largest=1000"  # what a server says
+)
+
+
+def test_as_many_rows_as_a_sum_holds_are_accepted():
+    assert plan(SHARED, 163_840).batch == 32_768
+    settings = compose(f"{RUN} privacy=record")  # as a file's rows would allow
+    settings = replace(settings, training=replace(settings.training, batch_size=32_768))
+    assert plan_of(settings, 10**6).batch == 32_768
+    settings = replace(settings, training=replace(settings.training, batch_size=32_769))
+    with pytest.raises(PrivacyError, match=r"32769 expected records is more than 32768.*lower training\.batch_size"):
+        plan_of(settings, 10**6)
+
+
 @pytest.mark.parametrize(
     ("overrides", "records", "words"),
     [
         ("privacy=record", 1, "A silo of one record"),
         ("privacy=record", 15, "batch_size=16 is larger than the silo's 15 records"),
+        (SHARED, 163_841, "32769 expected records is more than 32768.*sampling_rate"),
         ("privacy=record privacy.delta=0.02", 91, "not below 1/91"),
         ("privacy=record privacy.delta=1e-17", 91, "used up by the additive terms"),
     ],
