@@ -202,8 +202,6 @@ def _shared_plan(privacy: DistributedPrivacy, noise: SharedNoise, records: int, 
     delta, against = delta_of(privacy, records), max(colluders, noise.colluders)
     if noise.unit is Unit.RECORD:
         _hides_a_record(privacy.name, records, delta)
-        # By the silo's own count: what the run says of its largest silo is a claim of the server's.
-        _adds_up(math.ceil(noise.sampling_rate * records), "lower privacy.sampling_rate")
     plan = SharedPlan(
         noise.unit,
         noise.clip,
@@ -225,6 +223,8 @@ def _shared_plan(privacy: DistributedPrivacy, noise: SharedNoise, records: int, 
         raise PrivacyError(
             f"The noise of the run does not keep to privacy.epsilon={privacy.epsilon:g} here, with {why}."
         )
+    # By the silo's own count: what the run says of its largest silo is a claim of the server's.
+    _adds_up(plan.batch, "lower privacy.sampling_rate")
     return plan
 
 
