@@ -146,6 +146,7 @@ def started(tmp_path):
 
 
 @joblib
+@pytest.mark.slow
 def test_ctrl_c_ends_all_jobs_and_still_writes_the_page(tmp_path):
     process = started(tmp_path)
     try:
@@ -162,6 +163,7 @@ def test_ctrl_c_ends_all_jobs_and_still_writes_the_page(tmp_path):
 
 
 @joblib
+@pytest.mark.slow
 def test_a_job_that_is_killed_fails_and_the_sweep_says_so(tmp_path):
     process = started(tmp_path)
     try:

@@ -51,14 +51,8 @@ def masked(left: Path) -> Counter[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        contract.MASK,
-        pytest.param(contract.SHARES, marks=pytest.mark.slow),
-        pytest.param(contract.UNMASK, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [contract.MASK, contract.SHARES, contract.UNMASK])
 def test_a_silo_that_is_killed_has_charged_for_whatever_left_it(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
