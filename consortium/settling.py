@@ -5,6 +5,8 @@ The order matters only in that a list of revoked certificates comes before anyth
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,11 +101,21 @@ class Settler:
             data = member.certificate.public_bytes(Encoding.PEM)
             done += _put(f"the certificate of {name}", self.folder.client_certificate(name), data)
         for name, at in self.state.left.items():
-            if self.folder.member(name).exists():
+            if not (place := self.folder.member(name)).is_dir():
+                continue
+            if self.folder.client_certificate(name).exists():
                 private_folder(self.folder.former)
-                move(self.folder.member(name), self.folder.former / f"{name}-{at}")
+                move(place, self._former(name, at))
                 done.append(f"the folder of {name}, who left")
+            else:  # of an admission that was begun and never decided
+                shutil.rmtree(place, ignore_errors=True)
         return done
+
+    def _former(self, name: str, at: int) -> Path:
+        """Return where the folder of somebody who left goes: nothing is there yet, however often it came and left."""
+        wanted = self.folder.former / f"{name}-{at}"
+        free = (wanted.with_name(f"{wanted.name}-{number}") for number in itertools.count(2))
+        return wanted if not wanted.exists() else next(place for place in free if not place.exists())
 
     def _rosters(self) -> list[str]:
         done = []
