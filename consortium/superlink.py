@@ -75,7 +75,7 @@ def read_running(folder: OperatorFolder) -> Running:
 
 
 def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, metrics: int = 0) -> Supervisor:
-    """Prepare the services of a server.
+    """Return the services of a server; nothing is written, and no port is taken, before they are run.
 
     Parameters
     ----------
@@ -90,21 +90,16 @@ def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, me
     Raises
     ------
     ConsortiumError
-        If the folder is no operator's, a program is missing, or a port is taken.
+        If the folder is no operator's, or a program is missing.
     """
     folder = OperatorFolder(folder.root.resolve())  # services start in other folders
     about, run = read_operator_about(folder), folder.run
     port = listen.port if listen is not None else about.server.port
-    check_free(listen.host if listen is not None else "", port)
-    prepare(run)
     members_in(folder)  # certificates that cannot be read are told before anything starts
-    _link_runs(folder)
     link_port, free = free_ports(2)
     metrics = metrics or free
-    own, secret = make_loopback(run), make_secret(run / "superexec.secret")
+    own, secret = Loopback.within(run), run / "superexec.secret"
     connection = Connection(f"{LOOPBACK}:{link_port}", own.certificate)
-    _tell_flwr(run, connection)
-    (run / "superlink.json").write_text(json.dumps({"address": connection.address, "metrics": metrics}))
     members = _Members(folder, connection)
     proxy = ServerProxy(
         listen or port,
@@ -129,7 +124,18 @@ def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, me
         attempts=3,
     )
     services = [*_flower(folder, link_port, own, secret, members), front]
-    supervisor = Supervisor(run, services, say, (Duty("members", _LOOK_EVERY, members.look),))
+
+    def make() -> None:
+        prepare(run)
+        check_free(listen.host if listen is not None else "", port)
+        _link_runs(folder)
+        make_loopback(run)
+        make_secret(secret)
+        _tell_flwr(run, connection)
+        (run / "superlink.json").write_text(json.dumps({"address": connection.address, "metrics": metrics}))
+        supervisor.tell("superlink", f"at {connection.address}; metrics at http://{LOOPBACK}:{metrics}/metrics")
+
+    supervisor = Supervisor(run, services, say, (Duty("members", _LOOK_EVERY, members.look),), make)
     members.tell = supervisor.tell
     return supervisor
 

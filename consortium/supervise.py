@@ -123,6 +123,9 @@ class Supervisor:
         Told of every event: the service's name and words.
     duties : sequence of Duty
         Begin when all services are ready.
+    prepare : callable or None
+        Called once before anything starts, when it is certain that no other supervisor is at work in the folder:
+        whatever is written there for the services is written then.
     back_off : float
         Seconds before the first new start of a service; doubled with each failure, up to ``MOST_BACK_OFF``.
     """
@@ -131,6 +134,7 @@ class Supervisor:
     services: Sequence[Service]
     say: Say
     duties: Sequence[Duty] = ()
+    prepare: Callable[[], None] | None = None
     back_off: float = 1.0
     _children: list[_Child] = field(default_factory=list, init=False)
     _stopping: bool = field(default=False, init=False)
@@ -151,6 +155,8 @@ class Supervisor:
         (self.folder / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
         with _lock(self.folder / "supervisor.lock"), self._signals():
             self._clean_up()
+            if self.prepare is not None:
+                self.prepare()
             self._children = [_Child(service, self.folder / "log" / f"{service.name}.log") for service in self.services]
             try:
                 self._watch()

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
+import signal
 import socket
 import ssl
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 from command_line import Call, command_line
+from consortium_parties import snapshot
 from flwr.proto.control_pb2 import ListRunsRequest
 from provisioned import Provisioned, provision
 from proxied import needs_haproxy
 
 import quire
 from quire.consortium.about import Server
+from quire.consortium.errors import FolderBusy
 from quire.consortium.loopback import make_loopback, make_secret
 from quire.consortium.registry import Connection, RegistryError, members_in
 from quire.consortium.services import ServicesError, check_free, free_ports, prepare
 from quire.consortium.silo_services import silo
 from quire.consortium.submit import list_runs, make_bundle
 from quire.consortium.superlink import superlink
+from quire.consortium.supervise import Supervisor
 from quire.errors import QuireError, SettingsError
 from quire.simulation.flower_app import stage
 from quire.strategies.folder import RunFolder
@@ -73,11 +80,46 @@ def test_the_superlink_is_started_with_the_safe_settings(made: Provisioned) -> N
         assert service.environment["FLWR_TELEMETRY_ENABLED"] == "0"
         assert service.environment["QUIRE_ROSTER"] == str(run / "roster.json")
         assert "QUIRE_RUN_DIR" not in service.environment
-        assert list(service.folder.iterdir()) == []
+        assert service.folder == run / "empty"
     assert made.operator.crl.resolve() in front.watched
+    began(supervisor)
+    assert list((run / "empty").iterdir()) == []
     for private in ("superexec.secret", "loopback.key", "loopback-both.pem"):
         assert stat.S_IMODE((run / private).stat().st_mode) == 0o600
     assert stat.S_IMODE(run.stat().st_mode) == 0o700
+
+
+def began(supervisor: Supervisor) -> None:
+    """Have it write what it writes before anything starts, and start nothing."""
+    supervisor.services = []
+    thread = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    thread.start()
+    supervisor.run()
+    thread.join()
+
+
+@needs_haproxy
+@pytest.mark.parametrize("which", ["superlink", "silo"])
+def test_a_second_start_is_refused_and_leaves_the_first_ones_files_alone(tmp_path: Path, which: str) -> None:
+    port, other = free_ports(2)
+    here = provision(tmp_path, ["clinic"], Server("localhost", port))
+
+    def start(port: int) -> Supervisor:
+        if which == "superlink":
+            return superlink(here.operator, quiet, Server("127.0.0.1", port))
+        return silo(here.silos["clinic"], quiet)
+
+    first = start(port)
+    began(first)
+    assert (first.folder / "superexec.secret").exists()
+    before = snapshot(first.folder)
+    with (first.folder / "supervisor.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(FolderBusy, match="are running already"):
+            start(other).run()
+    assert snapshot(first.folder) == before
+    began(start(other))
+    assert snapshot(first.folder) != before
 
 
 @needs_haproxy
