@@ -94,6 +94,17 @@ def members_in(folder: OperatorFolder) -> dict[str, Path]:
     return found
 
 
+def node_keys(folder: OperatorFolder) -> dict[str, bytes]:
+    """Return the node keys of the members by name, in the bytes that Flower keeps and sends.
+
+    Raises
+    ------
+    RegistryError
+        If the folder cannot be read.
+    """
+    return {name: _bytes_of(path) for name, path in members_in(folder).items()}
+
+
 def synchronise(folder: OperatorFolder, connection: Connection) -> list[str]:
     """Register the keys of members, and strike off all others.
 
@@ -110,7 +121,7 @@ def synchronise(folder: OperatorFolder, connection: Connection) -> list[str]:
     import httpx
     from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
 
-    wanted = {_bytes_of(path): name for name, path in members_in(folder).items()}
+    wanted = {key: name for name, key in node_keys(folder).items()}
     done = []
     with connection.client() as client:
         there = {

@@ -16,8 +16,8 @@ from quire.consortium.about import Server, read_operator_about
 from quire.consortium.errors import ConsortiumError
 from quire.consortium.layout import OperatorFolder
 from quire.consortium.loopback import LOOPBACK, Loopback, make_loopback, make_secret, write_private
-from quire.consortium.proxy import ServerProxy
-from quire.consortium.registry import Connection, RegistryError, members_in, synchronise
+from quire.consortium.proxy import ServerProxy, render_keys
+from quire.consortium.registry import Connection, RegistryError, members_in, node_keys, synchronise
 from quire.consortium.services import (
     ServicesError,
     check_free,
@@ -108,6 +108,7 @@ def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, me
         folder.crl,
         link_port,
         own.certificate,
+        run / "nodes.map",
         metrics,
     )
 
@@ -119,7 +120,7 @@ def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, me
         run,
         proxy.render(),
         lambda: listens(reached, port),
-        (folder.server_certificate, folder.server_key, folder.ca_certificate, folder.crl),
+        (folder.server_certificate, folder.server_key, folder.ca_certificate, folder.crl, proxy.keys),
         join_certificate,
         attempts=3,
     )
@@ -175,7 +176,7 @@ def _flower(folder: OperatorFolder, port: int, own: Loopback, secret: Path, memb
 
 
 class _Members:
-    """Keeps the SuperLink's list of nodes, and its copy of the roster, as the folder says."""
+    """Keeps the SuperLink's list of nodes, the proxy's, and the copy of the roster as the folder says."""
 
     tell: Say
 
@@ -202,9 +203,21 @@ class _Members:
             fresh = self._folder.run / "roster.json.new"
             fresh.write_bytes(rosters[-1].read_bytes())
             fresh.replace(self._folder.run / "roster.json")
+        self._tell_proxy()
         for words in synchronise(self._folder, self._connection):
             self.tell("members", words)
         self._seen = state
+
+    def _tell_proxy(self) -> None:
+        """Write which member has which node key if the proxy does not know, which starts it again.
+
+        It is not started again for who left: the list of revoked certificates has refused them already.
+        """
+        place, wanted = self._folder.run / "nodes.map", render_keys(node_keys(self._folder))
+        if not place.exists() or not set(wanted.splitlines()) <= set(place.read_text().splitlines()):
+            fresh = place.with_name("nodes.map.new")
+            fresh.write_text(wanted)
+            fresh.replace(place)
 
     def _state(self) -> object:
         try:

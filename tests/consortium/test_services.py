@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -24,7 +25,7 @@ import quire
 from quire.consortium.about import Server
 from quire.consortium.errors import FolderBusy
 from quire.consortium.loopback import make_loopback, make_secret
-from quire.consortium.registry import Connection, RegistryError, members_in
+from quire.consortium.registry import Connection, RegistryError, members_in, node_keys
 from quire.consortium.services import ServicesError, check_free, free_ports, prepare
 from quire.consortium.silo_services import silo
 from quire.consortium.submit import list_runs, make_bundle
@@ -139,6 +140,33 @@ def test_a_silo_starts_no_code_of_the_servers_and_tells_the_supernode_nothing(
     words = list(gate.command)
     assert words[words.index("--silo") + 1] == str(made.silos["clinic"].silo_file.resolve())
     assert words[words.index("--pass") + 1] == "DATABASE_PASSWORD"
+
+
+@needs_haproxy
+def test_the_proxy_is_told_of_node_keys_when_members_change(tmp_path: Path) -> None:
+    here = provision(tmp_path, ["clinic", "hospital"], Server("localhost", free_ports(1)[0]))
+    supervisor = superlink(here.operator, quiet)
+    place, (duty,) = here.operator.run.resolve() / "nodes.map", supervisor.duties
+    assert place in supervisor.services[-1].watched
+    prepare(here.operator.run)
+    make_loopback(here.operator.run)
+
+    def told() -> dict[str, str]:
+        with pytest.raises(RegistryError, match="does not answer"):  # no SuperLink runs
+            duty.call()
+        return dict(line.split() for line in place.read_text().splitlines())
+
+    first = told()
+    assert list(first) == ["clinic", "hospital"]
+    assert {name: base64.b64decode(key) for name, key in first.items()} == node_keys(here.operator)
+    here.parties.bring("ward")
+    assert list(told()) == ["clinic", "hospital", "ward"]
+    written = place.stat().st_mtime_ns
+    here.parties.revoke("clinic")
+    assert told()["ward"]
+    assert place.stat().st_mtime_ns == written  # the list of revoked certificates says it, and starts the proxy again
+    here.parties.admit(here.parties.ask("clinic", folder="anew"))
+    assert told()["clinic"] != first["clinic"]
 
 
 def test_the_loopback_certificate_is_for_this_machine(tmp_path: Path) -> None:
