@@ -7,6 +7,7 @@ starts and whenever the folder changes: who is admitted is registered, who is re
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +55,13 @@ class Connection:
         from flwr.supercore.control import ControlHttpClient
         from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-        made = ControlHttpClient.from_server_address(
-            server_address=self.address,
-            insecure=False,
-            root_certificates=str(self.certificate),
-            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
-        )
+        with _no_proxies():
+            made = ControlHttpClient.from_server_address(
+                server_address=self.address,
+                insecure=False,
+                root_certificates=str(self.certificate),
+                interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+            )
         try:
             yield made
         except httpx.HTTPStatusError as error:
@@ -68,6 +70,16 @@ class Connection:
             raise RegistryError(f"The SuperLink at {self.address} does not answer ({type(error).__name__}).") from None
         finally:
             made.close()
+
+
+@contextlib.contextmanager
+def _no_proxies() -> Iterator[None]:
+    """Hide the proxies that the environment names: the SuperLink is on this machine, and no proxy finds it there."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def members_in(folder: OperatorFolder) -> dict[str, Path]:

@@ -19,7 +19,7 @@ from command_line import Call, command_line
 from consortium_parties import snapshot
 from flwr.proto.control_pb2 import ListRunsRequest
 from provisioned import Provisioned, provision
-from proxied import needs_haproxy
+from proxied import Backend, needs_haproxy
 
 import quire
 from quire.consortium.about import Server
@@ -225,6 +225,20 @@ def test_a_superlink_that_is_not_there_is_told_in_a_sentence(tmp_path: Path) -> 
     connection = Connection(f"127.0.0.1:{free_ports(1)[0]}", own.certificate)
     with pytest.raises(RegistryError, match=r"does not answer \(ConnectError\)"), connection.client() as client:
         client.ListRuns(ListRunsRequest())
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+def test_a_proxy_in_the_environment_is_not_asked_for_the_superlink(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    backend = Backend(own := make_loopback(tmp_path))
+    with Connection(f"127.0.0.1:{backend.server_address[1]}", own.certificate).client() as client:
+        client.ListRuns(ListRunsRequest())
+    assert backend.seen == ["POST /v1/control/list-runs"]
+    backend.shutdown()
+    assert os.environ["HTTPS_PROXY"] == proxy
 
 
 def test_the_bundle_is_that_of_the_code_that_runs_here(tmp_path: Path) -> None:
