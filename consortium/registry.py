@@ -95,12 +95,12 @@ def members_in(folder: OperatorFolder) -> dict[str, Path]:
     try:
         revoked = {one.serial_number for one in x509.load_pem_x509_crl(folder.crl.read_bytes())}
         found = {}
-        for place in sorted(folder.members.iterdir()) if folder.members.is_dir() else ():
-            certificate, key = folder.client_certificate(place.name), folder.node_key(place.name)
+        for name in folder.member_names():
+            certificate, key = folder.client_certificate(name), folder.node_key(name)
             if not (certificate.is_file() and key.is_file()):
                 continue
             if x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number not in revoked:
-                found[place.name] = key
+                found[name] = key
     except (OSError, ValueError) as error:
         raise RegistryError(f"The members in {folder.members} cannot be read: {error}.") from None
     return found

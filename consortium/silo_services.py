@@ -101,6 +101,7 @@ def _flower(
 ) -> list[Service]:
     run = folder.run
     variables = flower_environment(os.environ, run)
+    handed_on = {name: variables.pop(name) for name in passed if name in variables}
     certificate = str(own.certificate)
     node = Service(
         name="supernode",
@@ -128,7 +129,7 @@ def _flower(
             *("--root-certificates", certificate, "--superexec-auth-secret-file", str(secret)),
             *(part for name in passed for part in ("--pass", name)),
         ),
-        environment={**variables, **({PASSPHRASE_FILE: str(Path(words).absolute())} if words else {})},
+        environment={**variables, **handed_on, **({PASSPHRASE_FILE: str(Path(words).absolute())} if words else {})},
         folder=run / "empty",
     )
     return [node, gate]

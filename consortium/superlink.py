@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from quire.consortium.errors import ConsortiumError
 from quire.consortium.layout import OperatorFolder
 from quire.consortium.loopback import LOOPBACK, Loopback, make_loopback, make_secret, write_private
 from quire.consortium.proxy import ServerProxy, render_keys
-from quire.consortium.registry import Connection, RegistryError, members_in, node_keys, synchronise
+from quire.consortium.registry import Connection, members_in, node_keys, synchronise
 from quire.consortium.services import (
     ServicesError,
     check_free,
@@ -34,7 +35,8 @@ from quire.strategies.server_app import ROSTER_VARIABLE, SCHEMA_VARIABLE
 
 #: Name of the connection in the configuration of Flower's own command line.
 CONNECTION = "consortium"
-_LOOK_EVERY = 2.0
+# Seconds between two looks at the folder, and between two at the SuperLink though the folder has not changed.
+_LOOK_EVERY, _ASK_EVERY = 2.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -183,18 +185,19 @@ class _Members:
     def __init__(self, folder: OperatorFolder, connection: Connection) -> None:
         self._folder, self._connection = folder, connection
         self._seen: object = None
+        self._asked = 0.0
 
     def agreed(self) -> bool:
         """Say whether the SuperLink has the members of now: it is held against the folder anew."""
         try:
             self._do()
-        except RegistryError:
+        except (ConsortiumError, OSError):  # the duty tells of it, once it is well enough for duties
             return False
         return True
 
     def look(self) -> None:
-        """Hold the SuperLink against the folder if that has changed."""
-        if self._state() != self._seen:
+        """Hold the SuperLink against the folder if that has changed, and every minute: others can change the former."""
+        if self._state() != self._seen or time.monotonic() - self._asked > _ASK_EVERY:
             self._do()
 
     def _do(self) -> None:
@@ -206,7 +209,7 @@ class _Members:
         self._tell_proxy()
         for words in synchronise(self._folder, self._connection):
             self.tell("members", words)
-        self._seen = state
+        self._seen, self._asked = state, time.monotonic()
 
     def _tell_proxy(self) -> None:
         """Write which member has which node key if the proxy does not know, which starts it again.
@@ -221,12 +224,11 @@ class _Members:
 
     def _state(self) -> object:
         try:
-            names = sorted(self._folder.members.iterdir()) if self._folder.members.is_dir() else []
             places = [self._folder.crl, *self._folder.rosters()]
-            for place in names:
-                places += [self._folder.client_certificate(place.name), self._folder.node_key(place.name)]
+            for name in self._folder.member_names():
+                places += [self._folder.client_certificate(name), self._folder.node_key(name)]
             return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in places if path.exists())
-        except (OSError, ConsortiumError):
+        except OSError:
             return None
 
 

@@ -128,14 +128,17 @@ def test_a_silo_starts_no_code_of_the_servers_and_tells_the_supernode_nothing(
     made: Provisioned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QUIRE_PASSPHRASE_FILE", "words")
+    monkeypatch.setenv("DATABASE_PASSWORD", "swordfish")
     monkeypatch.chdir(tmp_path)
-    _, node, gate = silo(made.silos["clinic"], quiet, passed=["DATABASE_PASSWORD"]).services
+    front, node, gate = silo(made.silos["clinic"], quiet, passed=["DATABASE_PASSWORD"]).services
     words = list(node.command)
     assert words[words.index("--isolation") + 1] == "process"
     assert words[words.index("--superlink") + 1].startswith("127.0.0.1:")
     assert not {"--insecure", "--node-config", "--allow-runtime-dependency-installation"} & set(words)
     assert "QUIRE_PASSPHRASE_FILE" not in node.environment
     assert "silo.yaml" not in " ".join([*words, *node.environment.values()])
+    assert [service.environment.get("DATABASE_PASSWORD") for service in (front, node)] == [None, None]
+    assert gate.environment["DATABASE_PASSWORD"] == "swordfish"
     assert gate.environment["QUIRE_PASSPHRASE_FILE"] == str(tmp_path / "words")
     words = list(gate.command)
     assert words[words.index("--silo") + 1] == str(made.silos["clinic"].silo_file.resolve())
