@@ -146,6 +146,22 @@ def test_a_silo_starts_no_code_of_the_servers_and_tells_the_supernode_nothing(
 
 
 @needs_haproxy
+def test_a_server_is_started_without_the_keys_that_sign(tmp_path: Path) -> None:
+    """As the example for systemd has it: they are hidden from the service, or kept elsewhere."""
+    here = provision(tmp_path, ["clinic"], Server("localhost", free_ports(1)[0]))
+    unit = Path(quire.__file__).parents[1] / "consortium" / "examples" / "quire-superlink.service"
+    (hidden,) = [line for line in unit.read_text().splitlines() if line.startswith("InaccessiblePaths=")]
+    for path in (here.operator.ca_key, here.operator.admin_key):
+        assert str(path.relative_to(here.operator.root)) in hidden
+        path.unlink()
+    supervisor = superlink(here.operator, quiet)
+    began(supervisor)
+    with pytest.raises(RegistryError, match="does not answer"):
+        supervisor.duties[0].call()
+    assert here.operator.run.joinpath("nodes.map").read_text().startswith("clinic ")
+
+
+@needs_haproxy
 def test_the_proxy_is_told_of_node_keys_when_members_change(tmp_path: Path) -> None:
     here = provision(tmp_path, ["clinic", "hospital"], Server("localhost", free_ports(1)[0]))
     supervisor = superlink(here.operator, quiet)
