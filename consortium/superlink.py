@@ -186,12 +186,16 @@ class _Members:
         self._folder, self._connection = folder, connection
         self._seen: object = None
         self._asked = 0.0
+        self._told = ""
 
     def agreed(self) -> bool:
         """Say whether the SuperLink has the members of now: it is held against the folder anew."""
         try:
             self._do()
-        except (ConsortiumError, OSError):  # the duty tells of it, once it is well enough for duties
+        except (ConsortiumError, OSError) as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                self.tell("members", self._told)
             return False
         return True
 

@@ -11,7 +11,7 @@ from proxied import Backend, needs_haproxy
 from quire.consortium import superlink as server
 from quire.consortium.about import Server
 from quire.consortium.loopback import make_loopback
-from quire.consortium.registry import RegistryError, members_in, node_keys
+from quire.consortium.registry import Connection, RegistryError, members_in, node_keys
 from quire.consortium.services import free_ports, prepare
 
 
@@ -63,3 +63,14 @@ def test_nodes_that_others_registered_are_found_though_the_folder_is_the_same(
     duty.call()
     assert backend.seen == ["POST /v1/control/list-nodes"] * 2
     backend.shutdown()
+
+
+def test_why_the_members_cannot_be_registered_is_told_once(tmp_path: Path) -> None:
+    here, told = provision(tmp_path, ["clinic"], Server("localhost")), []
+    here.operator.crl.write_text("damaged")
+    members = server._Members(here.operator, Connection("127.0.0.1:1", here.operator.ca_certificate))
+    members.tell = lambda name, words: told.append(f"{name}: {words}")
+    here.operator.run.mkdir(exist_ok=True)
+    assert [members.agreed(), members.agreed()] == [False, False]
+    assert len(told) == 1
+    assert told[0].startswith(f"members: The members in {here.operator.members} cannot be read")

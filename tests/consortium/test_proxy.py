@@ -23,7 +23,7 @@ from proxied import Place, needs_haproxy, proxied, running
 from quire.consortium.about import Server
 from quire.consortium.authority import Authority
 from quire.consortium.loopback import make_loopback, write_private
-from quire.consortium.proxy import SiloProxy
+from quire.consortium.proxy import MOST_AT_SUPERLINK, SiloProxy
 from quire.consortium.services import free_ports
 
 FLEET = "/v1/fleet/pull-messages"
@@ -187,6 +187,8 @@ def test_a_member_over_its_rate_is_put_off_and_the_others_are_not(place: Place) 
         url = f"http://127.0.0.1:{metrics}/metrics"
         told = urllib.request.urlopen(url, timeout=5).read().decode()
         assert 'haproxy_frontend_http_responses_total{proxy="fleet",code="5xx"}' in told
+        limit = 'haproxy_server_limit_sessions{proxy="superlink",server="superlink"}'
+        assert f"{limit} {MOST_AT_SUPERLINK}" in told
 
 
 @needs_haproxy
