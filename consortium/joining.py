@@ -80,11 +80,26 @@ def join(root: Path, path: Path, now: int | None = None) -> list[str]:
 def _newer_crl(folder: SiloFolder, came: Document, authority: x509.Certificate) -> x509.CertificateRevocationList:
     """Return the newer list of revoked certificates: that which came, or that which is here.
 
-    A certificate may come after a bulletin that is younger; a bulletin with an older list is an old bulletin.
+    A certificate may come after a bulletin that is younger; a bulletin with an older list is an old bulletin. No list
+    ever forgets what an older one has, and there is one list to a number.
+
+    Raises
+    ------
+    ConsortiumError
+        If the list is an older bulletin's, or not one with the list here: the operator's folder went back in time.
     """
     crl = load_crl(came.blob("crl"), authority)
     there = read_crl(folder.crl)
-    if there is None or crl_number(crl) >= crl_number(there):
+    if there is None:
+        return crl
+    older, newer = sorted((there, crl), key=crl_number)
+    before, after = ({one.serial_number for one in listed} for listed in (older, newer))
+    if not before <= after or (crl_number(older) == crl_number(newer) and before != after):
+        raise ConsortiumError(
+            "The list of revoked certificates in it contradicts the one here: the operator's folder is an old copy, "
+            "and its newest backup has to be put in its place."
+        )
+    if newer is crl:
         return crl
     if came.kind == BULLETIN:
         raise ConsortiumError("The list of revoked certificates in it is older than the one here: ask for a newer.")

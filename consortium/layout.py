@@ -137,6 +137,17 @@ class OperatorFolder:
         """The folder of the members' folders."""
         return self.root / "members"
 
+    def member_names(self) -> tuple[str, ...]:
+        """Return the names of the members' folders that there are; what else lies among them is nobody's.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be read.
+        """
+        found = sorted(self.members.iterdir()) if self.members.is_dir() else []
+        return tuple(path.name for path in found if _NAME.fullmatch(path.name) and path.is_dir())
+
     def member(self, name: str) -> Path:
         """Return the folder of one member."""
         return self.members / check_name(name, "A member's name")

@@ -39,12 +39,12 @@ def rotate(log: Path, most: int = LOG_BYTES, copies: int = LOG_COPIES) -> bool:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a log that says something, shortened."""
+    """Return the last line of a log that says something, shortened, and without what would steer a terminal."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 8192))
             lines = file.read().decode("utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    plain = (_COLOUR.sub("", line).strip() for line in reversed(lines))
+    plain = ("".join(filter(str.isprintable, _COLOUR.sub("", line))).strip() for line in reversed(lines))
     return next((line[:300] for line in plain if line), "it left no words")

@@ -39,6 +39,11 @@ class Loopback:
     key: Path
     both: Path
 
+    @classmethod
+    def within(cls, folder: Path) -> Loopback:
+        """Return where it is in a folder, whether it was made or not."""
+        return cls(folder / "loopback.pem", folder / "loopback.key", folder / "loopback-both.pem")
+
 
 def write_private(path: Path, content: bytes) -> Path:
     """Write a file that only this user can read, in the place of an old one, and return its path."""
@@ -88,8 +93,8 @@ def make_loopback(folder: Path) -> Loopback:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return Loopback(
-        write_private(folder / "loopback.pem", certificate),
-        write_private(folder / "loopback.key", secret),
-        write_private(folder / "loopback-both.pem", certificate + secret),
-    )
+    made = Loopback.within(folder)
+    write_private(made.certificate, certificate)
+    write_private(made.key, secret)
+    write_private(made.both, certificate + secret)
+    return made

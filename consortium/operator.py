@@ -28,7 +28,7 @@ from quire.consortium.errors import ConsortiumError
 from quire.consortium.fingerprints import compare
 from quire.consortium.index import ADMITTED, RENEWED, REVOKED, SERVER, SUPERSEDED, State, append, read_index
 from quire.consortium.layout import OperatorFolder, check_name
-from quire.consortium.places import locked, private_folder, read_key, write_key
+from quire.consortium.places import locked, private_folder, put, read_key, write_key
 from quire.consortium.requests import examine
 from quire.consortium.settling import Settler
 from quire.consortium.vault import open_authority
@@ -120,9 +120,7 @@ class Operator:
         compare(fingerprint, identity.fingerprint, name)
         key = examine(request, self.about, self.state, self.folder, now)
         if key is None:
-            return self.folder.admission(name)
-        private_folder(self.folder.member(name))
-        files.replace(self.folder.request(name), request.encode())
+            return self._filed(request)
         certificate = self.authority.client(name, key, now, days)
         self._append(
             ADMITTED,
@@ -135,7 +133,7 @@ class Operator:
             request=request.digest,
             until=now + MEMBER_DAYS * DAY,
         )
-        return self.folder.admission(name)
+        return self._filed(request)
 
     def renew(self, request: Document, days: int, now: int) -> Path:
         """Certify a member's TLS key anew, the one it has or a fresh one, on the word of its identity.
@@ -189,6 +187,12 @@ class Operator:
         if name not in self.state.members:
             raise ConsortiumError(f"{self.about.name} has no member {name!r}: `quire consortium status` lists them.")
         self._append(SUPERSEDED if superseded else REVOKED, now, name=name)
+
+    def _filed(self, request: Document) -> Path:
+        """Keep the request that a member was admitted by, for people to look up; return its admission."""
+        name = request.body["name"]
+        put(self.folder.request(name), request.encode())
+        return self.folder.admission(name)
 
     def _append(self, kind: str, now: int, certificate: x509.Certificate | None = None, **more: Any) -> None:
         """Commit to a change and make what follows from it."""

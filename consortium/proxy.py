@@ -1,8 +1,9 @@
 """HAProxy on both sides of the way between silos and server: its configuration, rendered here.
 
 At the server it is the only thing that listens for others. It asks for a certificate of the consortium's authority,
-lets nothing through but Flower's Fleet API, counts each member by the name in its certificate, and hands what is left
-to the SuperLink on loopback. At a silo it shows the silo's certificate, which Flower's SuperNode cannot.
+lets nothing through but Flower's Fleet API, counts each member by the name in its certificate, wants the node key of
+that member and no other with it, and hands what is left to the SuperLink on loopback. At a silo it shows the silo's
+certificate, which Flower's SuperNode cannot.
 
 What it answers with is chosen for Flower 1.41, whose clients try again after 502, 503 and 504 and after nothing else:
 a member over its rate is told 503, not 429, which would end its SuperNode.
@@ -10,7 +11,10 @@ a member over its rate is told 503, not 429, which would end its SuperNode.
 
 from __future__ import annotations
 
+import base64
+import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -23,12 +27,20 @@ from quire.consortium.loopback import LOOPBACK, LOOPBACK_NAME
 MOST_BODY = 300 * 2**20
 #: The most requests of one member in 10 seconds, and the most connections that one may hold open.
 MOST_REQUESTS, MOST_CONNECTIONS = 2000, 64
-#: The most connections of one address in 10 seconds, whoever it is: counted before any handshake.
-MOST_HANDSHAKES = 500
+#: The most connections of one address in 10 seconds, and at a time, whoever it is: counted before any handshake.
+MOST_HANDSHAKES, MOST_OPEN = 500, 128
+#: The most requests that the SuperLink works on at a time; others wait for their turn.
+MOST_AT_SUPERLINK = 256
+#: Seconds for a handshake, and the longest silence of a client that is to send or take something.
+PATIENCE = 30
 #: Common name in the certificate of a consortium's server.
 SERVER_SUBJECT = "server"
 #: All that silos may ask for.
 OPEN_PATHS = "/v1/fleet/"
+#: Under which Flower's SuperNode sends its public key (1.41: FLEET_HTTP_PUBLIC_KEY_HEADER), in base64.
+KEY_HEADER = "flwr-public-key"
+# What means something within double quotes, in which an expression stands.
+_ESCAPED = re.compile(r'[\\"$]')
 _PLACES = ("/usr/sbin", "/usr/local/sbin")
 
 _COMMON = """\
@@ -65,16 +77,20 @@ frontend metrics
 
 _SERVER = """
 backend members
-    stick-table type string len 64 size 10k expire 10m store conn_cur,http_req_rate(10s),bytes_in_rate(10s)
+    stick-table type string len 64 size 10k expire 10m store conn_cur,http_req_rate(10s)
 
 backend addresses
-    stick-table type ipv6 size 100k expire 1m store conn_rate(10s)
+    stick-table type ipv6 size 100k expire 1m store conn_cur,conn_rate(10s)
 
 frontend fleet
     bind $address ssl crt $own ca-file $ca crl-file $crl verify required alpn http/1.1
     log-format '{"time":"%trg","member":"%[ssl_c_s_dn(CN),json(utf8s)]","from":"%ci","method":"%HM",\
 "path":"%[var(txn.path),json(utf8s)]","status":%ST,"bytes_in":%U,"bytes_out":%B,"milliseconds":%Ta,"state":"%ts"}'
-    tcp-request connection track-sc1 src table addresses
+    timeout client ${patience}s
+    option disable-h2-upgrade
+    # Whoever has an IPv6 address has all of its /64.
+    tcp-request connection track-sc1 src,ipmask(32,64) table addresses
+    tcp-request connection reject if { sc1_conn_cur(addresses) gt $open_connections }
     tcp-request connection reject if { sc1_conn_rate(addresses) gt $handshakes }
     tcp-request session track-sc0 ssl_c_s_dn(CN) table members
     tcp-request session reject if { sc0_conn_cur(members) gt $connections }
@@ -84,10 +100,20 @@ frontend fleet
     http-request deny deny_status 403 if { path -m reg [^a-z0-9/-] } || { path -m sub // }
     http-request deny deny_status 403 if { req.hdr_cnt(upgrade) gt 0 }
     http-request deny deny_status 400 unless { req.fhdr_cnt(content-length) eq 1 }
-    http-request deny deny_status 413 if { req.hdr_val(content-length) gt $body }
+    # Not req.hdr_val, which counts to 2 GiB only.
+    http-request deny deny_status 413 if { req.body_size gt $body }
+    # A member is who its certificate says, and its node key is no other's. Without an entry there is no variable, and
+    # nothing is equal to it.
+    http-request set-var(txn.key) "ssl_c_s_dn(CN),map_str($keys)"
+    http-request deny deny_status 401 unless { req.fhdr_cnt($header) eq 1 }
+    http-request deny deny_status 401 unless { req.fhdr($header),strcmp(txn.key) eq 0 }
+    http-request set-header host $name
+    http-request del-header x-forwarded- -m beg
+    http-request del-header forwarded
     default_backend superlink
 
 backend superlink
+    default-server maxconn $at_superlink
     server superlink $loopback:$port ssl ca-file $trusted verify required verifyhost $name sni str($name) alpn http/1.1
 """
 
@@ -125,12 +151,16 @@ class ServerProxy:
         Port of the SuperLink on loopback.
     trusted : pathlib.Path
         The SuperLink's certificate.
+    keys : pathlib.Path
+        What :func:`render_keys` returned, in a file.
     metrics : int
         Port on loopback for Prometheus.
     requests, connections, body : int
         Limits for each member: requests in 10 seconds, connections at a time, bytes of one request.
-    handshakes : int
-        Limit for each address: connections in 10 seconds.
+    handshakes, open_connections : int
+        Limits for each address, or each /64 of IPv6: connections in 10 seconds, and at a time.
+    patience : int
+        Seconds for a handshake, and the longest silence of a client.
     """
 
     bind: Server | int
@@ -139,11 +169,14 @@ class ServerProxy:
     crl: Path
     superlink: int
     trusted: Path
+    keys: Path
     metrics: int
     requests: int = MOST_REQUESTS
     connections: int = MOST_CONNECTIONS
     body: int = MOST_BODY
     handshakes: int = MOST_HANDSHAKES
+    open_connections: int = MOST_OPEN
+    patience: int = PATIENCE
 
     def render(self) -> str:
         """Return the configuration.
@@ -168,6 +201,11 @@ class ServerProxy:
             connections=self.connections,
             body=self.body,
             handshakes=self.handshakes,
+            open_connections=self.open_connections,
+            at_superlink=MOST_AT_SUPERLINK,
+            patience=self.patience,
+            keys=_ESCAPED.sub(r"\\\g<0>", _quoted(self.keys)),
+            header=KEY_HEADER,
         )
 
 
@@ -222,6 +260,17 @@ class SiloProxy:
             crl=_quoted(self.crl),
             verify=f"verifyhost {name}" + (f" sni str({name})" if self.server.address is None else ""),
         )
+
+
+def render_keys(keys: Mapping[str, bytes]) -> str:
+    """Return which node key each member has to show, as HAProxy reads it.
+
+    Parameters
+    ----------
+    keys : mapping of str to bytes
+        By name; in the bytes in which Flower sends them.
+    """
+    return "".join(f"{name} {base64.b64encode(key).decode()}\n" for name, key in sorted(keys.items()))
 
 
 def find_haproxy(path: str) -> str:

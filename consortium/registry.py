@@ -7,6 +7,7 @@ starts and whenever the folder changes: who is admitted is registered, who is re
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +55,13 @@ class Connection:
         from flwr.supercore.control import ControlHttpClient
         from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-        made = ControlHttpClient.from_server_address(
-            server_address=self.address,
-            insecure=False,
-            root_certificates=str(self.certificate),
-            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
-        )
+        with _no_proxies():
+            made = ControlHttpClient.from_server_address(
+                server_address=self.address,
+                insecure=False,
+                root_certificates=str(self.certificate),
+                interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+            )
         try:
             yield made
         except httpx.HTTPStatusError as error:
@@ -68,6 +70,16 @@ class Connection:
             raise RegistryError(f"The SuperLink at {self.address} does not answer ({type(error).__name__}).") from None
         finally:
             made.close()
+
+
+@contextlib.contextmanager
+def _no_proxies() -> Iterator[None]:
+    """Hide the proxies that the environment names: the SuperLink is on this machine, and no proxy finds it there."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def members_in(folder: OperatorFolder) -> dict[str, Path]:
@@ -83,15 +95,26 @@ def members_in(folder: OperatorFolder) -> dict[str, Path]:
     try:
         revoked = {one.serial_number for one in x509.load_pem_x509_crl(folder.crl.read_bytes())}
         found = {}
-        for place in sorted(folder.members.iterdir()) if folder.members.is_dir() else ():
-            certificate, key = folder.client_certificate(place.name), folder.node_key(place.name)
+        for name in folder.member_names():
+            certificate, key = folder.client_certificate(name), folder.node_key(name)
             if not (certificate.is_file() and key.is_file()):
                 continue
             if x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number not in revoked:
-                found[place.name] = key
+                found[name] = key
     except (OSError, ValueError) as error:
         raise RegistryError(f"The members in {folder.members} cannot be read: {error}.") from None
     return found
+
+
+def node_keys(folder: OperatorFolder) -> dict[str, bytes]:
+    """Return the node keys of the members by name, in the bytes that Flower keeps and sends.
+
+    Raises
+    ------
+    RegistryError
+        If the folder cannot be read.
+    """
+    return {name: _bytes_of(path) for name, path in members_in(folder).items()}
 
 
 def synchronise(folder: OperatorFolder, connection: Connection) -> list[str]:
@@ -110,7 +133,7 @@ def synchronise(folder: OperatorFolder, connection: Connection) -> list[str]:
     import httpx
     from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
 
-    wanted = {_bytes_of(path): name for name, path in members_in(folder).items()}
+    wanted = {key: name for name, key in node_keys(folder).items()}
     done = []
     with connection.client() as client:
         there = {

@@ -71,7 +71,7 @@ def proxy_service(
     before: Callable[[], None],
     attempts: int | None,
 ) -> Service:
-    """Return the proxy as a service; its configuration is written now.
+    """Return the proxy as a service; its configuration is written before each start.
 
     Parameters
     ----------
@@ -87,7 +87,11 @@ def proxy_service(
         As of a service.
     """
     file = run / "haproxy.cfg"
-    file.write_text(configuration)
+
+    def configure() -> None:
+        file.write_text(configuration)
+        before()
+
     variables = {"PATH": os.defpath}
     return Service(
         name="proxy",
@@ -96,7 +100,7 @@ def proxy_service(
         folder=run / "empty",
         ready=ready,
         watched=watched,
-        before=before,
+        before=configure,
         attempts=attempts,
     )
 

@@ -5,6 +5,8 @@ The order matters only in that a list of revoked certificates comes before anyth
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,11 +66,30 @@ class Settler:
         known = set(self.state.keys.values())
         listed = () if newest is None else newest.roster.members
         stranger = next((member.name for member in listed if member.name not in known), None)
-        if stranger is not None or (crl is not None and crl_number(crl) > self.state.changes):
-            what = "the list of revoked certificates is newer" if stranger is None else f"{stranger} is in the roster"
-            raise ConsortiumError(
-                f"{self.folder.issued} is an old copy, for {what}: put the newest backup in its place first."
-            )
+        if stranger is not None:
+            what = f"{stranger} is in the roster"
+        elif crl is not None and crl_number(crl) > self.state.changes:
+            what = "the list of revoked certificates is newer"
+        elif (unknown := self._not_in_index()) is not None:
+            what = f"it does not know the certificate in {unknown}"
+        else:
+            return
+        raise ConsortiumError(
+            f"{self.folder.issued} is an old copy, for {what}: put the newest backup in its place first."
+        )
+
+    def _not_in_index(self) -> Path | None:
+        """Return a certificate that lies in the folder, and so could have left, without a line in the index."""
+        known = {one.certificate.serial_number for one in self.state.issued}
+        kept = (place for folder in (self.folder.members, self.folder.former) for place in folder.glob("*/client.pem"))
+        for path in (self.folder.server_certificate, *sorted(kept)):
+            try:
+                serial = x509.load_pem_x509_certificate(files.read(path, MAX_BYTES)).serial_number
+            except (IdentityFileError, ValueError):
+                continue  # missing or damaged: it is made again
+            if serial not in known:
+                return path
+        return None
 
     def _list(self, now: int) -> list[str]:
         wanted = self.state.revoked
@@ -99,11 +120,21 @@ class Settler:
             data = member.certificate.public_bytes(Encoding.PEM)
             done += _put(f"the certificate of {name}", self.folder.client_certificate(name), data)
         for name, at in self.state.left.items():
-            if self.folder.member(name).exists():
+            if not (place := self.folder.member(name)).is_dir():
+                continue
+            if self.folder.client_certificate(name).exists():
                 private_folder(self.folder.former)
-                move(self.folder.member(name), self.folder.former / f"{name}-{at}")
+                move(place, self._former(name, at))
                 done.append(f"the folder of {name}, who left")
+            else:  # of an admission that was begun and never decided
+                shutil.rmtree(place, ignore_errors=True)
         return done
+
+    def _former(self, name: str, at: int) -> Path:
+        """Return where the folder of somebody who left goes: nothing is there yet, however often it came and left."""
+        wanted = self.folder.former / f"{name}-{at}"
+        free = (wanted.with_name(f"{wanted.name}-{number}") for number in itertools.count(2))
+        return wanted if not wanted.exists() else next(place for place in free if not place.exists())
 
     def _rosters(self) -> list[str]:
         done = []

@@ -26,7 +26,7 @@ from quire.consortium.documents import INVITATION, RENEWAL, REQUEST, Document, t
 from quire.consortium.errors import ConsortiumError
 from quire.consortium.fingerprints import compare
 from quire.consortium.layout import SiloFolder
-from quire.consortium.places import locked, node_text, private_folder, put, read_key, whole, write_key
+from quire.consortium.places import locked, node_text, private_folder, put, read_key, read_next_key, whole, write_key
 from quire.consortium.starting import readme, silo_file
 
 _MAX_PEM = 16 * 2**20
@@ -124,6 +124,8 @@ def request(
 def renew(root: Path, fresh: bool = False, words: str | None = None, now: int | None = None) -> Document:
     """Ask for a new certificate, for the present TLS key or a fresh one; the identity signs.
 
+    A fresh key that waits for its certificate is asked for again: the operator may have certified it by now.
+
     Raises
     ------
     ConsortiumError
@@ -138,7 +140,7 @@ def renew(root: Path, fresh: bool = False, words: str | None = None, now: int | 
         raise ConsortiumError(f"{about.member} has not joined yet: there is no certificate to renew.")
     identity = load_identity(folder.identity_key, words)
     with locked(folder.lock):
-        if fresh:
+        if fresh and read_next_key(folder.next_client_key) is None:
             folder.next_client_key.unlink(missing_ok=True)
             write_key(folder.next_client_key, new_key())
         key = read_key(folder.next_client_key if fresh else folder.client_key)

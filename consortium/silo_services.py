@@ -35,7 +35,7 @@ _LOOK_EVERY, _REMIND_EVERY = 60.0, 3600.0
 
 
 def silo(folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] = ()) -> Supervisor:
-    """Prepare the services of a silo.
+    """Return the services of a silo; nothing is written before they are run.
 
     Parameters
     ----------
@@ -67,9 +67,8 @@ def silo(folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] =
         if not path.is_file():
             raise ServicesError(f"There is no {path}: `{maker}` makes it.")
     check_names(passed)
-    prepare(run)
     port, node_port, free = free_ports(3)
-    own, secret = make_loopback(run), make_secret(run / "superexec.secret")
+    own, secret = Loopback.within(run), run / "superexec.secret"
     client = run / "client-both.pem"
     proxy = SiloProxy(about.server, client, folder.ca_certificate, folder.crl, port, own.both, metrics or free)
 
@@ -88,7 +87,13 @@ def silo(folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] =
         Duty("server", _LOOK_EVERY, lambda: reach(folder, about.server)),
         Duty("certificate", _REMIND_EVERY, lambda: check_end(folder)),
     )
-    return Supervisor(run, [front, *_flower(folder, port, node_port, own, secret, passed)], say, duties)
+
+    def make() -> None:
+        prepare(run)
+        make_loopback(run)
+        make_secret(secret)
+
+    return Supervisor(run, [front, *_flower(folder, port, node_port, own, secret, passed)], say, duties, make)
 
 
 def _flower(
@@ -96,6 +101,7 @@ def _flower(
 ) -> list[Service]:
     run = folder.run
     variables = flower_environment(os.environ, run)
+    handed_on = {name: variables.pop(name) for name in passed if name in variables}
     certificate = str(own.certificate)
     node = Service(
         name="supernode",
@@ -123,7 +129,7 @@ def _flower(
             *("--root-certificates", certificate, "--superexec-auth-secret-file", str(secret)),
             *(part for name in passed for part in ("--pass", name)),
         ),
-        environment={**variables, **({PASSPHRASE_FILE: str(Path(words).absolute())} if words else {})},
+        environment={**variables, **handed_on, **({PASSPHRASE_FILE: str(Path(words).absolute())} if words else {})},
         folder=run / "empty",
     )
     return [node, gate]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from quire.consortium.about import Server, read_operator_about
 from quire.consortium.errors import ConsortiumError
 from quire.consortium.layout import OperatorFolder
 from quire.consortium.loopback import LOOPBACK, Loopback, make_loopback, make_secret, write_private
-from quire.consortium.proxy import ServerProxy
-from quire.consortium.registry import Connection, RegistryError, members_in, synchronise
+from quire.consortium.proxy import ServerProxy, render_keys
+from quire.consortium.registry import Connection, members_in, node_keys, synchronise
 from quire.consortium.services import (
     ServicesError,
     check_free,
@@ -34,7 +35,8 @@ from quire.strategies.server_app import ROSTER_VARIABLE, SCHEMA_VARIABLE
 
 #: Name of the connection in the configuration of Flower's own command line.
 CONNECTION = "consortium"
-_LOOK_EVERY = 2.0
+# Seconds between two looks at the folder, and between two at the SuperLink though the folder has not changed.
+_LOOK_EVERY, _ASK_EVERY = 2.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def read_running(folder: OperatorFolder) -> Running:
 
 
 def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, metrics: int = 0) -> Supervisor:
-    """Prepare the services of a server.
+    """Return the services of a server; nothing is written, and no port is taken, before they are run.
 
     Parameters
     ----------
@@ -90,21 +92,16 @@ def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, me
     Raises
     ------
     ConsortiumError
-        If the folder is no operator's, a program is missing, or a port is taken.
+        If the folder is no operator's, or a program is missing.
     """
     folder = OperatorFolder(folder.root.resolve())  # services start in other folders
     about, run = read_operator_about(folder), folder.run
     port = listen.port if listen is not None else about.server.port
-    check_free(listen.host if listen is not None else "", port)
-    prepare(run)
     members_in(folder)  # certificates that cannot be read are told before anything starts
-    _link_runs(folder)
     link_port, free = free_ports(2)
     metrics = metrics or free
-    own, secret = make_loopback(run), make_secret(run / "superexec.secret")
+    own, secret = Loopback.within(run), run / "superexec.secret"
     connection = Connection(f"{LOOPBACK}:{link_port}", own.certificate)
-    _tell_flwr(run, connection)
-    (run / "superlink.json").write_text(json.dumps({"address": connection.address, "metrics": metrics}))
     members = _Members(folder, connection)
     proxy = ServerProxy(
         listen or port,
@@ -113,6 +110,7 @@ def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, me
         folder.crl,
         link_port,
         own.certificate,
+        run / "nodes.map",
         metrics,
     )
 
@@ -124,12 +122,23 @@ def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, me
         run,
         proxy.render(),
         lambda: listens(reached, port),
-        (folder.server_certificate, folder.server_key, folder.ca_certificate, folder.crl),
+        (folder.server_certificate, folder.server_key, folder.ca_certificate, folder.crl, proxy.keys),
         join_certificate,
         attempts=3,
     )
     services = [*_flower(folder, link_port, own, secret, members), front]
-    supervisor = Supervisor(run, services, say, (Duty("members", _LOOK_EVERY, members.look),))
+
+    def make() -> None:
+        prepare(run)
+        check_free(listen.host if listen is not None else "", port)
+        _link_runs(folder)
+        make_loopback(run)
+        make_secret(secret)
+        _tell_flwr(run, connection)
+        (run / "superlink.json").write_text(json.dumps({"address": connection.address, "metrics": metrics}))
+        supervisor.tell("superlink", f"at {connection.address}; metrics at http://{LOOPBACK}:{metrics}/metrics")
+
+    supervisor = Supervisor(run, services, say, (Duty("members", _LOOK_EVERY, members.look),), make)
     members.tell = supervisor.tell
     return supervisor
 
@@ -169,25 +178,30 @@ def _flower(folder: OperatorFolder, port: int, own: Loopback, secret: Path, memb
 
 
 class _Members:
-    """Keeps the SuperLink's list of nodes, and its copy of the roster, as the folder says."""
+    """Keeps the SuperLink's list of nodes, the proxy's, and the copy of the roster as the folder says."""
 
     tell: Say
 
     def __init__(self, folder: OperatorFolder, connection: Connection) -> None:
         self._folder, self._connection = folder, connection
         self._seen: object = None
+        self._asked = 0.0
+        self._told = ""
 
     def agreed(self) -> bool:
         """Say whether the SuperLink has the members of now: it is held against the folder anew."""
         try:
             self._do()
-        except RegistryError:
+        except (ConsortiumError, OSError) as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                self.tell("members", self._told)
             return False
         return True
 
     def look(self) -> None:
-        """Hold the SuperLink against the folder if that has changed."""
-        if self._state() != self._seen:
+        """Hold the SuperLink against the folder if that has changed, and every minute: others can change the former."""
+        if self._state() != self._seen or time.monotonic() - self._asked > _ASK_EVERY:
             self._do()
 
     def _do(self) -> None:
@@ -196,18 +210,29 @@ class _Members:
             fresh = self._folder.run / "roster.json.new"
             fresh.write_bytes(rosters[-1].read_bytes())
             fresh.replace(self._folder.run / "roster.json")
+        self._tell_proxy()
         for words in synchronise(self._folder, self._connection):
             self.tell("members", words)
-        self._seen = state
+        self._seen, self._asked = state, time.monotonic()
+
+    def _tell_proxy(self) -> None:
+        """Write which member has which node key if the proxy does not know, which starts it again.
+
+        It is not started again for who left: the list of revoked certificates has refused them already.
+        """
+        place, wanted = self._folder.run / "nodes.map", render_keys(node_keys(self._folder))
+        if not place.exists() or not set(wanted.splitlines()) <= set(place.read_text().splitlines()):
+            fresh = place.with_name("nodes.map.new")
+            fresh.write_text(wanted)
+            fresh.replace(place)
 
     def _state(self) -> object:
         try:
-            names = sorted(self._folder.members.iterdir()) if self._folder.members.is_dir() else []
             places = [self._folder.crl, *self._folder.rosters()]
-            for place in names:
-                places += [self._folder.client_certificate(place.name), self._folder.node_key(place.name)]
+            for name in self._folder.member_names():
+                places += [self._folder.client_certificate(name), self._folder.node_key(name)]
             return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in places if path.exists())
-        except (OSError, ConsortiumError):
+        except OSError:
             return None
 
 

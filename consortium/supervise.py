@@ -60,7 +60,7 @@ class Service:
     watched : tuple of pathlib.Path
         Files that it reads when it starts: it is started again when one changes.
     before : callable or None
-        Called before every start.
+        Called before every start; an OSError of its counts as a start that failed.
     attempts : int or None
         How often it may fail before it was ready for the first time; None: for ever.
     start_limit, grace : float
@@ -123,6 +123,9 @@ class Supervisor:
         Told of every event: the service's name and words.
     duties : sequence of Duty
         Begin when all services are ready.
+    prepare : callable or None
+        Called once before anything starts, when it is certain that no other supervisor is at work in the folder:
+        whatever is written there for the services is written then.
     back_off : float
         Seconds before the first new start of a service; doubled with each failure, up to ``MOST_BACK_OFF``.
     """
@@ -131,6 +134,7 @@ class Supervisor:
     services: Sequence[Service]
     say: Say
     duties: Sequence[Duty] = ()
+    prepare: Callable[[], None] | None = None
     back_off: float = 1.0
     _children: list[_Child] = field(default_factory=list, init=False)
     _stopping: bool = field(default=False, init=False)
@@ -151,6 +155,8 @@ class Supervisor:
         (self.folder / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
         with _lock(self.folder / "supervisor.lock"), self._signals():
             self._clean_up()
+            if self.prepare is not None:
+                self.prepare()
             self._children = [_Child(service, self.folder / "log" / f"{service.name}.log") for service in self.services]
             try:
                 self._watch()
@@ -198,9 +204,14 @@ class Supervisor:
 
     def _start(self, child: _Child) -> None:
         service = child.service
-        if service.before is not None:
-            service.before()
+        # Before anything is read: what changes from here on starts it again.
         child.stamp, child.started, child.ready = _stamp(service.watched), time.monotonic(), False
+        if service.before is not None:
+            try:
+                service.before()
+            except OSError as error:
+                self._failed(child, f"could not be prepared: {error.filename}: {error.strerror}")
+                return
         command = [sys.executable, "-ISB", str(Path(leash.__file__).resolve()), str(os.getpid()), *service.command]
         with child.log.open("ab") as log:
             # A group of its own: a Ctrl-C at the terminal is for us alone, and we stop the services in order.
@@ -230,14 +241,15 @@ class Supervisor:
         if now >= self._next.get("", 0.0):
             self._next[""] = now + _HOUSEKEEPING
             for child in self._children:
-                rotate(child.log)
+                with contextlib.suppress(OSError):
+                    rotate(child.log)
         for duty in self.duties:
             if now >= self._next.get(duty.name, 0.0):
                 try:
                     duty.call()
                     if self._told.pop(duty.name, None):
                         self.tell(duty.name, "is well again")
-                except ConsortiumError as error:
+                except (ConsortiumError, OSError) as error:
                     if self._told.get(duty.name) != str(error):
                         self._told[duty.name] = str(error)
                         self.tell(duty.name, str(error))
@@ -294,11 +306,15 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def tell(self, name: str, words: str) -> None:
-        """Note an event, and say it."""
+        """Note an event, and say it; that neither can be done ends nothing."""
         line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "service": name, "words": words}
-        with (self.folder / "log" / "events.jsonl").open("a", encoding="utf-8") as file:
+        with (
+            contextlib.suppress(OSError),
+            (self.folder / "log" / "events.jsonl").open("a", encoding="utf-8") as file,
+        ):
             file.write(json.dumps(line) + "\n")
-        self.say(name, words)
+        with contextlib.suppress(OSError):
+            self.say(name, words)
 
 
 @contextlib.contextmanager

@@ -54,13 +54,9 @@ def superlink_start(
     """
     from quire.consortium.about import Server
     from quire.consortium.layout import OperatorFolder
-    from quire.consortium.superlink import read_running, superlink
+    from quire.consortium.superlink import superlink
 
-    place = OperatorFolder(folder)
-    supervisor = superlink(place, _say, Server.parse(listen) if listen else None, metrics_port)
-    running = read_running(place)
-    _say("superlink", f"at {running.connection.address}; metrics at http://127.0.0.1:{running.metrics}/metrics")
-    supervisor.run()
+    superlink(OperatorFolder(folder), _say, Server.parse(listen) if listen else None, metrics_port).run()
 
 
 def silo_start(

@@ -282,3 +282,43 @@ def test_a_certificate_does_not_outlast_the_authority(parties: Parties) -> None:
     with pytest.raises(ConsortiumError, match="outlast the authority"):
         parties.admit(asked, days=3651)
     parties.admit(asked)
+
+
+def test_an_admission_that_is_refused_late_leaves_no_trace(parties: Parties) -> None:
+    parties.bring("hospital-2")
+    parties.bring("hospital-1")
+    parties.revoke("hospital-1")
+    asked = parties.ask("hospital-1", folder="anew")
+    before = snapshot(parties.operator.root)
+    with pytest.raises(ConsortiumError, match="outlast the authority"):
+        parties.admit(asked, days=3651)
+    assert snapshot(parties.operator.root) == before
+    assert not parties.operator.member("hospital-1").exists()
+    parties.revoke("hospital-2")  # the folder opens, and goes on
+
+
+def test_who_comes_and_leaves_again_at_once_is_put_beside_its_former_folder(parties: Parties) -> None:
+    """Within one second, too: no folder is written over, and none stands in the way."""
+    parties.bring("hospital-2")
+    for folder in ("one", "two", "three"):
+        parties.admit(parties.ask("hospital-1", folder=folder))
+        parties.revoke("hospital-1")
+    former = sorted(parties.operator.former.iterdir())
+    assert [path.name for path in former] == [f"hospital-1-{NOW}{more}" for more in ("", "-2", "-3")]
+    assert len({(path / "node.pub").read_bytes() for path in former}) == 3
+    assert all((path / "request.json").exists() for path in former)
+
+
+def test_what_a_killed_admission_of_a_former_member_left_is_dropped(parties: Parties) -> None:
+    """As it was left when the request was still written first: the folder could not be opened any more."""
+    parties.bring("hospital-2")
+    parties.bring("hospital-1")
+    parties.revoke("hospital-1")
+    asked = parties.ask("hospital-1", folder="anew")
+    parties.operator.member("hospital-1").mkdir(mode=0o700)
+    parties.operator.request("hospital-1").write_bytes(asked.encode())
+    with opened(parties.operator.root, None, NOW) as operator:
+        assert operator.settle(NOW) == []
+    assert not parties.operator.member("hospital-1").exists()
+    parties.admit(asked)
+    assert parties.operator.request("hospital-1").read_bytes() == asked.encode()

@@ -126,6 +126,23 @@ def test_admit_killed_before_any_file_takes_its_place(waiting: tuple[Path, Parti
     assert admit_killed(waiting, "replace") >= 3, "index, roster, admission: killed between each two of them"
 
 
+def test_admit_of_a_former_member_killed_before_any_file_takes_its_place(
+    waiting: tuple[Path, Parties, documents.Document],
+) -> None:
+    """Its earlier folder is kept under `former/`; whatever command opens the folder next goes on."""
+    template, parties, asked = waiting
+    parties.admit(asked)
+    parties.revoke("hospital-2")
+    again = parties.ask("hospital-2", folder="anew")
+    shutil.rmtree(template)
+    shutil.copytree(parties.root, template)
+    for _ in kills(template, parties.root, lambda: parties.admit(again), ("replace", "mkdir")):
+        parties.revoke("hospital-1")
+        parties.admit(again)
+        check_operator(parties, ["hospital-2"])
+        assert parties.operator.request("hospital-2").read_bytes() == again.encode()
+
+
 @pytest.mark.slow
 def test_admit_killed_between_any_two_writes(waiting: tuple[Path, Parties, documents.Document]) -> None:
     assert admit_killed(waiting, "replace", "fsync") >= 6

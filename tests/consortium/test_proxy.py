@@ -23,7 +23,7 @@ from proxied import Place, needs_haproxy, proxied, running
 from quire.consortium.about import Server
 from quire.consortium.authority import Authority
 from quire.consortium.loopback import make_loopback, write_private
-from quire.consortium.proxy import SiloProxy
+from quire.consortium.proxy import MOST_AT_SUPERLINK, SiloProxy
 from quire.consortium.services import free_ports
 
 FLEET = "/v1/fleet/pull-messages"
@@ -61,7 +61,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 def test_a_member_reaches_the_fleet_api_and_is_named_in_the_log(place: Place) -> None:
     body = bytes(1_500_000)
     back = place.send(
-        f"POST {FLEET} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body,
+        f"POST {FLEET} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{place.key('clinic')}\r\n"
+        f"content-length: {len(body)}\r\n\r\n".encode()
+        + body,
         place.context("clinic"),
     )
     assert back.startswith(b"HTTP/1.1 200")
@@ -93,6 +95,8 @@ def test_nothing_else_is_reached_even_with_a_good_certificate(place: Place, path
             403,
         ),
         ("POST", ("content-length: 2000001",), 413),
+        *(("POST", (f"content-length: {2**bits + 1}",), 413) for bits in (31, 32, 33)),
+        ("POST", ("content-length: 2147483648",), 413),
         ("POST", ("transfer-encoding: chunked",), 400),
         ("POST", ("content-length: 1", "content-length: 2"), 400),
         ("POST", ("content-length: 1", "transfer-encoding: chunked"), 400),
@@ -138,9 +142,8 @@ def test_old_tls_is_refused(place: Place, version: ssl.TLSVersion) -> None:
     assert place.send(f"POST {FLEET} HTTP/1.1\r\nhost: x\r\n\r\n".encode(), context) == b""
     context = place.context("clinic")
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    assert place.send(f"POST {FLEET} HTTP/1.0\r\ncontent-length: 0\r\n\r\n".encode(), context).startswith(
-        b"HTTP/1.1 200"
-    )
+    raw = f"POST {FLEET} HTTP/1.0\r\n{place.key('clinic')}\r\ncontent-length: 0\r\n\r\n".encode()
+    assert place.send(raw, context).startswith(b"HTTP/1.1 200")
 
 
 @needs_haproxy
@@ -162,13 +165,14 @@ def test_expired_and_revoked_certificates_get_nothing(place: Place) -> None:
     (place.folder / "crl2.pem").write_bytes(crl.public_bytes(Encoding.PEM))
     proxy = replace(place.proxy, bind=Server("127.0.0.1", port), crl=place.folder / "crl2.pem", metrics=metrics)
     raw = f"POST {FLEET} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode()
+    other = raw.replace(b"host: x\r\n", f"host: x\r\n{place.key('server')}\r\n".encode())
     with running(place.folder, "revoked", proxy.render(), port):
         there = replace(place, proxy=proxy)
         expired = place.context(None)
         expired.load_cert_chain(place.folder / "old.pem")
         assert there.send(raw, there.context("clinic")) == b""
         assert there.send(raw, expired) == b""
-        assert there.send(raw, there.context("server")).startswith(b"HTTP/1.1 200")
+        assert there.send(other, there.context("server")).startswith(b"HTTP/1.1 200")
 
 
 @needs_haproxy
@@ -183,6 +187,8 @@ def test_a_member_over_its_rate_is_put_off_and_the_others_are_not(place: Place) 
         url = f"http://127.0.0.1:{metrics}/metrics"
         told = urllib.request.urlopen(url, timeout=5).read().decode()
         assert 'haproxy_frontend_http_responses_total{proxy="fleet",code="5xx"}' in told
+        limit = 'haproxy_server_limit_sessions{proxy="superlink",server="superlink"}'
+        assert f"{limit} {MOST_AT_SUPERLINK}" in told
 
 
 @needs_haproxy
@@ -213,6 +219,76 @@ def test_an_address_that_floods_is_turned_away_before_any_handshake(place: Place
             with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=5):
                 pass
         assert there.status(FLEET, "clinic") == 0
+
+
+@needs_haproxy
+def test_connections_that_never_shake_hands_are_few_from_an_address_and_do_not_last(place: Place) -> None:
+    port, metrics = free_ports(2)
+    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, open_connections=20, patience=2)
+    raw = f"POST {FLEET} HTTP/1.1\r\n{place.key('clinic')}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    with running(place.folder, "silent", proxy.render(), port), contextlib.ExitStack() as stack:
+        there = replace(place, proxy=proxy)
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=9)) for _ in range(25)]
+        assert there.status(FLEET, "clinic") == 0
+        plain = stack.enter_context(socket.create_connection(("127.0.0.1", port), 5, ("127.0.0.2", 0)))
+        with place.context("clinic").wrap_socket(plain, server_hostname="localhost") as tls:  # from another address
+            tls.sendall(raw.encode())
+            assert tls.recv(64).startswith(b"HTTP/1.1 200")
+        for one in silent:
+            with contextlib.suppress(ConnectionError):
+                assert one.recv(1) == b""
+        assert there.status(FLEET, "clinic") == 200
+
+
+@needs_haproxy
+def test_a_certificate_is_worth_nothing_with_another_members_node_key(place: Place) -> None:
+    own, other = place.key("clinic"), place.key("server")
+    assert own != other
+    before = list(place.backend.seen)
+    name, _, text = other.partition(": ")
+    for headers in (
+        (other,),
+        (own, other),
+        (other, own),
+        (f"{own},{text}",),
+        (f"{other}, {own.partition(': ')[2]}",),
+        (f"{name}:",),
+        (f"{own[:-4]}",),
+    ):
+        assert place.status(FLEET, "clinic", "POST", *headers) == 401, headers
+    assert place.status(FLEET, "server", "POST", own) == 401
+    raw = f"POST {FLEET} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".encode()
+    assert place.send(raw, place.context("clinic")).startswith(b"HTTP/1.1 401")
+    assert place.backend.seen == before
+    assert place.status(FLEET, "clinic", "POST", own) == 200
+
+
+@needs_haproxy
+def test_a_certificate_without_an_entry_for_its_name_gets_nothing(place: Place, tmp_path: Path) -> None:
+    port, metrics = free_ports(2)
+    (tmp_path / "nodes.map").write_text(place.key("clinic").replace("flwr-public-key:", "clinic") + "\n")
+    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, keys=tmp_path / "nodes.map")
+    with running(place.folder, "unknown", proxy.render(), port):
+        there = replace(place, proxy=proxy)
+        assert there.status(FLEET, "clinic") == 200
+        for header in (place.key("server"), "flwr-public-key:", "flwr-public-key: 0"):
+            assert there.status(FLEET, "server", "POST", header) == 401
+
+
+@needs_haproxy
+def test_the_superlink_is_told_no_host_and_no_origin_by_a_member(place: Place) -> None:
+    told = ("host: evil", "x-forwarded-for: 6.6.6.6", "x-forwarded-proto: http", "forwarded: for=6.6.6.6")
+    raw = "\r\n".join([f"POST {FLEET} HTTP/1.1", *told, place.key("clinic"), "content-length: 0", "connection: close"])
+    assert place.send(f"{raw}\r\n\r\n".encode(), place.context("clinic")).startswith(b"HTTP/1.1 200")
+    found = place.backend.headers[-1]
+    assert found["host"] == "localhost"
+    assert not [name for name in found if "forwarded" in name]
+
+
+@needs_haproxy
+def test_http2_is_not_spoken_even_if_it_is_begun_unasked(place: Place) -> None:
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+    assert place.send(preface, place.context("clinic"), once=True)[:12] in (b"HTTP/1.1 400", b"")
 
 
 @needs_haproxy
@@ -253,7 +329,8 @@ def test_a_silo_finds_its_server_and_no_other(place: Place, tmp_path: Path, host
             others,
         )
         with running(tmp_path, "server", server.render(), front), running(tmp_path, "silo", silo.render(), out):
-            request = urllib.request.Request(f"https://127.0.0.1:{out}{FLEET}", b"xyz", method="POST")
+            name, _, key_text = place.key("clinic").partition(": ")
+            request = urllib.request.Request(f"https://127.0.0.1:{out}{FLEET}", b"xyz", {name: key_text}, method="POST")
             context = ssl.create_default_context(cafile=str(own.certificate))
             try:
                 found[what] = urllib.request.urlopen(request, timeout=10, context=context).status

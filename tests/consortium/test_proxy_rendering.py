@@ -19,7 +19,7 @@ from quire.consortium.loopback import make_loopback
 from quire.consortium.proxy import ProxyError, ServerProxy, SiloProxy, find_haproxy
 from quire.errors import QuireError
 
-PARTS = ServerProxy(8443, Path("/a/s.pem"), Path("/a/ca.pem"), Path("/a/crl.pem"), 1, Path("/a/l.pem"), 2)
+PARTS = ServerProxy(8443, Path("/a/s.pem"), Path("/a/ca.pem"), Path("/a/crl.pem"), 1, Path("/a/l.pem"), Path("/a/n"), 2)
 
 
 def test_every_listener_asks_for_a_certificate_or_is_on_loopback() -> None:
@@ -31,6 +31,7 @@ def test_every_listener_asks_for_a_certificate_or_is_on_loopback() -> None:
             assert words[words.index("verify") + 1] == "required"
             assert {"ssl", "ca-file", "crl-file"} <= set(words)
     assert "ssl-min-ver TLSv1.2" in text
+    assert "track-sc1 src,ipmask(32,64) table addresses" in text  # who has one IPv6 address has a /64 of them
     silo = SiloProxy(Server("h.example"), Path("/c"), Path("/d"), Path("/e"), 3, Path("/f"), 4).render()
     assert all(" 127.0.0.1:" in line for line in silo.splitlines() if line.strip().startswith("bind "))
     (out,) = [line for line in silo.splitlines() if " server consortium " in line]
@@ -56,14 +57,16 @@ def test_no_path_can_say_anything_to_the_proxy(name: str) -> None:
 
 
 @needs_haproxy
-@pytest.mark.parametrize("name", ["a b", "a#b", "a$HOME", 'a"b', "a\\b", "ä", "a;b"])
+@pytest.mark.parametrize("name", ["a b", "a#b", "a$HOME", 'a"b', "a\\b", "ä", "a;b", "a,b)(c", "a%[src]"])
 def test_haproxy_reads_strange_paths_as_they_are(tmp_path: Path, name: str) -> None:
     folder, now = tmp_path / name, int(time.time())
     folder.mkdir()
     own, authority = make_loopback(folder), Authority.new("hearts", now)
     (folder / "ca.pem").write_bytes(authority.certificate.public_bytes(Encoding.PEM))
     (folder / "crl.pem").write_bytes(authority.crl({}, 1, now).public_bytes(Encoding.PEM))
-    parts = ServerProxy(8443, own.both, folder / "ca.pem", folder / "crl.pem", 1, own.certificate, 2)
+    keys = folder / "nodes.map"
+    keys.write_text("clinic AAAA\n")
+    parts = ServerProxy(8443, own.both, folder / "ca.pem", folder / "crl.pem", 1, own.certificate, keys, 2)
     file = folder / "h.cfg"
     file.write_text(parts.render())
     done = subprocess.run([find_haproxy(PLACES), "-c", "-f", str(file)], capture_output=True, text=True, check=False)

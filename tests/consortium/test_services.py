@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import fcntl
 import json
+import os
+import signal
 import socket
 import ssl
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 from command_line import Call, command_line
+from consortium_parties import snapshot
 from flwr.proto.control_pb2 import ListRunsRequest
 from provisioned import Provisioned, provision
-from proxied import needs_haproxy
+from proxied import Backend, needs_haproxy
 
 import quire
 from quire.consortium.about import Server
+from quire.consortium.errors import FolderBusy
 from quire.consortium.loopback import make_loopback, make_secret
-from quire.consortium.registry import Connection, RegistryError, members_in
+from quire.consortium.registry import Connection, RegistryError, members_in, node_keys
 from quire.consortium.services import ServicesError, check_free, free_ports, prepare
 from quire.consortium.silo_services import silo
 from quire.consortium.submit import list_runs, make_bundle
 from quire.consortium.superlink import superlink
+from quire.consortium.supervise import Supervisor
 from quire.errors import QuireError, SettingsError
 from quire.simulation.flower_app import stage
 from quire.strategies.folder import RunFolder
@@ -73,11 +81,46 @@ def test_the_superlink_is_started_with_the_safe_settings(made: Provisioned) -> N
         assert service.environment["FLWR_TELEMETRY_ENABLED"] == "0"
         assert service.environment["QUIRE_ROSTER"] == str(run / "roster.json")
         assert "QUIRE_RUN_DIR" not in service.environment
-        assert list(service.folder.iterdir()) == []
+        assert service.folder == run / "empty"
     assert made.operator.crl.resolve() in front.watched
+    began(supervisor)
+    assert list((run / "empty").iterdir()) == []
     for private in ("superexec.secret", "loopback.key", "loopback-both.pem"):
         assert stat.S_IMODE((run / private).stat().st_mode) == 0o600
     assert stat.S_IMODE(run.stat().st_mode) == 0o700
+
+
+def began(supervisor: Supervisor) -> None:
+    """Have it write what it writes before anything starts, and start nothing."""
+    supervisor.services = []
+    thread = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    thread.start()
+    supervisor.run()
+    thread.join()
+
+
+@needs_haproxy
+@pytest.mark.parametrize("which", ["superlink", "silo"])
+def test_a_second_start_is_refused_and_leaves_the_first_ones_files_alone(tmp_path: Path, which: str) -> None:
+    port, other = free_ports(2)
+    here = provision(tmp_path, ["clinic"], Server("localhost", port))
+
+    def start(port: int) -> Supervisor:
+        if which == "superlink":
+            return superlink(here.operator, quiet, Server("127.0.0.1", port))
+        return silo(here.silos["clinic"], quiet)
+
+    first = start(port)
+    began(first)
+    assert (first.folder / "superexec.secret").exists()
+    before = snapshot(first.folder)
+    with (first.folder / "supervisor.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(FolderBusy, match="are running already"):
+            start(other).run()
+    assert snapshot(first.folder) == before
+    began(start(other))
+    assert snapshot(first.folder) != before
 
 
 @needs_haproxy
@@ -85,18 +128,64 @@ def test_a_silo_starts_no_code_of_the_servers_and_tells_the_supernode_nothing(
     made: Provisioned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QUIRE_PASSPHRASE_FILE", "words")
+    monkeypatch.setenv("DATABASE_PASSWORD", "swordfish")
     monkeypatch.chdir(tmp_path)
-    _, node, gate = silo(made.silos["clinic"], quiet, passed=["DATABASE_PASSWORD"]).services
+    front, node, gate = silo(made.silos["clinic"], quiet, passed=["DATABASE_PASSWORD"]).services
     words = list(node.command)
     assert words[words.index("--isolation") + 1] == "process"
     assert words[words.index("--superlink") + 1].startswith("127.0.0.1:")
     assert not {"--insecure", "--node-config", "--allow-runtime-dependency-installation"} & set(words)
     assert "QUIRE_PASSPHRASE_FILE" not in node.environment
     assert "silo.yaml" not in " ".join([*words, *node.environment.values()])
+    assert [service.environment.get("DATABASE_PASSWORD") for service in (front, node)] == [None, None]
+    assert gate.environment["DATABASE_PASSWORD"] == "swordfish"
     assert gate.environment["QUIRE_PASSPHRASE_FILE"] == str(tmp_path / "words")
     words = list(gate.command)
     assert words[words.index("--silo") + 1] == str(made.silos["clinic"].silo_file.resolve())
     assert words[words.index("--pass") + 1] == "DATABASE_PASSWORD"
+
+
+@needs_haproxy
+def test_a_server_is_started_without_the_keys_that_sign(tmp_path: Path) -> None:
+    """As the example for systemd has it: they are hidden from the service, or kept elsewhere."""
+    here = provision(tmp_path, ["clinic"], Server("localhost", free_ports(1)[0]))
+    unit = Path(quire.__file__).parents[1] / "consortium" / "examples" / "quire-superlink.service"
+    (hidden,) = [line for line in unit.read_text().splitlines() if line.startswith("InaccessiblePaths=")]
+    for path in (here.operator.ca_key, here.operator.admin_key):
+        assert str(path.relative_to(here.operator.root)) in hidden
+        path.unlink()
+    supervisor = superlink(here.operator, quiet)
+    began(supervisor)
+    with pytest.raises(RegistryError, match="does not answer"):
+        supervisor.duties[0].call()
+    assert here.operator.run.joinpath("nodes.map").read_text().startswith("clinic ")
+
+
+@needs_haproxy
+def test_the_proxy_is_told_of_node_keys_when_members_change(tmp_path: Path) -> None:
+    here = provision(tmp_path, ["clinic", "hospital"], Server("localhost", free_ports(1)[0]))
+    supervisor = superlink(here.operator, quiet)
+    place, (duty,) = here.operator.run.resolve() / "nodes.map", supervisor.duties
+    assert place in supervisor.services[-1].watched
+    prepare(here.operator.run)
+    make_loopback(here.operator.run)
+
+    def told() -> dict[str, str]:
+        with pytest.raises(RegistryError, match="does not answer"):  # no SuperLink runs
+            duty.call()
+        return dict(line.split() for line in place.read_text().splitlines())
+
+    first = told()
+    assert list(first) == ["clinic", "hospital"]
+    assert {name: base64.b64decode(key) for name, key in first.items()} == node_keys(here.operator)
+    here.parties.bring("ward")
+    assert list(told()) == ["clinic", "hospital", "ward"]
+    written = place.stat().st_mtime_ns
+    here.parties.revoke("clinic")
+    assert told()["ward"]
+    assert place.stat().st_mtime_ns == written  # the list of revoked certificates says it, and starts the proxy again
+    here.parties.admit(here.parties.ask("clinic", folder="anew"))
+    assert told()["clinic"] != first["clinic"]
 
 
 def test_the_loopback_certificate_is_for_this_machine(tmp_path: Path) -> None:
@@ -155,6 +244,20 @@ def test_a_superlink_that_is_not_there_is_told_in_a_sentence(tmp_path: Path) -> 
     connection = Connection(f"127.0.0.1:{free_ports(1)[0]}", own.certificate)
     with pytest.raises(RegistryError, match=r"does not answer \(ConnectError\)"), connection.client() as client:
         client.ListRuns(ListRunsRequest())
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+def test_a_proxy_in_the_environment_is_not_asked_for_the_superlink(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    backend = Backend(own := make_loopback(tmp_path))
+    with Connection(f"127.0.0.1:{backend.server_address[1]}", own.certificate).client() as client:
+        client.ListRuns(ListRunsRequest())
+    assert backend.seen == ["POST /v1/control/list-runs"]
+    backend.shutdown()
+    assert os.environ["HTTPS_PROXY"] == proxy
 
 
 def test_the_bundle_is_that_of_the_code_that_runs_here(tmp_path: Path) -> None:

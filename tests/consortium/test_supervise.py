@@ -183,6 +183,32 @@ def test_what_it_reads_has_changed(tmp_path: Path) -> None:
     assert told.said("ended") == 0  # no failure, no pause
 
 
+def test_what_changes_while_it_is_prepared_starts_it_again(tmp_path: Path) -> None:
+    key, reads = tmp_path / "key", []
+    key.write_text("old")
+
+    def before() -> None:
+        reads.append(key.read_text())
+        if len(reads) == 1:
+            key.write_text("a new one")
+
+    one = service(tmp_path, "one", SLEEPER, watched=(key,), before=before)
+    run(tmp_path, [one], lambda told: told.said("one is ready") == 2)
+    assert reads == ["old", "a new one"]
+
+
+def test_what_cannot_be_prepared_counts_as_failed(tmp_path: Path) -> None:
+    one = service(tmp_path, "one", SLEEPER, before=(tmp_path / "key").read_text, attempts=2)
+    with pytest.raises(SuperviseError, match=r"one does not start: it could not be prepared: .*key: No such file"):
+        run(tmp_path, [one], lambda told: False)
+
+
+def test_events_that_cannot_be_noted_end_nothing(tmp_path: Path) -> None:
+    (tmp_path / "run" / "log" / "events.jsonl").mkdir(parents=True)  # as if the disk were full
+    told = run(tmp_path, [service(tmp_path, "one", SLEEPER)], lambda told: told.said("all is up") > 0)
+    assert told.said("one is stopped") == 1
+
+
 def test_an_error_of_a_duty_is_told_once_and_ends_nothing(tmp_path: Path) -> None:
     count = []
 
@@ -298,3 +324,5 @@ def test_a_log_is_put_aside_and_its_writer_goes_on(tmp_path: Path) -> None:
     assert not log.with_name("one.log.3").exists()
     assert last_line(log) == "after"
     assert last_line(tmp_path / "none.log") == "it left no words"
+    log.write_bytes("no\x1b[31m key\x1b]0;title\x07\x9b2J \u202ehere\x00\n\x1b[0m\n".encode())
+    assert last_line(log) == "no key]0;title2J here"

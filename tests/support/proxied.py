@@ -19,7 +19,8 @@ from provisioned import Provisioned, provision
 
 from quire.consortium.about import Server
 from quire.consortium.loopback import Loopback, make_loopback, write_private
-from quire.consortium.proxy import ServerProxy, find_haproxy
+from quire.consortium.proxy import KEY_HEADER, ServerProxy, find_haproxy, render_keys
+from quire.consortium.registry import node_keys
 from quire.consortium.services import free_ports, listens
 
 PLACES = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
@@ -37,6 +38,7 @@ class Backend(http.server.ThreadingHTTPServer):
         context.load_cert_chain(own.certificate, own.key)
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.seen: list[str] = []
+        self.headers: list[dict[str, str]] = []
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
 
@@ -46,6 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
+        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         self.server.seen.append(f"{self.command} {self.path} {self.headers['upgrade'] or ''}".strip())
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -77,6 +80,10 @@ class Place:
             context.load_cert_chain(self.made.silos[silo].client_certificate, self.made.silos[silo].client_key)
         return context
 
+    def key(self, silo: str) -> str:
+        """The header with a silo's node key."""
+        return f"{KEY_HEADER}: {dict(line.split() for line in self.proxy.keys.read_text().splitlines())[silo]}"
+
     def send(self, raw: bytes, context: ssl.SSLContext, once: bool = False) -> bytes:
         """Return all that comes back, or the first of it; what ends in an error of TLS brings nothing."""
         back = b""
@@ -94,6 +101,8 @@ class Place:
 
     def status(self, path: str, silo: str, method: str = "POST", *headers: str, body: bytes = b"x") -> int:
         lines = [f"{method} {path} HTTP/1.1", "host: localhost", *headers]
+        if not any(line.startswith(KEY_HEADER) for line in headers):
+            lines.append(self.key(silo))
         if not any(line.startswith("connection") for line in headers):
             lines.append("connection: close")
         if not any(line.startswith(("content-length", "transfer-encoding")) for line in headers):
@@ -130,6 +139,7 @@ def proxied(folder: Path) -> Iterator[Place]:
     both = write_private(
         folder / "both.pem", made.operator.server_certificate.read_bytes() + made.operator.server_key.read_bytes()
     )
+    (folder / "nodes.map").write_text(render_keys(node_keys(made.operator)))
     backend = Backend(own)
     proxy = ServerProxy(
         Server("127.0.0.1", port),
@@ -138,6 +148,7 @@ def proxied(folder: Path) -> Iterator[Place]:
         made.operator.crl,
         backend.server_address[1],
         own.certificate,
+        folder / "nodes.map",
         metrics,
         body=2_000_000,
     )
