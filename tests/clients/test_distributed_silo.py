@@ -247,6 +247,14 @@ def test_what_the_policy_does_not_allow_is_refused_before_anything(
     assert not (place.files["hospital-1"].parent / "store" / "ledger").exists() or place.charges("hospital-1") == 0
 
 
+@pytest.mark.parametrize("more", ["privacy.gradients=ghost", "privacy.gradients=hooks"])
+def test_a_server_cannot_switch_off_what_the_guarantee_rests_on(more: str, tmp_path: Path) -> None:
+    place = place_of(tmp_path, f"{RECORD} {more}")
+    for stage in (contract.OPEN, contract.SHARES):
+        assert code_of(place.ask(stage)) == "SETTINGS_REFUSED"
+    assert not (place.files["hospital-1"].parent / "store" / "ledger").exists()
+
+
 def test_a_silo_that_reckons_with_more_colluders_than_the_run_refuses_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,6 +26,8 @@ FILES = "task=tabular aggregation=secure privacy=record_distributed partition.si
         (f"{RECORD} training.momentum=0.9", "take strategy=fedavgm"),
         (f"{RECORD} training.weight_decay=0.1", "training.weight_decay would do nothing"),
         (f"{RECORD} partition.silos=8 strategy.fraction=0.8", "asking fewer spares no epsilon"),
+        (f"{RECORD} privacy.gradients=ghost", "privacy.gradients=ghost passes rows together"),
+        (f"{RECORD} privacy.gradients=hooks", "privacy.gradients=hooks passes rows together"),
         (f"{RECORD} data.preprocessing=per_silo", "fits constants to private rows"),
         (SILO.replace("privacy.delta=1e-5", ""), "privacy=silo_distributed needs privacy.delta"),
         (RECORD.replace("epsilon=8", "epsilon=45"), "privacy.epsilon=45 is more than 44"),
