@@ -109,11 +109,10 @@ def _noise_is_shared(settings: Settings) -> None:
             f"privacy={name} gives each silo a share of the noise, too small to protect an update that is seen on its "
             f"own: take aggregation=secure, which opens sums only, or privacy={name.partition('_')[0]}."
         )
-    if settings.silos_asked < settings.partition.silos:
+    if strategy.fraction != 1.0:  # and not by what it rounds to
         raise SettingsError(
-            f"strategy.fraction={strategy.fraction:g} asks {settings.silos_asked} of {settings.partition.silos} silos, "
-            f"and privacy={name} plans its noise for all of them: asking fewer spares no epsilon, for who is asked is "
-            "known; set strategy.fraction=1."
+            f"strategy.fraction={strategy.fraction!r} is not 1, and privacy={name} asks all silos in every round: "
+            "asking fewer spares no epsilon, for who is asked is known; set strategy.fraction=1."
         )
 
 

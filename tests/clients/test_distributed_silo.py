@@ -247,7 +247,9 @@ def test_what_the_policy_does_not_allow_is_refused_before_anything(
     assert not (place.files["hospital-1"].parent / "store" / "ledger").exists() or place.charges("hospital-1") == 0
 
 
-@pytest.mark.parametrize("more", ["privacy.gradients=ghost", "privacy.gradients=hooks"])
+@pytest.mark.parametrize(
+    "more", ["privacy.gradients=ghost", "privacy.gradients=hooks", "strategy.fraction=0.9999999999"]
+)
 def test_a_server_cannot_switch_off_what_the_guarantee_rests_on(more: str, tmp_path: Path) -> None:
     place = place_of(tmp_path, f"{RECORD} {more}")
     for stage in (contract.OPEN, contract.SHARES):

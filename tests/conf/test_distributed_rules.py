@@ -28,6 +28,8 @@ FILES = "task=tabular aggregation=secure privacy=record_distributed partition.si
         (f"{RECORD} partition.silos=8 strategy.fraction=0.8", "asking fewer spares no epsilon"),
         (f"{RECORD} privacy.gradients=ghost", "privacy.gradients=ghost passes rows together"),
         (f"{RECORD} privacy.gradients=hooks", "privacy.gradients=hooks passes rows together"),
+        (f"{RECORD} strategy.fraction=0.9999999999", "strategy.fraction=0.9999999999 is not 1"),
+        (f"{SILO} strategy.fraction=0.99999999999", "strategy.fraction=0.99999999999 is not 1"),
         (f"{RECORD} data.preprocessing=per_silo", "fits constants to private rows"),
         (SILO.replace("privacy.delta=1e-5", ""), "privacy=silo_distributed needs privacy.delta"),
         (RECORD.replace("epsilon=8", "epsilon=45"), "privacy.epsilon=45 is more than 44"),
