@@ -271,9 +271,19 @@ def test_a_silo_whose_own_delta_is_stricter_than_the_run_reckons_with_refuses_it
     from quire.privacy.dp.contract import PrivacyError
 
     settings = compose(overrides_of(SILOS, 1, RECORD))
-    plan_of(settings, 10_000)
+    plan_of(settings, 100)
     with pytest.raises(PrivacyError, match=r"which 100000 declared records call for: privacy\.largest is too small"):
         plan_of(settings, 100_000)
+
+
+def test_a_silo_with_larger_batches_than_the_run_expects_refuses_it_before_it_is_charged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With others it would make an honest sum that everybody takes for a forged one, which ends a run."""
+    place = place_of(tmp_path, RECORD.replace("records=300 privacy.largest=100", "records=90 privacy.largest=30"))
+    assert code_of(place.ask(contract.OPEN)) in ("POLICY_REFUSED", "BUDGET_REFUSED")
+    assert "raise privacy.largest, and privacy.records with it" in caplog.text
+    assert place.charges("hospital-1") == 0
 
 
 def test_no_update_leaves_in_clear(tmp_path: Path) -> None:
