@@ -16,6 +16,8 @@ from quire.conf.schema import (
 from quire.errors import SettingsError
 
 ROWS = {"breast_cancer": 569, "digits": 1797, "diabetes": 442}
+#: Strata in which rows are set aside; one where a number is learned.
+CLASSES = {"breast_cancer": 2, "digits": 10, "diabetes": 1}
 
 
 def rows_of(data: SklearnData | SyntheticData) -> int:
@@ -48,11 +50,24 @@ def max_rows_of(settings: Settings, secure: SecureAggregation) -> int:
     return rows_of(settings.data)
 
 
+def _most_trained(data: SklearnData | SyntheticData, silos: int) -> int:
+    """Return how many training rows a simulated silo has at most, where rows are dealt out evenly.
+
+    Rows are set aside class by class, and rounded for each.
+    """
+    classes = data.classes if isinstance(data, SyntheticData) else CLASSES[data.dataset]
+    most = dealt = math.ceil(rows_of(data) / silos)
+    for share in filter(None, (data.test_fraction, data.validation_fraction)):
+        most = math.floor((1.0 - share) * most + classes * max(0.5, share) + 1e-9)
+    return min(most, dealt)
+
+
 def records_of(settings: Settings, privacy: RecordDistributedPrivacy) -> tuple[int, int]:
     """Return the declared records of all silos together, and of the largest of them.
 
-    They decide what a sum is divided by and how wide it is; a wrong one costs accuracy, never privacy. Of a shipped
-    data set they are its training rows, dealt out evenly, or, where the partition does not say so, all at one silo.
+    They decide what a sum is divided by, how wide it is and how long it may be; a wrong one costs accuracy or ends the
+    run, and never costs privacy. Of a shipped data set they are its training rows, dealt out evenly, or, where the
+    partition does not say so, all at one silo.
 
     Raises
     ------
@@ -70,7 +85,10 @@ def records_of(settings: Settings, privacy: RecordDistributedPrivacy) -> tuple[i
     elif records is None:
         records = max(silos, math.floor(rows_of(data) * (1.0 - data.test_fraction) * (1.0 - data.validation_fraction)))
     if largest is None:
-        largest = math.ceil(records / silos) + 1 if isinstance(settings.partition, IidPartition) else records
+        largest = records
+        if isinstance(settings.partition, IidPartition):
+            most = 0 if isinstance(data, FilesData) else _most_trained(data, silos)
+            largest = max(math.ceil(records / silos) + 1, most)
     if not silos <= records <= silos * largest:
         raise SettingsError(
             f"privacy.records={records} of {silos} silos and privacy.largest={largest} of one of them contradict each "

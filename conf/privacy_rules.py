@@ -60,6 +60,7 @@ def check_privacy(settings: Settings, rows: int | None) -> None:
         _noise_is_shared(settings)
         _noise_can_be_tested(settings, privacy)
     if isinstance(privacy, RecordDistributedPrivacy):
+        _rows_pass_alone(privacy)
         _one_step_a_round(settings)
         records_of(settings, privacy)
 
@@ -108,11 +109,10 @@ def _noise_is_shared(settings: Settings) -> None:
             f"privacy={name} gives each silo a share of the noise, too small to protect an update that is seen on its "
             f"own: take aggregation=secure, which opens sums only, or privacy={name.partition('_')[0]}."
         )
-    if settings.silos_asked < settings.partition.silos:
+    if strategy.fraction != 1.0:  # and not by what it rounds to
         raise SettingsError(
-            f"strategy.fraction={strategy.fraction:g} asks {settings.silos_asked} of {settings.partition.silos} silos, "
-            f"and privacy={name} plans its noise for all of them: asking fewer spares no epsilon, for who is asked is "
-            "known; set strategy.fraction=1."
+            f"strategy.fraction={strategy.fraction!r} is not 1, and privacy={name} asks all silos in every round: "
+            "asking fewer spares no epsilon, for who is asked is known; set strategy.fraction=1."
         )
 
 
@@ -131,6 +131,16 @@ def _noise_can_be_tested(settings: Settings, privacy: DistributedPrivacy) -> Non
         raise SettingsError(
             f"privacy.selftest reads no rows, and strategy.fraction_evaluate={scored:g} would score a model on "
             "them: set strategy.fraction_evaluate=0."
+        )
+
+
+def _rows_pass_alone(privacy: RecordDistributedPrivacy) -> None:
+    # Composed by every silo for itself, so that no server can have its silos do without.
+    if privacy.gradients not in ("auto", "rows"):
+        raise SettingsError(
+            f"privacy.gradients={privacy.gradients} passes rows together, and a model of the server's making could let "
+            f"rounding carry what clipping bounds, which privacy={privacy.name} does not account for: take "
+            "privacy.gradients=rows."
         )
 
 

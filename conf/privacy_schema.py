@@ -71,7 +71,8 @@ class RecordDistributedPrivacy:
         le=1_000_000_000_000,
     )
     gradients: str = setting(
-        "how gradients are clipped one by one: rows passed alone (auto), Opacus' hooks, ghost clipping",
+        "how gradients are clipped one by one: rows passed alone (auto, rows); hooks and ghost pass rows together, "
+        "and are refused, since silos do not trust the server that chooses the model",
         choices=("auto", "rows", "hooks", "ghost"),
     )
     selftest: int = setting(SELFTEST_HELP, ge=0, le=64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from quire.conf.asked import silos_asked
 from quire.conf.numbers import rows_of
 from quire.conf.overrides import parse, shown
 from quire.conf.privacy_rules import check_privacy
@@ -98,7 +99,7 @@ def _enough_silos(settings: Settings) -> None:
             f"partition.silos={silos} is fewer than strategy.min_silos={strategy.min_silos}: "
             "add silos or lower the minimum."
         )
-    cohort = int(strategy.fraction * silos + 1e-9)  # as Roster.sample rounds
+    cohort = silos_asked(strategy.fraction, silos, 0)
     if cohort < strategy.min_silos:
         raise SettingsError(
             f"strategy.fraction={strategy.fraction:g} of {silos} silos asks {cohort} to train, fewer than "

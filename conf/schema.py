@@ -11,6 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from quire.conf.asked import silos_asked
 from quire.conf.privacy_schema import DistributedPrivacy as DistributedPrivacy
 from quire.conf.privacy_schema import NoPrivacy as NoPrivacy
 from quire.conf.privacy_schema import PlainAggregation as PlainAggregation
@@ -316,8 +317,7 @@ class Settings:
     @property
     def silos_asked(self) -> int:
         """How many silos are asked to train in a round, if all are there."""
-        share = int(self.strategy.fraction * self.partition.silos + 1e-9)
-        return min(self.partition.silos, max(self.strategy.min_silos, share))
+        return silos_asked(self.strategy.fraction, self.partition.silos, self.strategy.min_silos)
 
     @property
     def selftest(self) -> bool:

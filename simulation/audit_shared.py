@@ -62,7 +62,7 @@ def through_shared_rows(plan: SharedPlan, releases: int, method: str, canaries: 
     releases : int
         Each draws its batch anew.
     method : str
-        ``auto``, ``hooks`` or ``ghost``.
+        ``auto`` or ``rows``.
     canaries : int
     seed : int
     """

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from quire.conf.asked import is_chained
 from quire.privacy.dp import card as arithmetic
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.dp.spending import Spending
@@ -286,7 +287,7 @@ def _masked(material: Material, noised: bool) -> Masked | None:
     members = len(material.roster.roster.members if material.roster else material.start.get("silos", []))
     colluders, least = material.setting("aggregation", "colluders"), material.setting("strategy", "min_silos")
     against = colluders if type(colluders) is int else default_colluders(members)
-    shared, chained = KEY in material.start, material.setting("strategy", "fraction") == 1.0
+    shared, chained = KEY in material.start, is_chained(material.settings)
     return Masked(members, against, least if type(least) is int else 0, noised, shared, chained)
 
 
@@ -329,8 +330,7 @@ def _check_form(number: int, line: Mapping[str, Any], form: Mapping[str, Any]) -
 
 
 def _journal(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    text = _text(path)
-    lines = text.split("\n")
+    lines = _text(path).split("\n")
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or nothing
         try:
             event = json.loads(line)

@@ -12,6 +12,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from quire.clients import contract
+from quire.conf.asked import silos_asked
 from quire.errors import RunFailed
 from quire.privacy.randomness import stream
 from quire.strategies.enrolment import read_identities
@@ -70,7 +71,7 @@ class Roster:
             The cohort, in roster order.
         """
         nodes = list(self.silos)
-        size = min(len(nodes), max(minimum, int(fraction * len(nodes) + 1e-9)))
+        size = silos_asked(fraction, len(nodes), minimum)
         if size == len(nodes):
             return dict(self.silos)
         rng = stream(seed if seed is not None else secrets.randbits(63), "cohort", purpose, round_number)

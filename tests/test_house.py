@@ -31,6 +31,7 @@ ALLOWED = {
         "quire.privacy",
         "quire.conf.schema",
         "quire.conf.numbers",
+        "quire.conf.asked",
         "quire.errors",
         *STEPS,  # a silo recomputes the next model from a published sum, by the very code that the server steps with
     ),
@@ -44,6 +45,7 @@ ALLOWED = {
         "quire.clients.secure.chain",
         "quire.privacy",
         "quire.conf.schema",
+        "quire.conf.asked",  # how many silos a round asks, and so whether they recompute its model
         "quire.errors",
     ),
     "simulation": ("quire.strategies", "quire.clients", "quire.privacy", "quire.conf", "quire.errors"),

@@ -150,7 +150,8 @@ def plan_of(
     ------
     PrivacyError
         If no noise reaches the target, batches cannot be drawn from so few records, or the clip is told that the
-        settings have fixed; of distributed noise, if what the silo works out for itself is more than was promised.
+        settings have fixed; of distributed noise, if what the silo works out for itself is more than was promised, or
+        its batches are larger than the run expects of any silo.
     """
     plan: Plan
     if isinstance(settings.privacy, DistributedPrivacy):
@@ -225,6 +226,12 @@ def _shared_plan(privacy: DistributedPrivacy, noise: SharedNoise, records: int, 
         )
     # By the silo's own count: what the run says of its largest silo is a claim of the server's.
     _adds_up(plan.batch, "lower privacy.sampling_rate")
+    if plan.batch > noise.batch:
+        # It would pass by itself, and with others make a sum that all take for a forged one; see dp/plausible.py.
+        raise PrivacyError(
+            f"{records} declared records are {plan.batch} in a batch, more than the {noise.batch} that the run expects "
+            "of its largest silo: raise privacy.largest, and privacy.records with it."
+        )
     return plan
 
 

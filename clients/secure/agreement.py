@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from quire.clients.arrays import Arrays
 from quire.clients.contract import CLAMPED, STEPS, TRAIN_LOSS
 from quire.clients.secure.noise import noise_of
+from quire.conf.asked import is_chained
 from quire.conf.numbers import colluders_of, max_rows_of
 from quire.conf.schema import DistributedPrivacy, FedNovaStrategy, NoPrivacy, SecureAggregation, Settings
 from quire.privacy.csprng import Csprng
@@ -258,7 +259,7 @@ def terms_of(settings: Settings, secure: SecureAggregation, members: int) -> Ter
         max_weight=max_weight,
         metrics=_metrics(settings, max_weight),
         rotation=_rotation(secure, told),
-        chain=is_chained(settings),
+        chain=is_chained(settings.as_dict()),
     )
 
 
@@ -279,14 +280,9 @@ def _noisy_terms(settings: Settings, secure: SecureAggregation, members: int) ->
         rotation=_rotation(secure, told),
         noise=noise,
         step=-settings.training.lr if noise.unit is Unit.RECORD else 1.0,
-        chain=is_chained(settings),
+        chain=is_chained(settings.as_dict()),
         selftest=settings.selftest,
     )
-
-
-def is_chained(settings: Settings) -> bool:
-    """Tell whether silos recompute every model: where all of them are asked in every round, and so see every sum."""
-    return isinstance(settings.aggregation, SecureAggregation) and settings.strategy.fraction == 1.0
 
 
 def _rotation(secure: SecureAggregation, settings: str) -> str | None:

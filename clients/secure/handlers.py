@@ -97,6 +97,9 @@ def shares(stage: Stage) -> Message:
     told, round_number = _model(stage.message)
     silo = stage.silo
     with stage.desk() as desk:
+        # Before any sum is followed: how far false ones can walk a model is bounded by the rounds of the run.
+        if round_number > (rounds := silo.settings.rounds):
+            raise Refusal(Code.ROUNDS_REFUSED, f"round {round_number} is beyond the {rounds} that the settings name")
         try:
             agreement = agreement_of(desk.terms, told)
         except EncodingError as error:

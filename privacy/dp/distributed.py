@@ -140,7 +140,8 @@ class SharedNoise:
             What each silo aims at; epsilon may be infinite.
         records, largest : int
             Record unit: the sum of all members' declared numbers of records, and the largest of them. They decide what
-            the sum is divided by and where it is clamped; a wrong one costs accuracy, never privacy. Silo unit: unused.
+            the sum is divided by, where it is clamped and how long it may be; a wrong one costs accuracy or ends the
+            run, and never costs privacy. Silo unit: unused.
         parties : int, optional
             By default all members.
 

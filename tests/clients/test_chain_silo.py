@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flwr.app import Message
+from real_silo import code_of
 from secure_place import RECORD, RUN, SILOS, Place
 from secure_runs import PRIVATE
 from secure_silos import Deployment, Killed, overrides_of, serve, warm, write_silos
@@ -20,6 +22,7 @@ from quire.clients.secure.memory import InStore
 from quire.clients.store import Store
 from quire.errors import RunFailed
 from quire.privacy.secagg.errors import ModelChainMismatch
+from quire.privacy.secagg.messages import Start
 
 SHARED = (
     "privacy=record_distributed privacy.epsilon=8 privacy.sampling_rate=0.2 privacy.records=300 privacy.largest=100 "
@@ -111,6 +114,42 @@ def test_a_lying_server_is_refused_by_every_silo_before_it_is_charged(more: str,
             assert found is not None
             assert found.round == 1
             assert memory.vector() is None
+
+
+def test_no_silo_follows_sums_of_rounds_beyond_the_run(tmp_path: Path) -> None:
+    """A server that has opened one sum says that it is round 4 of 3, in a session that would hold five."""
+    place = Place(tmp_path, overrides_of(SILOS, 3, SHARED), POLICY)
+    refused: list[str] = []
+
+    def jump(message: Message, silo: str) -> None:
+        about = message.metadata
+        if (about.message_type, about.group_id) != (contract.SHARES, "2"):
+            return
+        content = message.content
+        start = Start.decode(content[contract.PROTOCOL][contract.MESSAGE])  # type: ignore[index, arg-type]
+        told = {name: np.array(part) for name, part in decode(content[contract.SUMS]).items()}  # type: ignore[arg-type]
+        (sum_of,) = told.values()
+        told |= {str(number): np.zeros_like(sum_of) for number in (2, 3)}
+        content[contract.SUMS] = encode(told)
+        content[contract.CHAIN][contract.SURVIVORS] = [SILOS] * 3  # type: ignore[index]
+        content[contract.CONFIG][contract.ROUND] = 4  # type: ignore[index]
+        content[contract.PROTOCOL][contract.MESSAGE] = replace(start, round=4).encode()  # type: ignore[index]
+        refused.append(silo)
+
+    place.grid.swap = jump
+    with pytest.raises(RunFailed, match=r"Round 2 failed.*its own limit of rounds is reached"):
+        place.serve()
+    assert set(refused) == set(place.files)
+    assert [place.charges(silo) for silo in place.files] == [1] * SILOS
+
+
+@pytest.mark.parametrize(
+    ("more", "rounds"), [(SHARED, 3), (f"{SHARED} privacy.selftest=2 strategy.fraction_evaluate=0", 2)]
+)
+def test_a_round_beyond_those_that_the_settings_name_is_refused(more: str, rounds: int, tmp_path: Path) -> None:
+    place = Place(tmp_path, overrides_of(SILOS, 3, more), POLICY)
+    assert code_of(place.ask(contract.SHARES, number=rounds)) != "ROUNDS_REFUSED"
+    assert code_of(place.ask(contract.SHARES, number=rounds + 1)) == "ROUNDS_REFUSED"
 
 
 @pytest.mark.slow

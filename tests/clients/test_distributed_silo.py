@@ -247,6 +247,16 @@ def test_what_the_policy_does_not_allow_is_refused_before_anything(
     assert not (place.files["hospital-1"].parent / "store" / "ledger").exists() or place.charges("hospital-1") == 0
 
 
+@pytest.mark.parametrize(
+    "more", ["privacy.gradients=ghost", "privacy.gradients=hooks", "strategy.fraction=0.9999999999"]
+)
+def test_a_server_cannot_switch_off_what_the_guarantee_rests_on(more: str, tmp_path: Path) -> None:
+    place = place_of(tmp_path, f"{RECORD} {more}")
+    for stage in (contract.OPEN, contract.SHARES):
+        assert code_of(place.ask(stage)) == "SETTINGS_REFUSED"
+    assert not (place.files["hospital-1"].parent / "store" / "ledger").exists()
+
+
 def test_a_silo_that_reckons_with_more_colluders_than_the_run_refuses_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -261,9 +271,19 @@ def test_a_silo_whose_own_delta_is_stricter_than_the_run_reckons_with_refuses_it
     from quire.privacy.dp.contract import PrivacyError
 
     settings = compose(overrides_of(SILOS, 1, RECORD))
-    plan_of(settings, 10_000)
+    plan_of(settings, 100)
     with pytest.raises(PrivacyError, match=r"which 100000 declared records call for: privacy\.largest is too small"):
         plan_of(settings, 100_000)
+
+
+def test_a_silo_with_larger_batches_than_the_run_expects_refuses_it_before_it_is_charged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With others it would make an honest sum that everybody takes for a forged one, which ends a run."""
+    place = place_of(tmp_path, RECORD.replace("records=300 privacy.largest=100", "records=90 privacy.largest=30"))
+    assert code_of(place.ask(contract.OPEN)) in ("POLICY_REFUSED", "BUDGET_REFUSED")
+    assert "raise privacy.largest, and privacy.records with it" in caplog.text
+    assert place.charges("hospital-1") == 0
 
 
 def test_no_update_leaves_in_clear(tmp_path: Path) -> None:

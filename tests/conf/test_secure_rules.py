@@ -6,6 +6,7 @@ import pytest
 from secure_runs import SECURE
 
 from quire.clients.secure.agreement import terms_of
+from quire.conf.asked import is_chained
 from quire.conf.compose import compose
 from quire.conf.numbers import colluders_of
 from quire.conf.schema import SecureAggregation
@@ -51,3 +52,27 @@ def test_the_width_follows_from_the_resolution():
         settings = compose(f"{SECURE} aggregation.resolution={resolution}")
         widths.append(terms_of(settings, settings.aggregation, 5).bits)
     assert widths == [16, 24, 32]
+
+
+@pytest.mark.parametrize(
+    ("more", "chained"),
+    [
+        ("strategy.fraction=1", True),
+        ("strategy.fraction=0.9999999999", True),
+        ("strategy.fraction=0.99999999999 strategy.min_silos=5", True),
+        ("partition.silos=10 strategy.fraction=0.95", False),
+        ("partition.silos=10 strategy.fraction=0.8", False),
+    ],
+)
+def test_there_is_a_chain_where_all_silos_are_asked_whatever_the_fraction_says(more, chained):
+    """A server that wants its silos to train from what it sends has to leave some of them out, for all to see."""
+    settings = compose(f"{SECURE} {more}")
+    assert chained == (settings.silos_asked == settings.partition.silos)
+    assert terms_of(settings, settings.aggregation, settings.partition.silos).chain == chained
+    assert is_chained(settings.as_dict()) == chained
+
+
+@pytest.mark.parametrize("group", ["strategy", "partition", "aggregation"])
+@pytest.mark.parametrize("found", [None, [], {}, {"fraction": float("nan"), "silos": -1, "min_silos": "2"}])
+def test_settings_that_are_damaged_make_no_chain(group, found):
+    assert not is_chained({**compose(SECURE).as_dict(), group: found})

@@ -53,10 +53,10 @@ class Place:
         (path,) = (self.files[silo].parent / "store" / "ledger").iterdir()
         return path.read_text().count('"kind":"charge"')
 
-    def ask(self, stage: str, overrides: str | None = None) -> Message:
+    def ask(self, stage: str, overrides: str | None = None, number: int = 1) -> Message:
         """Ask the first silo something that no protocol has: what counts is who refuses, and when."""
         model = client_app.encode({"w": np.zeros(1, np.float32)})
-        content = RecordDict({contract.ARRAYS: model, contract.CONFIG: ConfigRecord({contract.ROUND: 1})})
+        content = RecordDict({contract.ARRAYS: model, contract.CONFIG: ConfigRecord({contract.ROUND: number})})
         content[contract.PROTOCOL] = ConfigRecord({contract.MESSAGE: b"?"})
         config = {"overrides": overrides or self.overrides}
         context = Context(RUN, FIRST, {SILO_KEY: str(self.files["hospital-1"])}, RecordDict(), config)

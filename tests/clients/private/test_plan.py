@@ -4,7 +4,10 @@ import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from quire.clients.data.simulated import federation
 from quire.clients.private.plan import plan_of, steps_in_round
 from quire.conf.compose import compose
 from quire.privacy.dp.contract import PrivacyError, Unit
@@ -81,13 +84,37 @@ SHARED = (
 
 
 def test_as_many_rows_as_a_sum_holds_are_accepted():
-    assert plan(SHARED, 163_840).batch == 32_768
-    settings = compose(f"{RUN} privacy=record")  # as a file's rows would allow
-    settings = replace(settings, training=replace(settings.training, batch_size=32_768))
-    assert plan_of(settings, 10**6).batch == 32_768
-    settings = replace(settings, training=replace(settings.training, batch_size=32_769))
+    assert plan(SHARED.replace("largest=1000", "largest=163840"), 163_840).batch == 32_768
+    chosen = compose(f"{RUN} privacy=record")  # as a file's rows would allow
+    chosen = replace(chosen, training=replace(chosen.training, batch_size=32_768))
+    assert plan_of(chosen, 10**6).batch == 32_768
+    chosen = replace(chosen, training=replace(chosen.training, batch_size=32_769))
     with pytest.raises(PrivacyError, match=r"32769 expected records is more than 32768.*lower training\.batch_size"):
-        plan_of(settings, 10**6)
+        plan_of(chosen, 10**6)
+
+
+@given(st.integers(2, 2000), st.integers(2, 2000), st.sampled_from([0.01, 0.05, 0.2, 1.0]))
+@settings(max_examples=50, deadline=None)
+def test_a_silo_takes_part_where_its_batches_are_no_larger_than_the_run_expects(records, largest, rate):
+    """So that sums of honest silos are within what is plausible, which goes by the run's own number."""
+    text = SHARED.replace("sampling_rate=0.2", f"sampling_rate={rate}").replace("largest=1000", f"largest={largest}")
+    text = text.replace("records=3000", f"records={5 * largest}").replace("delta=1e-7", "delta=1e-4")
+    if math.ceil(rate * records) <= math.ceil(rate * largest):
+        assert plan(text, records).batch <= math.ceil(rate * largest)
+    else:
+        with pytest.raises(PrivacyError, match=r"raise privacy\.largest, and privacy\.records with it"):
+            plan(text, records)
+
+
+@pytest.mark.parametrize("silos", [3, 5, 8, 10])
+@pytest.mark.parametrize("more", ["", "data.validation_fraction=0.2", "data.test_fraction=0.33"])
+def test_simulated_silos_declare_no_more_than_their_run_expects(silos, more):
+    chosen = compose(
+        f"task=digits partition=iid partition.silos={silos} aggregation=secure privacy=record_distributed "
+        f"privacy.sampling_rate=1 {more}"
+    )
+    for silo in federation(chosen):
+        assert plan_of(chosen, len(silo.train)).batch == len(silo.train)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +122,7 @@ def test_as_many_rows_as_a_sum_holds_are_accepted():
     [
         ("privacy=record", 1, "A silo of one record"),
         ("privacy=record", 15, "batch_size=16 is larger than the silo's 15 records"),
+        (SHARED, 1_001, r"1001 declared records are 201 in a batch, more than the 200 .*raise privacy\.largest"),
         (SHARED, 163_841, "32769 expected records is more than 32768.*sampling_rate"),
         ("privacy=record privacy.delta=0.02", 91, "not below 1/91"),
         ("privacy=record privacy.delta=1e-17", 91, "used up by the additive terms"),

@@ -1,0 +1,40 @@
+"""How many silos a round asks: one rounding, for the rules, the server that draws, the silos, and the card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def silos_asked(fraction: float, silos: int, least: int) -> int:
+    """Return how many silos are asked to train in a round, if all are there.
+
+    Parameters
+    ----------
+    fraction : float
+        ``strategy.fraction``, in (0, 1].
+    silos : int
+        Of the run.
+    least : int
+        ``strategy.min_silos``.
+    """
+    return min(silos, max(least, int(fraction * silos + 1e-9)))
+
+
+def is_chained(settings: Mapping[str, Any]) -> bool:
+    """Tell whether silos recompute every model: under masks, where every round asks all and each silo sees every sum.
+
+    Parameters
+    ----------
+    settings : mapping
+        The composed tree, as :meth:`quire.conf.schema.Settings.as_dict` returns it or ``settings.yaml`` has it. One
+        that is damaged makes no chain.
+    """
+    groups = [settings.get(name) for name in ("aggregation", "strategy", "partition")]
+    aggregation, strategy, partition = (group if isinstance(group, Mapping) else {} for group in groups)
+    fraction, least, silos = strategy.get("fraction"), strategy.get("min_silos"), partition.get("silos")
+    if aggregation.get("name") != "secure" or type(least) is not int or type(silos) is not int:
+        return False
+    if not isinstance(fraction, int | float) or not (0.0 < fraction <= 1.0 and 0 < silos < 2**31):
+        return False
+    return silos_asked(fraction, silos, least) == silos
