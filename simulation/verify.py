@@ -25,6 +25,7 @@ from quire.privacy.identity.roster import Roster
 from quire.privacy.identity.signed import check_signed
 from quire.privacy.receipts import Receipt, ReceiptError, settings_hash, simulated_roster
 from quire.simulation.verify_noise import check_noise
+from quire.simulation.verify_secure import check_lost
 from quire.strategies.adaptive import check_clips
 from quire.strategies.card import CARD_FILE, PAGE_FILE, CardError, Material, read_material, read_roster, run_card
 from quire.strategies.card_page import page
@@ -204,6 +205,7 @@ def _check_round(
     if sorted(line["cohort"]) != sorted([*line["replied"], *failed]):
         wrong.append(f"{where}: the silos that were asked are not those that replied or failed.")
     model, clip = _model_before(material, number), None
+    wrong += check_lost(line, settings, model)
     privacy = settings.privacy if settings is not None else None
     if isinstance(privacy, SiloPrivacy) and privacy.clipping == "adaptive":
         clip = _moved_clip(material, number, privacy, result)
