@@ -19,8 +19,8 @@ from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.dp.selftest import Selftest
 from quire.privacy.dp.shares import encoding_of
 from quire.privacy.receipts import settings_hash
-from quire.strategies.card import read_material
 from quire.strategies.card_noise import KEY
+from quire.strategies.material import read_material
 from quire.strategies.selftest import judge
 
 

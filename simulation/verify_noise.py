@@ -19,8 +19,9 @@ from quire.privacy.dp.forecast import forecast
 from quire.privacy.dp.probes import ProbeTest, p_value
 from quire.privacy.dp.shares import encoding_of
 from quire.privacy.receipts import Receipt
-from quire.strategies.card import CardError, Material, run_card
+from quire.strategies.card import run_card
 from quire.strategies.card_noise import KEY, signed_beyond
+from quire.strategies.material import CardError, Material
 
 _RELEASED = {"probes", "probe_statistic", "probe_p", "probe_alarm"}
 
