@@ -50,10 +50,10 @@ def noise(
     from rich.console import Console
 
     from quire.errors import SettingsError
-    from quire.simulation.selftest import NotAsPromised, run_selftest, settings_of
+    from quire.simulation.promise import NotAsPromised, judge_anew
+    from quire.simulation.selftest import run_selftest, settings_of
     from quire.simulation.silos import take_silos
     from quire.strategies.selftest import as_dict
-    from quire.strategies.selftest import judge as look
 
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise SettingsError(f"The folder of '{json_file}' does not exist: make it, or name another file.")
@@ -61,7 +61,7 @@ def noise(
         raise SettingsError("--judge looks at a self-test that is over: leave out settings and --folder.")
     console = Console(soft_wrap=False, highlight=False)
     if judge is not None:
-        found = look(judge)
+        found = judge_anew(judge)
     else:
         settings = settings_of(take_silos(overrides or []))
         with tempfile.TemporaryDirectory(prefix="quire-") as scratch, console.status("Testing the noise"):

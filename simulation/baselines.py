@@ -22,7 +22,7 @@ import numpy as np
 
 from quire.clients.data.silo import Rows, SiloData, concatenate
 from quire.clients.training import Workbench
-from quire.conf.schema import RecordDistributedPrivacy, Settings, SgdTraining
+from quire.conf.schema import NoPrivacy, RecordDistributedPrivacy, Settings, SgdTraining
 from quire.errors import QuireError
 from quire.privacy.randomness import stream
 from quire.simulation.plain import plain_overrides, train_plainly
@@ -78,7 +78,7 @@ def compare(
     beside: dict[str, dict[str, str]] = {}
     for way, overrides in plain_overrides(settings).items():
         tick("the same federation in clear")
-        plainly = train_plainly(overrides, silos)
+        plainly = train_plainly(overrides, silos, private=not isinstance(settings.privacy, NoPrivacy))
         beside[way] = plainly.about()
         if plainly.model is not None:
             bench.load(plainly.model)

@@ -14,8 +14,8 @@ from quire.conf.schema import FlowerRuntime, Settings
 from quire.errors import QuireError, SettingsError
 from quire.simulation.inline import RunResult, run_inline
 from quire.simulation.progress import Progress
+from quire.simulation.promise import judge_anew
 from quire.simulation.tracking import tracking
-from quire.strategies.selftest import judge
 
 
 def launch(settings: Settings, folder: Path, console: Console | None = None, resume: bool = False) -> RunResult:
@@ -57,7 +57,7 @@ def launch(settings: Settings, folder: Path, console: Console | None = None, res
                 _report(settings, folder, console, quiet)
             raise
         if settings.selftest:
-            console.print(judge(folder).verdict(), markup=False, soft_wrap=True)
+            console.print(judge_anew(folder).verdict(), markup=False, soft_wrap=True)
             return result
         if settings.output.baselines or settings.data.validation_fraction:  # else the rounds told the test scores
             _compare(settings, folder, console, quiet)

@@ -1,8 +1,10 @@
 """The same federation in clear, trained beside a run with privacy or under masks: what either of them cost.
 
 A simulator can, for the silos' rows are at hand: the product's own apps run once more in this process, into a folder
-that is thrown away, with the run's settings but for ``privacy`` and ``aggregation``. The model is that of `quire run`
-with the overrides that are written down beside it, hash for hash.
+that is thrown away, with the run's settings but for ``privacy`` and ``aggregation``. It trains on the training rows of
+the run, so that no model is scored on rows that it has seen. Its model is that of `quire run` with the overrides that
+are written down beside it, hash for hash, but where silos set rows of their own files aside, which without privacy goes
+class by class.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from quire.clients.data.own import set_aside_row_by_row
 from quire.conf.compose import compose
 from quire.conf.numbers import records_of
 from quire.conf.overrides import Override, parse
@@ -91,7 +94,7 @@ def plain_overrides(settings: Settings) -> dict[str, str]:
     return found
 
 
-def train_plainly(overrides: str, silos: Path | None = None) -> PlainFederation:
+def train_plainly(overrides: str, silos: Path | None = None, private: bool = False) -> PlainFederation:
     """Run a federation in clear in this process, and keep nothing but its model.
 
     Parameters
@@ -100,6 +103,8 @@ def train_plainly(overrides: str, silos: Path | None = None) -> PlainFederation:
         As :func:`plain_overrides` returns them.
     silos : pathlib.Path, optional
         Of the silos' files, where they read their own rows.
+    private : bool
+        Whether the run that it is compared with has privacy: silos then set rows aside as they do there.
 
     Returns
     -------
@@ -116,8 +121,9 @@ def train_plainly(overrides: str, silos: Path | None = None) -> PlainFederation:
 
     unscored = [item for item in parse(overrides) if item.key != "strategy.fraction_evaluate"]
     LOG.info("Training a federation in clear, to compare with: quire run %s", overrides)
+    split = set_aside_row_by_row() if private else nullcontext()
     try:
-        with tempfile.TemporaryDirectory(prefix="quire-plain-") as scratch, _quietly():
+        with tempfile.TemporaryDirectory(prefix="quire-plain-") as scratch, _quietly(), split:
             settings = compose(_joined([*unscored, "strategy.fraction_evaluate=0"]))
             result = run_inline(settings, Path(scratch) / "run", silos=silos)
             model = dict(load_file(result.folder / "model.safetensors"))

@@ -8,19 +8,15 @@ from pathlib import Path
 from quire.conf.compose import compose
 from quire.conf.overrides import parse
 from quire.conf.schema import Settings
-from quire.errors import QuireError, SettingsError
+from quire.errors import SettingsError
 from quire.privacy.dp.selftest import Selftest as Selftest
 from quire.simulation.launch import check_folder, log_file, run_at_door
-from quire.strategies.selftest import judge
+from quire.simulation.promise import judge_anew
 
 #: Rounds, unless said otherwise.
 ROUNDS = 3
 #: What is set where the user does not set it.
 _DEFAULTS = ("privacy=record_distributed", "aggregation=secure", "strategy.fraction_evaluate=0")
-
-
-class NotAsPromised(QuireError):
-    """The noise of a run is not the one that its settings promise."""
 
 
 def settings_of(overrides: Sequence[str]) -> Settings:
@@ -64,8 +60,10 @@ def run_selftest(settings: Settings, folder: Path) -> Selftest:
     ------
     QuireError
         If the run had to stop.
+    NotAsPromised
+        If its silos agreed on another noise than its settings ask for.
     """
     check_folder(folder)
     with log_file(folder / "run.log"):
         run_at_door(settings, folder)
-    return judge(folder)
+    return judge_anew(folder)

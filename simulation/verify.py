@@ -25,9 +25,11 @@ from quire.privacy.identity.roster import Roster
 from quire.privacy.identity.signed import check_signed
 from quire.privacy.receipts import Receipt, ReceiptError, settings_hash, simulated_roster
 from quire.simulation.verify_noise import check_noise
+from quire.simulation.verify_secure import check_lost
 from quire.strategies.adaptive import check_clips
-from quire.strategies.card import CARD_FILE, PAGE_FILE, CardError, Material, read_material, read_roster, run_card
+from quire.strategies.card import CARD_FILE, PAGE_FILE, run_card
 from quire.strategies.card_page import page
+from quire.strategies.material import CardError, Material, read_material, read_roster
 from quire.strategies.receipts import contradictions
 
 _MAX_CARD = 64 * 2**20
@@ -191,7 +193,7 @@ def _check_round(
 ) -> None:
     """Check the receipts of one round: there, signed, about this round, and on the model of the round before."""
     line = material.lines[number]
-    if line["event"] != "round":
+    if line["event"] == "resume":
         return
     where, wrong = f"Round {line['round']}", result.wrong
     receipts = material.receipts[number]
@@ -204,6 +206,7 @@ def _check_round(
     if sorted(line["cohort"]) != sorted([*line["replied"], *failed]):
         wrong.append(f"{where}: the silos that were asked are not those that replied or failed.")
     model, clip = _model_before(material, number), None
+    wrong += check_lost(line, settings, model)
     privacy = settings.privacy if settings is not None else None
     if isinstance(privacy, SiloPrivacy) and privacy.clipping == "adaptive":
         clip = _moved_clip(material, number, privacy, result)

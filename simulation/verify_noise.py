@@ -19,8 +19,9 @@ from quire.privacy.dp.forecast import forecast
 from quire.privacy.dp.probes import ProbeTest, p_value
 from quire.privacy.dp.shares import encoding_of
 from quire.privacy.receipts import Receipt
-from quire.strategies.card import CardError, Material, run_card
+from quire.strategies.card import run_card
 from quire.strategies.card_noise import KEY, signed_beyond
+from quire.strategies.material import CardError, Material
 
 _RELEASED = {"probes", "probe_statistic", "probe_p", "probe_alarm"}
 
@@ -91,6 +92,8 @@ def _probes(material: Material, noise: SharedNoise, encoding: Encoding) -> list[
     """Hold what the journal says of the probes against itself: the values, their test, and its alarm."""
     test, wrong = ProbeTest(), []
     for line in material.rounds:
+        if "lost" in line:  # no sum was opened, so there are no probes
+            continue
         released: Mapping[str, Any] = line.get("released") or {}
         if not encoding.noise_variance:
             if released:

@@ -6,14 +6,10 @@ a resumed run ends with the card of one that was never interrupted.
 
 from __future__ import annotations
 
-import binascii
 import json
 import logging
 import time
-from base64 import b64decode
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,138 +17,19 @@ from quire.conf.asked import is_chained
 from quire.privacy.dp import card as arithmetic
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.dp.spending import Spending
-from quire.privacy.identity.errors import IdentityError
-from quire.privacy.identity.signed import MAX_BYTES, SignedRoster
-from quire.privacy.receipts import Receipt, ReceiptError, repeated, settings_hash, statement
+from quire.privacy.receipts import Receipt, repeated, settings_hash, statement
 from quire.privacy.secagg.params import default_colluders
 from quire.strategies import checkpoint
 from quire.strategies.card_noise import KEY, add_part, attempts_of, shared_facts, signed_beyond
 from quire.strategies.card_page import page
 from quire.strategies.card_words import Facts, rounds_words, standing, verdict, words
-from quire.strategies.receipts import ROSTER_FILE
+from quire.strategies.material import CardError, Material, read_material
 from quire.strategies.secure_words import Masked
 
 FORMAT = "quire-run-card-1"
 CARD_FILE, PAGE_FILE = "privacy_card.json", "privacy_card.html"
 
 LOG = logging.getLogger("quire.strategies")
-
-
-class CardError(PrivacyError):
-    """A folder out of which no card can be made; its text is one sentence."""
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a card is made of.
-
-    Attributes
-    ----------
-    settings : mapping
-        ``settings.yaml``.
-    start : mapping
-        The journal's first line.
-    lines : tuple of dict
-        The journal's lines about rounds and resumes, in order; of a round that was run again the later line alone.
-    roster : SignedRoster or None
-    """
-
-    settings: Mapping[str, Any]
-    start: Mapping[str, Any]
-    lines: tuple[dict[str, Any], ...]
-    roster: SignedRoster | None
-
-    @property
-    def rounds(self) -> tuple[dict[str, Any], ...]:
-        """The rounds, in order."""
-        return tuple(line for line in self.lines if line["event"] == "round")
-
-    @cached_property
-    def receipts(self) -> tuple[dict[str, Receipt], ...]:
-        """The receipts of each line, by the silo that the journal names.
-
-        Raises
-        ------
-        CardError
-            If one is no receipt.
-        """
-        return tuple(_receipts(line) if line["event"] == "round" else {} for line in self.lines)
-
-    @property
-    def private(self) -> bool:
-        """Whether the run was to have privacy."""
-        return self.setting("privacy", "name") not in (None, "none")
-
-    def setting(self, group: str, key: str) -> Any:
-        """Return a setting, None where there is none."""
-        found = self.settings.get(group)
-        return found.get(key) if isinstance(found, dict) else None
-
-    def up_to(self, rounds: int) -> Material:
-        """Return the material of the first rounds."""
-        return replace(self, lines=tuple(line for line in self.lines if line["round"] <= rounds))
-
-
-def read_material(folder: Path) -> Material:
-    """Read what a run folder holds for a card.
-
-    Raises
-    ------
-    CardError
-        If a file is missing, or is not what a run writes. A torn last line of the journal is passed over.
-    """
-    import yaml
-
-    try:
-        settings = yaml.safe_load(_text(folder / "settings.yaml"))
-    except (yaml.YAMLError, RecursionError):
-        settings = None
-    if not isinstance(settings, dict):
-        raise CardError("settings.yaml is not what a run writes.")
-    start: dict[str, Any] = {}
-    lines: list[dict[str, Any]] = []
-    for number, line in _journal(folder / "metrics.jsonl"):
-        kind = line.get("event")
-        if kind == "start":
-            _check_form(number, line, _START)
-            start = line
-        elif kind in ("round", "resume"):
-            _check_form(number, line, _ROUND if kind == "round" else _RESUME)
-            while kind == "round" and lines and lines[-1]["round"] >= line["round"]:  # it was run again
-                lines.pop()
-            lines.append(line)
-    path = folder / ROSTER_FILE
-    return Material(settings, start, tuple(lines), read_roster(path) if path.exists() else None)
-
-
-def read_roster(path: Path) -> SignedRoster:
-    """Read a roster; no signature is checked.
-
-    Raises
-    ------
-    CardError
-        If it cannot be read, or is none.
-    """
-    try:
-        with path.open("rb") as file:
-            return SignedRoster.decode(file.read(MAX_BYTES + 1))
-    except OSError as error:
-        raise CardError(f"{path} cannot be read: {error.strerror}.") from error
-    except IdentityError as error:
-        raise CardError(f"{path.name} is no roster: {error}") from error
-
-
-def _receipts(line: Mapping[str, Any]) -> dict[str, Receipt]:
-    listed = line.get("receipts")
-    if not isinstance(listed, dict):
-        raise CardError(f"Round {line['round']} of metrics.jsonl lists no receipts.")
-    found = {}
-    for silo, text in listed.items():
-        try:
-            found[silo] = Receipt.decode(b64decode(text, validate=True))
-        except (binascii.Error, ReceiptError, TypeError, ValueError) as error:
-            raise CardError(f"The receipt of {silo[:80]} in round {line['round']} cannot be read: {error}") from None
-    return found
 
 
 def run_card(material: Material) -> dict[str, Any]:
@@ -167,7 +44,7 @@ def run_card(material: Material) -> dict[str, Any]:
     asked: dict[str, int] = {}
     tried: dict[str, int] = {}
     distributed = str(material.setting("privacy", "name")).endswith("_distributed")
-    for line in material.rounds:
+    for line in material.charged:
         for silo in line["cohort"]:
             asked[silo] = asked.get(silo, 0) + 1
             tried[silo] = tried.get(silo, 0) + (attempts_of(line, silo) if distributed else 1)
@@ -187,18 +64,19 @@ def run_card(material: Material) -> dict[str, Any]:
         for silo, entry in zip(names, whole["silos"], strict=True)
     ]
     try:
-        part = add_part(material.start, material.rounds, silos, by_silo) if distributed else {}
+        part = add_part(material.start, material.charged, silos, by_silo) if distributed else {}
     except (PrivacyError, OverflowError, TypeError, ValueError) as error:
         raise CardError(str(error)) from error
     facts = _facts(material, silos, part)
     worst = max([whole["worst"]["rdp"], *(signed_beyond(by_silo, silos) if distributed else {}).values()])
     silent = [silo for silo in roster if silo not in by_silo]
     planned = material.setting("strategy", "rounds")
+    failed = {line["round"]: bool(line["replied"]) for line in material.charged if line["event"] == "failed"}
     return {
         "format": FORMAT,
         "standing": standing(facts),
         "verdict": verdict(facts, worst, max(silo["statement"]["delta"] for silo in silos)),
-        "coverage": rounds_words(len(material.rounds), planned, silent),
+        "coverage": rounds_words(len(material.rounds), planned, silent, failed),
         "run": {
             "task": material.setting("task", "name"),
             "strategy": material.setting("strategy", "name"),
@@ -207,7 +85,7 @@ def run_card(material: Material) -> dict[str, Any]:
             "rounds": {"planned": planned, "done": len(material.rounds)},
             "settings": settings_hash(material.settings),
             "code": by_silo[names[0]][0].body["code"],
-            "model": material.rounds[-1]["model"],
+            "model": material.model,
             "roster": material.roster.roster.hash if material.roster is not None else None,
             "signatures": facts.signatures,
         },
@@ -221,12 +99,12 @@ def run_card(material: Material) -> dict[str, Any]:
 def write_card(folder: Path) -> bool:
     """Write the card of a run, as JSON and as a page; tell whether there is one.
 
-    A run without privacy has none, nor has one that finished no round. It never raises: the card comes beside a run's
+    A run without privacy has none, nor has one that released nothing. It never raises: the card comes beside a run's
     results, and must not take them down.
     """
     try:
         material = read_material(folder)
-        if not material.private or not material.rounds:
+        if not material.private or not any(material.receipts):
             return False
         card = run_card(material)
         checkpoint.replace(folder / CARD_FILE, json.dumps(card, indent=1, allow_nan=False).encode() + b"\n")
@@ -310,41 +188,3 @@ def _facts(material: Material, silos: list[dict[str, Any]], part: Mapping[str, A
         masked=_masked(material, not noiseless),
         shared=shared_facts(part[KEY], silos) if KEY in part else None,
     )
-
-
-_RESUME: dict[str, Any] = {"round": int}
-_START: dict[str, Any] = {"silos": [str], "model": str}
-_ROUND: dict[str, Any] = {"round": int, "cohort": [str], "replied": [str], "failed": [dict], "model": str}
-
-
-def _check_form(number: int, line: Mapping[str, Any], form: Mapping[str, Any]) -> None:
-    """Refuse a line that lacks what a card is made of, or has it in another form."""
-    for key, kind in form.items():
-        value = line.get(key)
-        if isinstance(kind, list):
-            good = isinstance(value, list) and all(isinstance(item, kind[0]) for item in value)
-        else:
-            good = isinstance(value, kind) and not isinstance(value, bool)
-        if not good:
-            raise CardError(f"Line {number} of metrics.jsonl has no '{key}' of the right form.")
-
-
-def _journal(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    lines = _text(path).split("\n")
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or nothing
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            raise CardError(f"Line {number} of metrics.jsonl is not JSON.") from None
-        if not isinstance(event, dict):
-            raise CardError(f"Line {number} of metrics.jsonl is not an object.")
-        yield number, event
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise CardError(f"{path.name} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError:
-        raise CardError(f"{path.name} is not text.") from None

@@ -146,7 +146,7 @@ def add_part(
         name = silo["statement"]["silo"]
         tried = sum(attempts_of(line, name) for line in rounds if name in line["cohort"])
         silo["if_alone"] = {"rdp": alone(found[0], max(tried, 1), silo["statement"]["delta"])}
-    return {KEY: card_part(*found, rounds)}
+    return {KEY: card_part(*found, [line for line in rounds if line["event"] == "round"])}
 
 
 def alone(noise: SharedNoise, attempts: int, delta: float) -> float | str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -226,9 +226,16 @@ def _signatures(facts: Facts) -> str:
     return "Receipts are signed by the silos; the server had no roster, so nobody has checked whose keys these are."
 
 
-def rounds_words(done: int, planned: object, silent: Sequence[str]) -> str:
-    """Say how much of the run the card is about."""
+def rounds_words(done: int, planned: object, silent: Sequence[str], failed: Mapping[int, bool]) -> str:
+    """Say how much of the run the card is about; of rounds that failed, whether a sum of theirs was opened."""
     text = f"It covers {done} of {planned} planned rounds."
+    for number, opened in failed.items():
+        what = (
+            "its sum was opened, and counts as released"
+            if opened
+            else "no sum of it was opened; the attempts at it count where all attempts do"
+        )
+        text += f" Round {number} failed and ended the run: {what}."
     if silent:
         names = ", ".join(silent[:8]) + (f" and {len(silent) - 8} more" if len(silent) > 8 else "")
         text += f" No receipt came from {names}."

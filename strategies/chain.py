@@ -35,8 +35,10 @@ AWAY = (
 class Chain:
     """The states and sums of one run that some silo may still need.
 
-    States are kept from the oldest round that a silo is told of: as long as all take part, that of the last round and
-    of this one.
+    Of the states only those are kept that a silo may have to be told: this round's, and one for each round after which
+    some silo was last heard of. As long as all take part that is two, and never more than one for each silo and one;
+    a state is the model and what the server remembers of it, twice it with Adam's moments, and the model once more as
+    it is sent. Between the states lie the sums alone, from the oldest state on.
 
     Parameters
     ----------
@@ -74,7 +76,8 @@ class Chain:
         self._states[self._number] = RoundState(state.round, state.model, memory), arrays
         kept = min(self._states)
         oldest = min([self._number, *(at for silo, at in self._at.items() if at >= kept and silo not in self._refused)])
-        self._states = {number: state for number, state in self._states.items() if number >= oldest}
+        needed = {oldest, self._number, *(at for silo, at in self._at.items() if silo not in self._refused)}
+        self._states = {number: state for number, state in self._states.items() if number in needed}
         self._sums = {number: words for number, words in self._sums.items() if number >= oldest}
         self._survivors = {number: self._survivors[number] for number in self._sums}
         return digest_of(self._states[self._number][0])

@@ -13,7 +13,7 @@ run of Flower's, and silos charge for its rounds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,13 +43,11 @@ from quire.strategies.report import RoundReport
 from quire.strategies.rounds import RoundState
 from quire.strategies.secure_conduct import Conduct
 from quire.strategies.secure_log import AttemptLog, StageLog
+from quire.strategies.secure_replies import Beside
 from quire.strategies.secure_round import Round, RoundLost, clause, filled_up
 from quire.strategies.secure_session import Sessions
 
 LOG = logging.getLogger("quire.strategies")
-
-#: Looks at what a silo sends beside the first message of a round.
-Accept = Callable[[str, RecordDict], None]
 
 _LOST = ("StageOrder", "Replay")
 _HOPELESS = ("UnrecoverableShare", "SealedListMismatch")  # no more shares help against such a dealer
@@ -146,14 +144,14 @@ class SecureRounds:
             wide = "; aggregation.bits=null takes as many as it needs" if self._terms.noise and self._terms.bits else ""
             raise RunFailed(f"aggregation=secure cannot sum this model: {error}{wide}.") from error
 
-    def complete(self, replies: Iterable[Message], accept: Accept, memory: Mapping[str, np.ndarray]) -> Collected:
+    def complete(self, replies: Iterable[Message], beside: Beside, memory: Mapping[str, np.ndarray]) -> Collected:
         """Take the replies to what :meth:`begin` wrote, and go through the rest of the round.
 
         Parameters
         ----------
         replies : iterable of flwr.app.Message
-        accept : callable
-            Looks at what a silo sends beside the first message of a round; raises ``Unusable`` to leave it out.
+        beside : Beside
+            Takes what a silo sends beside the first message of a round, and is told of the sum once it is open.
         memory : mapping of str to numpy.ndarray
             What the server remembers of the rounds before.
 
@@ -170,12 +168,13 @@ class SecureRounds:
         answers = self._courier.read(one.sent, replies, one.log)
         while True:
             try:
-                silos, total = self._finish(one, answers, accept)
+                silos, total = self._finish(one, answers, beside)
                 break
             except SecAggError as error:
                 self._came_to_nothing(one, error)
             messages = self._attempt(one)
             answers = self._courier.carry(one.line, messages, one.log)
+        beside.opened(silos)
         self._opened, self._in_vain = True, 0
         if self._conduct.note(one.log.blame):
             self._sessions.end()
@@ -230,7 +229,7 @@ class SecureRounds:
         order: list[int] = source.permutation(sorted(self._courier.names)).tolist()
         return filled_up(one.asked, able, order, self._terms.parties)
 
-    def _finish(self, one: Round, answers: Iterable[Answer], accept: Accept) -> tuple[list[str], Words]:
+    def _finish(self, one: Round, answers: Iterable[Answer], beside: Beside) -> tuple[list[str], Words]:
         server, log = one.server, one.log
         if server is None:
             raise CohortTooSmall("There is no attempt.")
@@ -239,7 +238,7 @@ class SecureRounds:
                 silo = self._courier.names[answer.index]
                 try:
                     if not answer.refuses:  # with a refusal nothing comes along, and why counts for more
-                        accept(silo, answer.content)
+                        beside.accept(silo, answer.content)
                 except Unusable as why:
                     log.failed.append(Failure(silo, "shares", why.code, why.words))
                 except Exception:  # whatever that stumbles over, it is that silo's dropout

@@ -17,10 +17,12 @@ class Beside:
     ----------
     private : Private or None
         None without privacy: then nothing is read.
+    report : RoundReport
+        Of the round.
     """
 
-    def __init__(self, private: Private | None) -> None:
-        self._private = private
+    def __init__(self, private: Private | None, report: RoundReport) -> None:
+        self._private, self._report = private, report
         self._found: dict[str, tuple[dict[str, float], bytes]] = {}
 
     def accept(self, silo: str, content: RecordDict) -> None:
@@ -34,12 +36,14 @@ class Beside:
         if self._private is not None:
             self._found[silo] = read_private(silo, content, self._private)
 
-    def tell(self, report: RoundReport) -> None:
-        """Journal it, of the silos whose updates are in the sum."""
+    def opened(self, silos: list[str]) -> None:
+        """Report whose updates are in the sum that was opened, with their receipts, whatever comes of the sum."""
+        report = self._report
+        report.replied = silos
         if self._private is None:
             return
         records = self._private.records
-        found = {silo: self._found[silo] for silo in report.replied}
+        found = {silo: self._found[silo] for silo in silos}
         for silo, (shown, receipt) in found.items():
             about = report.silos.setdefault(silo, {})
             about.update({key.replace("-", "_"): value for key, value in shown.items()})

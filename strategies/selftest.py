@@ -18,10 +18,10 @@ import numpy as np
 from quire.errors import RunFailed, SettingsError
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.dp.selftest import Selftest, selftest
-from quire.strategies.card import read_material
 from quire.strategies.card_noise import noise_in
 from quire.strategies.checkpoint import replace, safetensors
 from quire.strategies.distributed import SILOS, SUMS
+from quire.strategies.material import read_material
 
 LOG = logging.getLogger("quire.strategies")
 

@@ -160,9 +160,9 @@ class FederatedStrategy(Strategy):
     def _aggregate_secure(self, secure: SecureRounds, replies: Iterable[Message]) -> tuple[ArrayRecord, MetricRecord]:
         """Complete a round whose updates are summed under masks: nobody's own is ever here."""
         started, report, silos = time.perf_counter(), self.report, self.roster.silos if self.roster else {}
-        beside = Beside(self._private(fingerprint(self._state.model)) if self.private else None)
+        beside = Beside(self._private(fingerprint(self._state.model)) if self.private else None, report)
         try:
-            collected = secure.complete(replies, beside.accept, self._state.memory)
+            collected = secure.complete(replies, beside, self._state.memory)
         except RoundLost as why:
             report.lost = str(why)
             secure.tell(report)
@@ -171,9 +171,8 @@ class FederatedStrategy(Strategy):
         count = len(collected.silos)
         after = self.algorithm.step(self._state, collected.mean, count / len(silos))
         self._state = checked(replace(after, memory={**after.memory, **collected.kept}), count)
-        report.replied, report.train, report.released = collected.silos, collected.metrics, collected.released
+        report.train, report.released = report.train if self.private else collected.metrics, collected.released
         secure.tell(report)
-        beside.tell(report)
         report.seconds["aggregate"] = time.perf_counter() - started
         return encode(self._state.model), MetricRecord(dict(report.train))
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,7 +29,24 @@ Where = int | SiloFile
 Signature = tuple[tuple[str, int, int], ...]
 
 _KEPT = 1024
+# Of this process and thread, and never part of the settings, which travel.
+_ROW_BY_ROW: ContextVar[bool] = ContextVar("quire-row-by-row", default=False)
 _CACHE: OrderedDict[Path, tuple[tuple[float, float, int, str, bool, Signature], Loaded]] = OrderedDict()
+
+
+@contextmanager
+def set_aside_row_by_row() -> Iterator[None]:
+    """Set rows aside as under privacy, whatever the settings say, for as long as the context lasts.
+
+    For a simulator that trains a federation in clear beside a run with privacy: a split of its own would let it train
+    on rows that the run keeps for testing, on which both are scored. Only loading in the same process and thread sees
+    it, so nobody can ask a silo elsewhere for it.
+    """
+    token = _ROW_BY_ROW.set(True)
+    try:
+        yield
+    finally:
+        _ROW_BY_ROW.reset(token)
 
 
 def load(settings: Settings, where: Where, name: str) -> Loaded:
@@ -51,12 +71,12 @@ def load(settings: Settings, where: Where, name: str) -> Loaded:
     if not isinstance(data, FilesData):
         raise DataError(f"data={data.name} does not read a silo's own files.")
     files = _signature(where)
-    private = not isinstance(settings.privacy, NoPrivacy)
-    now = (data.test_fraction, data.validation_fraction, settings.seed, name, private, files)
+    row_by_row = not isinstance(settings.privacy, NoPrivacy) or _ROW_BY_ROW.get()
+    now = (data.test_fraction, data.validation_fraction, settings.seed, name, row_by_row, files)
     if where.path in _CACHE and _CACHE[where.path][0] == now:
         _CACHE.move_to_end(where.path)
         return _CACHE[where.path][1]
-    loaded = _read(where, data, settings.seed, name, private)
+    loaded = _read(where, data, settings.seed, name, row_by_row)
     if _signature(where) != files:
         raise DataError(f"A file of {where.path} changed while it was read.")
     _CACHE[where.path] = (now, loaded)  # one for each silo: a sweep over seeds must not pile up copies
@@ -85,9 +105,9 @@ def _signature(silo: SiloFile) -> Signature:
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
 
 
-def _read(silo: SiloFile, how: FilesData, seed: int, name: str, private: bool) -> Loaded:
+def _read(silo: SiloFile, how: FilesData, seed: int, name: str, row_by_row: bool) -> Loaded:
     rows = _rows(silo.data)
-    if private:
+    if row_by_row:
         data = _apart(silo, rows, how, seed, name)
     elif silo.test is not None:
         data = SiloData(rows, _rows(silo.test))
@@ -95,7 +115,7 @@ def _read(silo: SiloFile, how: FilesData, seed: int, name: str, private: bool) -
         raise DataError(f"{silo.path} names 1 row; at least two are needed, one to train on and one to test.")
     else:
         data = split(rows, how.test_fraction, stream(seed, "split", name))
-    if not private:
+    if not row_by_row:
         data = hold_out(data, how.validation_fraction, stream(seed, "validation", name))
     if silo.schema.target.kind == "classification" and len(np.unique(rows.y)) == 1:
         LOG.warning("%s: all rows are of one class; the silo can take part, but learns little by itself", silo.path)

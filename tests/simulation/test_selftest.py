@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from shared_runs import lines_of
 
 import quire
 from quire.clients import contract
+from quire.clients.secure import agreement
 from quire.conf.compose import compose
 from quire.errors import SettingsError
 from quire.privacy.dp.discrete_gaussian import sample
+from quire.privacy.dp.distributed import SharedNoise
 from quire.privacy.dp.encoding import Encoding
 from quire.simulation.flower import run_flower
 from quire.simulation.grid import InlineGrid
@@ -193,6 +197,55 @@ def test_a_folder_is_judged_once_more_from_its_sums(cli: Call, tmp_path: Path) -
         save_file({name: np.ascontiguousarray(part) for name, part in broken.items()}, tmp_path / "run" / SUMS_FILE)
         with pytest.raises(SettingsError, match="cannot be read"):
             judge(tmp_path / "run")
+
+
+@pytest.fixture
+def weak(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Let server and silos agree on 0.3 times the noise that the settings ask for; undone when called."""
+    genuine = agreement.noise_of
+    with monkeypatch.context() as patch:
+        patch.setattr(agreement, "noise_of", lambda *args: _times(0.3, genuine(*args)))
+        yield patch.undo
+
+
+def _times(factor: float, noise: SharedNoise) -> SharedNoise:
+    return replace(noise, noise_multiplier=factor * noise.noise_multiplier)
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_too_little_noise_that_all_agreed_on_is_found(
+    undone: bool, weak: Callable[[], None], cli: Call, tmp_path: Path
+) -> None:
+    more = ["privacy=record_distributed", "aggregation=secure", "privacy.selftest=3", "strategy.fraction_evaluate=0"]
+    quire.run(" ".join([*SMALL, *more, "output.progress=none"]), tmp_path / "run")
+    assert judge(tmp_path / "run").passed  # the sums are as their journal says
+    if undone:
+        weak()
+    status, _, err = cli("selftest", "noise", "--judge", "run")
+    assert (status, err.count("\n")) == (1, 1)
+    assert err.startswith("quire: The noise is not as promised: the journal tells of a noise multiplier of 0.")
+    if not undone:
+        for command in (("selftest", "noise", *SMALL), ("run", *SMALL, *more, "output.progress=none")):
+            status, _, err = cli(*command)
+            assert (status, "The noise is not as promised: the journal" in err) == (1, True)
+
+
+def test_numbers_of_a_journal_that_settings_do_not_give_are_found(cli: Call, tmp_path: Path) -> None:
+    assert cli("selftest", "noise", *SMALL, "--folder", "run")[0] == 0
+    journal, chosen = tmp_path / "run" / "metrics.jsonl", tmp_path / "run" / "settings.yaml"
+    start, *rest = journal.read_text().splitlines(keepends=True)
+    told = json.loads(start)
+    for part, name, factor in (("noise", "rounds", 2), ("encoding", "clip", 2.0), (None, "parameters", 0)):
+        changed = copy.deepcopy(told)
+        place = changed["distributed"][part] if part else changed
+        place[name] = type(place[name])(place[name] * factor)
+        journal.write_text("".join([json.dumps(changed) + "\n", *rest]))
+        status, _, err = cli("selftest", "noise", "--judge", "run")
+        assert (status, "promised" in err) == (1, True), name
+    journal.write_text("".join([start, *rest]))
+    chosen.write_text(chosen.read_text().replace("rounds: 50", "rounds: 20"))
+    status, _, err = cli("selftest", "noise", "--judge", "run")
+    assert (status, "settings.yaml does not say what its own overrides compose to" in err) == (1, True)
 
 
 def test_a_self_test_is_nobodys_result(cli: Call) -> None:

@@ -13,7 +13,8 @@ from quire.errors import SettingsError
 from quire.privacy.identity.keys import PrivateIdentity
 from quire.privacy.receipts import Receipt
 from quire.simulation.verify import verify_run
-from quire.strategies.card import read_material, run_card, write_card
+from quire.strategies.card import run_card, write_card
+from quire.strategies.material import read_material
 from tests.support.private_runs import (
     OVERRIDES,
     SILOS,

@@ -109,6 +109,19 @@ def test_who_was_away_is_told_all_sums_since_and_the_others_one() -> None:
     assert base_of(course.round()[2]) == 4
 
 
+def test_states_that_nobody_can_be_told_are_let_go_and_their_sums_are_not() -> None:
+    course = Course()
+    course.round()
+    for _ in range(3):
+        course.round((0, 1))
+    for number in range(5, 30):
+        course.round((0,))
+        assert sorted(course.chain._states) == [1, 4, *((number - 1,) if number > 5 else ()), number]
+    told = course.round()
+    assert [base_of(told[silo]) for silo in ALL] == [29, 4, 1]
+    assert [sums_of(told[silo]) for silo in ALL] == [[29], list(range(4, 30)), list(range(1, 30))]
+
+
 def test_who_joins_late_begins_with_the_newest_state() -> None:
     course = Course()
     course.round((0, 1), (0, 1))
@@ -201,3 +214,4 @@ def test_whatever_silos_do_each_is_told_a_path_from_what_it_can_know(course_of) 
             else:
                 knows[silo] = knows.get(silo, set()) | {course.number}
         assert len(course.chain._sums) <= module.MOST_SUMS
+        assert len(course.chain._states) <= len(ALL) + 1
