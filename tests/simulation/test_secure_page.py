@@ -290,6 +290,7 @@ def test_a_private_secure_run_has_a_card_that_says_both_and_verifies(tmp_path):
     assert "over at least 2 of 3 silos, with the noise of each of these silos in it" in words["sees"][0]
     assert "the noise of the other silos is in the sum too, and is not counted" in words["sees"][2]
     assert words["sees"][3].startswith("Each silo works out the next model itself")
+    assert "It could still tell all silos a false sum in every round" in words["sees"][3]
     assert not any("update on its own, with" in text for text in words["sees"])
     trust = " ".join(words["trusted"])
     assert "honest but curious" in trust
