@@ -62,7 +62,7 @@ def sees(masked: Masked) -> list[str]:
         text.append(
             "Each silo works out the next model itself, from the last one that it took part with and the sum, and "
             "trains from no other: what the server chooses is the first model of the run. It could still tell all "
-            "silos a false sum in every round, each within the bound that honest ones keep to, and so walk the model on."
+            "silos a false sum in every round, within the bound that honest ones keep to, and so walk the model on."
         )
     return text
 
