@@ -107,7 +107,7 @@ def read_material(folder: Path) -> Material:
         if kind == "start":
             _check_form(number, line, _START)
             start = line
-        elif kind in _FORMS:
+        elif isinstance(kind, str) and kind in _FORMS:
             _check_form(number, line, _FORMS[kind])
             while kind in _CHARGED and lines and lines[-1]["round"] >= line["round"]:  # it was run again
                 lines.pop()
