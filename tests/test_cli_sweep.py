@@ -95,6 +95,7 @@ def test_with_validation_rows_the_test_rows_are_scored_once_at_the_end(quire, tm
 
 
 @joblib
+@pytest.mark.slow
 def test_jobs_side_by_side_give_the_same_models_in_one_line_each(quire, tmp_path):
     args = ["run", "-m", *SMALL, "strategy.min_silos=2,3", "seed=1,2", "runtime.faults=['drop:train:2:hospital-1']"]
     assert quire(*args, "hydra.sweep.dir=one")[0] == 1

@@ -88,6 +88,7 @@ def test_the_run_verifies_and_a_share_that_was_changed_does_not(whole, tmp_path)
     assert any("the clip of round 2 is not the one that follows" in words for words in verify_run(path).wrong)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_clip_it_had_reached(whole, tmp_path):
     path, model, _ = whole
     overrides, again = f"{RUN} strategy.rounds=2", tmp_path / "run"

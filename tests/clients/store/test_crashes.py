@@ -44,7 +44,8 @@ def ask(process: subprocess.Popen[str], words: str) -> str:
     return process.stdout.readline().strip()
 
 
-@pytest.mark.parametrize("with_witness", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("with_witness", [False, True])
 def test_killed_hundreds_of_times_nothing_is_under_counted(home: Home, witnessed: Home, with_witness: bool) -> None:
     """A real process charges and sends (appends to an outbox, fsynced) until kill -9 meets it somewhere."""
     home = witnessed if with_witness else home
