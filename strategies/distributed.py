@@ -80,7 +80,7 @@ def collected(agreement: Agreement, total: Words, silos: list[str], memory: Mapp
     mean, metrics = agreement.decode(total)
     if agreement.terms.noise is None or not isinstance(agreement.point, Encoding) or not agreement.point.noise_variance:
         return Collected(mean, metrics, silos)
-    _, probes = agreement.decode_shared(total)
+    probes = agreement.point.released(total)
     before = _test(memory.get(MEMORY))
     after = watch(before, agreement.point, probes, len(silos))
     statistic = after.statistic - before.statistic

@@ -222,7 +222,7 @@ def watched(agreement: Agreement, path: Path, known: Known | None) -> ProbeTest:
     test, since = (ProbeTest(), 0) if known is None else (known.probes, known.round)
     if isinstance(agreement.point, Encoding):
         for number in sorted(number for number in path.sums if number >= since):
-            _, probes = agreement.decode_shared(path.sums[number])
+            probes = agreement.point.released(path.sums[number])
             test = watch(test, agreement.point, probes, path.survivors[number])
     return test
 

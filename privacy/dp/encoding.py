@@ -264,13 +264,23 @@ class Encoding:
         EncodingError
             If the sum does not have the encoding's length.
         """
-        if total.shape != (self.length,):
-            raise EncodingError(f"the encoding is for {self.length} integers, not {total.shape}")
-        integers = centred(total, self.bits)
-        vector = integers[: self.rounded] / self.scale
+        released = self.released(total)
+        vector = centred(total[: self.rounded], self.bits) / self.scale
         if self.rotation is not None:
             vector = unrotate(vector, _key(self.rotation), self.dimension)
-        return vector, integers[self.rounded :]
+        return vector, released
+
+    def released(self, total: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """Return the probes alone, as :meth:`decode` does.
+
+        Raises
+        ------
+        EncodingError
+            If the sum does not have the encoding's length.
+        """
+        if total.shape != (self.length,):
+            raise EncodingError(f"the encoding is for {self.length} integers, not {total.shape}")
+        return centred(total[self.rounded :], self.bits)
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as a JSON object, with those that follow from them."""
