@@ -48,8 +48,8 @@ def check_name(name: str, what: str) -> str:
 
 
 @dataclass(frozen=True)
-class OperatorFolder:
-    """The folder of a consortium's operator.
+class Folder:
+    """What the operator's folder and a silo's have alike.
 
     Attributes
     ----------
@@ -60,14 +60,39 @@ class OperatorFolder:
     root: Path
 
     @property
-    def about(self) -> Path:
-        """Name, server, port, when it was made: canonical JSON."""
-        return self.root / "consortium.json"
-
-    @property
     def lock(self) -> Path:
         """Held by the one command that changes the folder."""
         return self.root / ".lock"
+
+    @property
+    def roster(self) -> Path:
+        """The folder of the roster's versions: the operator has the admin's key there, and a silo pins one."""
+        return self.root / "roster"
+
+    def roster_version(self, version: int) -> Path:
+        """Return where a version of the roster is."""
+        return self.roster / f"roster-{version}.json"
+
+    def rosters(self) -> tuple[Path, ...]:
+        """Return every version of the roster that is here, oldest first."""
+        found = self.roster.iterdir() if self.roster.is_dir() else ()
+        versions = [(int(match.group(1)), path) for path in found if (match := _VERSION.fullmatch(path.name))]
+        return tuple(path for _, path in sorted(versions))
+
+    @property
+    def run(self) -> Path:
+        """The launchers' folder."""
+        return self.root / "run"
+
+
+@dataclass(frozen=True)
+class OperatorFolder(Folder):
+    """The folder of a consortium's operator."""
+
+    @property
+    def about(self) -> Path:
+        """Name, server, port, when it was made: canonical JSON."""
+        return self.root / "consortium.json"
 
     @property
     def ca(self) -> Path:
@@ -110,11 +135,6 @@ class OperatorFolder:
         return self.server / "server.key"
 
     @property
-    def roster(self) -> Path:
-        """The folder of the roster's versions and of the admin's key."""
-        return self.root / "roster"
-
-    @property
     def admin_key(self) -> Path:
         """The admin's secret keys, which sign the roster and every document of the operator's; mode 0600."""
         return self.roster / "admin.key"
@@ -123,14 +143,6 @@ class OperatorFolder:
     def next_server_key(self) -> Path:
         """A fresh server key whose certificate is not in the index yet; mode 0600."""
         return self.server / "server.key.next"
-
-    def roster_version(self, version: int) -> Path:
-        """Return where a version of the roster is."""
-        return self.roster / f"roster-{version}.json"
-
-    def rosters(self) -> tuple[Path, ...]:
-        """Return every version of the roster that there is, oldest first; none before the first admission."""
-        return _versions(self.roster)
 
     @property
     def members(self) -> Path:
@@ -187,33 +199,15 @@ class OperatorFolder:
         """What every member is told when the roster or the list of revoked certificates changes."""
         return self.root / "bulletin.json"
 
-    @property
-    def run(self) -> Path:
-        """The launchers' folder."""
-        return self.root / "run"
-
 
 @dataclass(frozen=True)
-class SiloFolder:
-    """The folder of one silo.
-
-    Attributes
-    ----------
-    root : pathlib.Path
-        The folder itself, mode 0700.
-    """
-
-    root: Path
+class SiloFolder(Folder):
+    """The folder of one silo."""
 
     @property
     def about(self) -> Path:
         """Consortium, server, port, the member's name, the admin's keys: canonical JSON."""
         return self.root / "consortium.json"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the one command that changes the folder."""
-        return self.root / ".lock"
 
     @property
     def silo_file(self) -> Path:
@@ -281,31 +275,6 @@ class SiloFolder:
         return self.node / "node.pub"
 
     @property
-    def roster(self) -> Path:
-        """The folder of the roster's versions; `silo.yaml` names the pinned one."""
-        return self.root / "roster"
-
-    def roster_version(self, version: int) -> Path:
-        """Return where a version of the roster is."""
-        return self.roster / f"roster-{version}.json"
-
-    def rosters(self) -> tuple[Path, ...]:
-        """Return every version of the roster that is here, oldest first."""
-        return _versions(self.roster)
-
-    @property
     def request(self) -> Path:
         """What was last sent to the operator: the request, or a request for renewal."""
         return self.root / "request.json"
-
-    @property
-    def run(self) -> Path:
-        """The launchers' folder."""
-        return self.root / "run"
-
-
-def _versions(folder: Path) -> tuple[Path, ...]:
-    if not folder.is_dir():
-        return ()
-    found = [(int(match.group(1)), path) for path in folder.iterdir() if (match := _VERSION.fullmatch(path.name))]
-    return tuple(path for _, path in sorted(found))

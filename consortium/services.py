@@ -15,6 +15,7 @@ from quire.consortium.loopback import LOOPBACK
 from quire.consortium.proxy import find_haproxy
 from quire.consortium.supervise import Service
 from quire.simulation.flower_daemon import environment, free_port
+from quire.simulation.flower_daemon import healthy as answers
 from quire.strategies.server_app import RUN_DIR_VARIABLE
 
 #: Seconds between two looks of a SuperExec for work; Flower's own default is one.
@@ -107,16 +108,8 @@ def proxy_service(
 
 def healthy(port: int, certificate: Path) -> bool:
     """Say whether a SuperLink or SuperNode of Flower's answers at a port of this machine."""
-    connection = http.client.HTTPSConnection(
-        LOOPBACK, port, timeout=2, context=ssl.create_default_context(cafile=str(certificate))
-    )
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    trusted = ssl.create_default_context(cafile=str(certificate))
+    return answers(http.client.HTTPSConnection(LOOPBACK, port, timeout=2, context=trusted))
 
 
 def listens(host: str, port: int) -> bool:

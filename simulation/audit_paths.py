@@ -77,12 +77,8 @@ def through_sum(plan: Plan, dimension: int, canaries: int, seed: int) -> Canarie
     canaries : int
     seed : int
     """
-    source, coins = sources(seed, "sum", canaries)
-    dimension = max(dimension, canaries)
-    places = np.argsort(source.uint64(dimension), kind="stable")[:canaries]
-    total = np.zeros(dimension)
-    total[places] = plan.clip * coins
-    release = release_of(dimension, plan.clip, plan.noise_multiplier, "discrete" if plan.discrete else "gaussian")
+    source, coins, places, total = diracs(plan.clip, dimension, canaries, seed)
+    release = release_of(len(total), plan.clip, plan.noise_multiplier, "discrete" if plan.discrete else "gaussian")
     scores = np.zeros(canaries)
     for _ in range(plan.steps):
         scores += add_noise(total, release, source)[places]
@@ -138,10 +134,8 @@ def through_model(settings: Settings, task: Task, rows: Rows, plan: Plan, trials
         raise TypeError("single rows are canaries of the record unit only")
     source, coins = sources(seed, "model", trials)
     model = task.initial_arrays(stream(settings.seed, "model"))
-    canary, gradient = longest(task, model, rows, STRENGTH * plan.clip)
+    among, background, gradient = one_canary(task, model, rows, STRENGTH * plan.clip)
     length = float(np.linalg.norm(gradient))
-    background = rows.take(np.arange(1, min(len(rows), 1 + BACKGROUND)))
-    among = Rows(np.concatenate([canary.x, background.x]), np.concatenate([canary.y, background.y]))
     bench, training = PrivateBench(Workbench(task), settings.privacy.gradients), _unit_steps(plan)
     scores = np.empty(trials)
     for trial, inside in enumerate(coins):
@@ -225,6 +219,37 @@ def sources(seed: int, path: str, canaries: int) -> tuple[Csprng, NDArray[np.boo
     """Open the random numbers of one path, and throw its coins."""
     source = Csprng(key(seed, "audit", path))
     return source.child("noise"), source.bernoulli(0.5, canaries)
+
+
+def diracs(
+    clip: float, dimension: int, canaries: int, seed: int
+) -> tuple[Csprng, NDArray[np.bool_], NDArray[np.intp], NDArray[np.float64]]:
+    """Put ``clip`` at a secret coordinate for each canary whose coin says so.
+
+    Returns
+    -------
+    source : Csprng
+        For what is released.
+    coins : numpy.ndarray of bool, shape (canaries,)
+    places : numpy.ndarray of int, shape (canaries,)
+        Of the canaries, in or not.
+    total : numpy.ndarray of float64
+        As long as the dimension; longer where that is less than one coordinate for each canary.
+    """
+    source, coins = sources(seed, "sum", canaries)
+    dimension = max(dimension, canaries)
+    places = np.argsort(source.uint64(dimension), kind="stable")[:canaries]
+    total = np.zeros(dimension)
+    total[places] = clip * coins
+    return source, coins, places, total
+
+
+def one_canary(task: Task, model: Arrays, rows: Rows, enough: float) -> tuple[Rows, Rows, NDArray[np.float64]]:
+    """Return a few of a silo's rows with a canary among them and without, and its gradient; see :func:`longest`."""
+    canary, gradient = longest(task, model, rows, enough)
+    background = rows.take(np.arange(1, min(len(rows), 1 + BACKGROUND)))
+    among = Rows(np.concatenate([canary.x, background.x]), np.concatenate([canary.y, background.y]))
+    return among, background, gradient
 
 
 def groups(coins: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:

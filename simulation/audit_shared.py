@@ -24,7 +24,7 @@ from quire.privacy.dp.encoding import Encoding
 from quire.privacy.dp.shares import add_share, encoding_of, mean_of, words
 from quire.privacy.randomness import stream
 from quire.privacy.secagg.masks import Words
-from quire.simulation.audit_paths import BACKGROUND, ROW, STRENGTH, Canaries, Linear, groups, longest, sources
+from quire.simulation.audit_paths import ROW, STRENGTH, Canaries, Linear, diracs, groups, one_canary, sources
 
 
 def through_shared_sum(plan: SharedPlan, releases: int, dimension: int, canaries: int, seed: int) -> Canaries:
@@ -40,12 +40,8 @@ def through_shared_sum(plan: SharedPlan, releases: int, dimension: int, canaries
     canaries : int
     seed : int
     """
-    source, coins = sources(seed, "sum", canaries)
-    dimension = max(dimension, canaries)
-    places = np.argsort(source.uint64(dimension), kind="stable")[:canaries]
-    total = np.zeros(dimension)
-    total[places] = plan.clip * coins
-    encoding, scores = encoding_of(plan.noise, dimension), np.zeros(canaries)
+    source, coins, places, total = diracs(plan.clip, dimension, canaries, seed)
+    encoding, scores = encoding_of(plan.noise, len(total)), np.zeros(canaries)
     for number in range(releases):
         own = source.child("release", number)
         scores += _opened(plan.noise, encoding, words(encoding, total, own.child("rounding"))[0], own)[places]
@@ -103,10 +99,8 @@ def through_shared_model(
     """
     source, coins = sources(seed, "model", trials)
     model = task.initial_arrays(stream(settings.seed, "model"))
-    canary, gradient = longest(task, model, rows, STRENGTH * plan.clip)
+    among, background, gradient = one_canary(task, model, rows, STRENGTH * plan.clip)
     length = float(np.linalg.norm(gradient))
-    background = rows.take(np.arange(1, min(len(rows), 1 + BACKGROUND)))
-    among = Rows(np.concatenate([canary.x, background.x]), np.concatenate([canary.y, background.y]))
     encoding, scores = encoding_of(plan.noise, len(gradient)), np.empty(trials)
     for trial, inside in enumerate(coins):
         own, about = source.child("trial", trial), (Seeded(seed), "canary", model, (1, trial + 1))

@@ -237,7 +237,7 @@ class FlowerDaemon:
         self.processes.add(self._process.pid)
         deadline = time.monotonic() + _START_LIMIT
         while self._process.poll() is None:
-            if self._listens(port) and _healthy(port):
+            if self._listens(port) and healthy(http.client.HTTPConnection(_HOST, port, timeout=2)):
                 return True
             if time.monotonic() > deadline:
                 raise RunFailed(f"Flower's SuperLink did not start within {_START_LIMIT:.0f} seconds.")
@@ -260,8 +260,8 @@ class FlowerDaemon:
         return found
 
 
-def _healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection(_HOST, port, timeout=2)
+def healthy(connection: http.client.HTTPConnection) -> bool:
+    """Say whether a SuperLink or SuperNode of Flower's answers; the connection is closed."""
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200

@@ -13,9 +13,11 @@ from pathlib import Path
 from quire.clients.secure.agreement import terms_of
 from quire.clients.secure.noise import noise_of
 from quire.conf.compose import compose
-from quire.conf.schema import SecureAggregation
+from quire.conf.schema import SecureAggregation, Settings
 from quire.errors import QuireError, SettingsError
 from quire.privacy.dp.contract import PrivacyError
+from quire.privacy.dp.distributed import SharedNoise
+from quire.privacy.dp.encoding import Encoding
 from quire.privacy.dp.selftest import Selftest
 from quire.privacy.dp.shares import encoding_of
 from quire.privacy.receipts import settings_hash
@@ -43,6 +45,30 @@ def judge_anew(folder: Path) -> Selftest:
     return found
 
 
+def promised(
+    settings: Settings, secure: SecureAggregation, members: int, dimension: int
+) -> tuple[SharedNoise, Encoding]:
+    """Work out the noise of a run and its encoding anew, as its server and silos have.
+
+    Parameters
+    ----------
+    settings : Settings
+    secure : SecureAggregation
+        Of the settings.
+    members : int
+        Of the roster.
+    dimension : int
+        Parameters of the model.
+
+    Raises
+    ------
+    PrivacyError, SettingsError
+        If no noise follows from these.
+    """
+    noise, terms = noise_of(settings, members), terms_of(settings, secure, members)
+    return noise, encoding_of(noise, dimension, terms.bits, terms.rotation)
+
+
 def hold_to_promise(folder: Path) -> None:
     """Hold the noise in the journal of a self-test against its settings.
 
@@ -66,8 +92,7 @@ def hold_to_promise(folder: Path) -> None:
         dimension, secure = material.start.get("parameters"), settings.aggregation
         if type(dimension) is not int or dimension < 1 or not isinstance(secure, SecureAggregation):
             raise SettingsError("the journal does not say how many parameters the model has")
-        noise, terms = noise_of(settings, members), terms_of(settings, secure, members)
-        encoding = encoding_of(noise, dimension, terms.bits, terms.rotation)
+        noise, encoding = promised(settings, secure, members, dimension)
     except (QuireError, PrivacyError, TypeError) as error:
         text = str(error).rstrip(".")
         raise NotAsPromised(f"What noise the self-test in '{folder}' was promised cannot be known: {text}.") from error

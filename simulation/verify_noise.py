@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quire.clients.secure.agreement import terms_of
 from quire.conf.schema import DistributedPrivacy, SecureAggregation, Settings
 from quire.errors import SettingsError
 from quire.privacy.dp.contract import PrivacyError
@@ -17,8 +16,8 @@ from quire.privacy.dp.distributed import SharedNoise
 from quire.privacy.dp.encoding import Encoding
 from quire.privacy.dp.forecast import forecast
 from quire.privacy.dp.probes import ProbeTest, p_value
-from quire.privacy.dp.shares import encoding_of
 from quire.privacy.receipts import Receipt
+from quire.simulation.promise import promised
 from quire.strategies.card import run_card
 from quire.strategies.card_noise import KEY, signed_beyond
 from quire.strategies.material import CardError, Material
@@ -51,15 +50,12 @@ def check_noise(folder: Path, material: Material, settings: Settings | None, mem
         return ["The journal does not say how many parameters the model has."]
     try:
         count = settings.partition.silos if members is None else members
-        terms = terms_of(settings, secure, count)
-        if terms.noise is None:
-            return ["The settings ask for distributed noise, and none follows from them."]
-        encoding = encoding_of(terms.noise, dimension, terms.bits, terms.rotation)
+        noise, encoding = promised(settings, secure, count, dimension)
         derived = _json(
             {
-                "noise": asdict(terms.noise),
+                "noise": asdict(noise),
                 "encoding": encoding.to_json(),
-                "forecast": asdict(forecast(terms.noise, dimension)),
+                "forecast": asdict(forecast(noise, dimension)),
             }
         )
     except (PrivacyError, SettingsError) as error:
@@ -67,7 +63,7 @@ def check_noise(folder: Path, material: Material, settings: Settings | None, mem
     wrong = [] if dimension == _size(folder) else ["The journal's number of parameters is not that of the model."]
     if material.start.get(KEY) != derived:
         wrong.append("The journal's numbers of distributed noise do not follow from settings, roster and model.")
-    return wrong + _probes(material, terms.noise, encoding) + _signed(material)
+    return wrong + _probes(material, noise, encoding) + _signed(material)
 
 
 def _signed(material: Material) -> list[str]:

@@ -214,16 +214,21 @@ def attempts_of(line: Mapping[str, Any], silo: str) -> int:
     return max(1, sum(isinstance(cohort, list) and silo in cohort for cohort in named))
 
 
+#: Said wherever the unit is a record.
+RECORDS = (
+    "It says record, not patient: somebody with several records has several times the epsilon, and a larger delta.",
+    "Silos are taken to hold different records, so the run promises each record what its own silo promises; for one "
+    "that two silos hold, the epsilons of both add up.",
+)
+
+
 def protects(unit: str) -> list[str]:
     """Say what is protected, from whom."""
     if unit == "record":
         return [
             "One record, which is one row, of a silo's declared population: whoever sees the sums and the models can "
             "hardly tell whether that record was there or had been left out (neighbours: add or remove one record).",
-            "It says record, not patient: somebody with several records has several times the epsilon, and a "
-            "larger delta.",
-            "Silos are taken to hold different records, so the run promises each record what its own silo promises; "
-            "for one that two silos hold, the epsilons of both add up.",
+            *RECORDS,
         ]
     return [
         "One silo's whole contribution: whoever sees the sums and the models can hardly tell them from those in which "

@@ -109,10 +109,7 @@ def _protects(facts: Facts) -> list[str]:
         return [
             "One record, which is one row, of a silo's declared population: whoever sees all that left the silo can "
             "hardly tell whether that record was there or had been left out (neighbours: add or remove one record).",
-            "It says record, not patient: somebody with several records has several times the epsilon, and a "
-            "larger delta.",
-            "Silos are taken to hold different records, so the run promises each record what its own silo promises; "
-            "for one that two silos hold, the epsilons of both add up.",
+            *card_noise.RECORDS,
         ]
     return [
         "One silo's whole contribution: whoever sees the global models can hardly tell them from those in which the "
