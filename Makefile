@@ -1,10 +1,12 @@
 # Every target does its own set-up in .venv, again only when pyproject.toml or constraints.txt has changed.
 #   make PYTHON=python3.12 test     another interpreter (after `make clean`)
 #   make test ARGS="-k fedprox"     more arguments for pytest
+#   make test WORKERS=0             in one process; by default one for each core, eight at most
 #   make bench QUICK=1              the short form of every benchmark
 
 PYTHON ?= python3
 ARGS ?=
+WORKERS ?= auto
 QUICK ?=
 
 VENV := .venv
@@ -45,7 +47,7 @@ demo: $(READY) ## Train five hospitals with privacy on real data; ends by naming
 	$(BIN)/quire run $(DEMO_RUN) hydra.run.dir=$(DEMO)
 
 test: $(READY) ## The fast test suite
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow" -n $(WORKERS) --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-slow: $(READY) ## End-to-end cases on Flower's own runtimes
 	$(BIN)/pytest -m slow $(ARGS)

@@ -89,7 +89,7 @@ class Place:
         back = b""
         with (
             contextlib.suppress(ssl.SSLError, ConnectionError),
-            socket.create_connection(("127.0.0.1", self.port), timeout=5) as plain,
+            socket.create_connection(("127.0.0.1", self.port), timeout=20) as plain,
             context.wrap_socket(plain, server_hostname="localhost") as tls,
         ):
             tls.sendall(raw)
