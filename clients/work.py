@@ -8,7 +8,7 @@ import torch
 from quire.clients.arrays import Arrays
 from quire.clients.data.own import Where, load
 from quire.clients.data.preprocess import prepare, preprocessing_of
-from quire.clients.data.silo import SiloData
+from quire.clients.data.silo import Rows, SiloData
 from quire.clients.entropy import Entropy
 from quire.clients.local import Trained, train_locally
 from quire.clients.private.plan import Plan, SharedPlan
@@ -70,9 +70,32 @@ def score_model(
         Rows scored.
     """
     rows = _prepare(settings, where, silo, statistics).scored
-    bench = workbench(_task(settings, where))
+    return _score(_task(settings, where), rows, arrays), len(rows)
+
+
+def score_at_home(
+    settings: Settings, where: Where, silo: str, arrays: Arrays, statistics: Statistics | None = None
+) -> tuple[dict[str, float], int, int]:
+    """Score a finished model on one silo's test rows, for the silo alone: nothing of it travels.
+
+    Returns
+    -------
+    scores : dict of str to float
+    tested : int
+        Rows scored; the silo never trained on them under these settings.
+    rows : int
+        All of the silo's rows.
+    """
+    data = _prepare(settings, where, silo, statistics)
+    held_out = len(data.validation) if data.validation is not None else 0
+    scores = _score(_task(settings, where), data.test, arrays)
+    return scores, len(data.test), len(data.train) + len(data.test) + held_out
+
+
+def _score(task: Task, rows: Rows, arrays: Arrays) -> dict[str, float]:
+    bench = workbench(task)
     bench.load(arrays)
-    return bench.score(rows), len(rows)
+    return bench.score(rows)
 
 
 def _task(settings: Settings, where: Where) -> Task:

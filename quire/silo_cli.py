@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quire.launch_cli import silo_start
+from quire.score_cli import score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,7 @@ def _group() -> None:
 
 
 app.command("start")(silo_start)
+app.command()(score)
 
 
 @app.command()

@@ -70,7 +70,7 @@ def compare(
     def scores() -> dict[str, Scores]:
         return {name: bench.score(rows) for name, rows in tests.items()}
 
-    bench.load(_final_model(folder))
+    bench.load(final_model(folder))
     federated = scores()
     if not settings.output.baselines:
         return _written(folder, _federated_only(data, names, bench.task.classes, federated))
@@ -155,7 +155,14 @@ def _written(folder: Path, comparison: dict[str, Any]) -> dict[str, Any]:
     return comparison
 
 
-def _final_model(folder: Path) -> dict[str, np.ndarray]:
+def final_model(folder: Path) -> dict[str, np.ndarray]:
+    """Read ``model.safetensors`` of a run folder.
+
+    Raises
+    ------
+    QuireError
+        If it cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -12,10 +12,13 @@ import typer
 import yaml
 
 from quire.cli import app
+from quire.clients.contract import Code
 from quire.consortium import logs, proxy, supervise
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "running-a-consortium.md").read_text(encoding="utf-8")
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+SECURITY = (ROOT / "docs" / "consortium-security.md").read_text(encoding="utf-8")
 EXAMPLES = ROOT / "consortium" / "examples"
 
 
@@ -23,6 +26,7 @@ def commands() -> list[list[str]]:
     """Every command line of ours in the page and in the examples, as words after ``quire``."""
     fenced = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.DOTALL)
     lines = [line for block in fenced for line in block.splitlines() if line.startswith("quire ")]
+    lines += re.findall(r"`(quire [a-z][^`]*)`", RUNBOOK + SECURITY)
     for unit in EXAMPLES.glob("*.service"):
         lines += [line.partition("=")[2] for line in unit.read_text().splitlines() if line.startswith("ExecStart=")]
     found = [shlex.split(line, comments=True)[1:] for line in lines]
@@ -34,7 +38,7 @@ def commands() -> list[list[str]]:
 def test_the_command_exists_with_its_options(words: list[str]) -> None:
     command: click.Command = typer.main.get_command(app)
     rest = list(words)
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and rest:
         command = command.commands[rest.pop(0)]
     known = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in rest if word.startswith("--")} <= known
@@ -63,3 +67,17 @@ def test_there_are_commands_to_look_at() -> None:
 )
 def test_the_numbers_are_those_of_the_code(words: str) -> None:
     assert words in " ".join(PAGE.split())
+
+
+def test_the_runbook_knows_codes_that_there_are() -> None:
+    """Of refusals at silos and of failures that the server finds."""
+    table = RUNBOOK.split("## A run does not go on")[1].split("##")[0]
+    named = set(
+        re.findall(
+            r"`([a-z]+_[a-z_]+)`", "".join(row.split("|")[1] for row in table.splitlines() if row.startswith("|"))
+        )
+    )
+    found = {code.name.lower() for code in Code} | {"other_schema"}
+    assert named <= found
+    assert len(named) >= 8
+    assert '"other_schema"' in (ROOT / "strategies" / "enrolment.py").read_text(encoding="utf-8")

@@ -25,10 +25,12 @@ class Reader:
     ----------
     here : pathlib.Path
         The folder.
+    limit : float
+        Seconds that a block may take.
     """
 
-    def __init__(self, folder: Path) -> None:
-        programs, self.here = folder / "bin", folder / "here"
+    def __init__(self, folder: Path, limit: float = 280) -> None:
+        programs, self.here, self.limit = folder / "bin", folder / "here", limit
         programs.mkdir()
         self.here.mkdir()
         (programs / "quire").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m quire "$@"\n', encoding="utf-8")
@@ -56,7 +58,7 @@ class Reader:
     def run(self, *command: str) -> str:
         """Run a program, which must succeed; return what it printed."""
         done = subprocess.run(
-            command, cwd=self.here, env=self.variables, capture_output=True, text=True, timeout=280, check=False
+            command, cwd=self.here, env=self.variables, capture_output=True, text=True, timeout=self.limit, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
