@@ -29,7 +29,7 @@ def main(home: Path) -> None:
     from flwr.superlink.cli import flwr_serverapp
 
     atexit.register(shutil.rmtree, home, ignore_errors=True)
-    task = PullTaskInputResponse.FromString((home / TASK).read_bytes())
+    task: PullTaskInputResponse = PullTaskInputResponse.FromString((home / TASK).read_bytes())
 
     def handed(client: RuntimeHttpClient, request: PullTaskInputRequest) -> PullTaskInputResponse:
         return task

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quire.consortium.loopback import LOOPBACK
 from quire.consortium.services import ServicesError, check_free
@@ -106,8 +106,8 @@ def plain(label: object) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in label[:MOST_LABEL])
 
 
-def gauge(name: str, words: str, labels: Sequence[str], values: Mapping[tuple[str, ...], float]) -> Metric:
-    """Return a metric of numbers as they stand."""
+def gauge(name: str, words: str, labels: Sequence[str], values: Mapping[Any, float]) -> Metric:
+    """Return a metric of numbers as they stand, each under a tuple of labels."""
     from prometheus_client.core import GaugeMetricFamily
 
     family = GaugeMetricFamily(name, words, labels=labels)
@@ -181,7 +181,7 @@ class Metrics:
 
         check_free(LOOPBACK, port)
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)  # type: ignore[arg-type]  # anything with `collect` is a collector
+        registry.register(self)  # anything with `collect` is a collector
         try:
             server, thread = start_http_server(port, LOOPBACK, registry)
         except OSError as error:

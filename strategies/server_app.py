@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
+from quire.clients import contract
 from quire.clients.arrays import encode
 from quire.clients.code import code_hash
 from quire.clients.tasks import numeric_features
@@ -132,7 +133,9 @@ def _federate(
     told = ConfigRecord()
     if getattr(settings.data, "preprocessing", "public") == "federated":
         features, minimum = numeric_features(settings, schema), settings.strategy.min_silos
-        statistics, roster = agree_on_statistics(grid, roster, features, minimum, settings.strategy.deadline)
+        statistics, roster = agree_on_statistics(
+            grid, roster, features, minimum, strategy.deadlines.seconds(contract.MOMENTS)
+        )
         told = as_config(statistics)
         folder.hold_to("statistics", {key: list(told[key]) for key in told})  # type: ignore[arg-type]
     folder.hold_to("silos", roster.names)
