@@ -28,7 +28,9 @@ from quire.errors import SettingsError
 
 FAULT_KINDS = ("drop", "delay", "error")
 FAULT_STAGES = ("query", "train", "evaluate", "open", "pairs", "ready", "shares", "mask", "confirm", "unmask")
-MAX_DELAY = 86_400
+#: Exchanges that can have a deadline of their own; who joins has runtime.join_timeout.
+DEADLINE_STAGES = ("moments", *FAULT_STAGES[1:])
+MAX_DELAY, MAX_DEADLINE = 86_400, 1e7
 MAX_CELLS = 200_000_000
 # What each task learns from; for data=sklearn the data set of the same name.
 _HOMES = {"synthetic": SyntheticData, "tabular": FilesData, "images": FilesData, "plugin": FilesData}
@@ -53,6 +55,7 @@ def check(settings: Settings) -> None:
     _uri_holds_no_password(settings)
     check_privacy(settings, None if isinstance(settings.data, FilesData) else rows_of(settings.data))
     check_secure(settings)
+    _deadlines_are_readable(settings)
     if isinstance(settings.runtime, InlineRuntime):
         for fault in settings.runtime.faults:
             _fault_is_readable(fault)
@@ -154,6 +157,20 @@ def _uri_holds_no_password(settings: Settings) -> None:
             "tracking.uri names a user or a password, and settings travel to every silo: put them into "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
         )
+
+
+def _deadlines_are_readable(settings: Settings) -> None:
+    seen: set[str] = set()
+    for item in settings.strategy.deadlines:
+        where = f"strategy.deadlines: '{shown(item)}'"
+        stage, colon, seconds = item.partition(":")
+        if not colon or stage not in DEADLINE_STAGES:
+            raise SettingsError(f"{where} must be stage:seconds, the stage one of {', '.join(DEADLINE_STAGES)}.")
+        if not _SECONDS.fullmatch(seconds) or not 0.0 < float(seconds) <= MAX_DEADLINE:
+            raise SettingsError(f"{where}: the seconds must be a number above 0, at most {MAX_DEADLINE:g}.")
+        if stage in seen:
+            raise SettingsError(f"{where}: the stage has two deadlines.")
+        seen.add(stage)
 
 
 def _fault_is_readable(fault: str) -> None:

@@ -125,6 +125,11 @@ class OperatorFolder(Folder):
         return self.root / "server"
 
     @property
+    def approvals(self) -> Path:
+        """The bundles that the server's side runs, as ``quire submit`` has shipped them; mode 0600."""
+        return self.root / "server.approved.json"
+
+    @property
     def server_certificate(self) -> Path:
         """The server's certificate and then the authority's, PEM."""
         return self.server / "server.pem"

@@ -1,9 +1,11 @@
-"""The logs of services: files that they append to themselves, and that are put aside when they have grown."""
+"""The files of services: logs, which grow and are put aside; and whether what they read has changed."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 #: Bytes of a log at which it is put aside, and how many of those are kept.
@@ -48,3 +50,18 @@ def last_line(log: Path) -> str:
         lines = []
     plain = ("".join(filter(str.isprintable, _COLOUR.sub("", line))).strip() for line in reversed(lines))
     return next((line[:300] for line in plain if line), "it left no words")
+
+
+def stamp(paths: Sequence[Path]) -> tuple[int, ...]:
+    """Return what changes when one of some files does."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            about = path.stat()
+            found += [about.st_mtime_ns, about.st_size, about.st_ino]
+    return tuple(found)
+
+
+def words_for(status: int) -> str:
+    """Say how a process ended, by its exit status."""
+    return f"killed by signal {-status}" if status < 0 else f"exit status {status}"

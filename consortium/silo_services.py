@@ -28,13 +28,16 @@ from quire.consortium.services import (
     program,
     proxy_service,
 )
+from quire.consortium.silo_metrics import silo_metrics
 from quire.consortium.supervise import Duty, Say, Service, Supervisor
 
 # Seconds between two looks at the way to the server, and at the end of the certificate.
 _LOOK_EVERY, _REMIND_EVERY = 60.0, 3600.0
 
 
-def silo(folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] = ()) -> Supervisor:
+def silo(
+    folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] = (), own_metrics: int | None = None
+) -> Supervisor:
     """Return the services of a silo; nothing is written before they are run.
 
     Parameters
@@ -43,9 +46,11 @@ def silo(folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] =
     say : callable
         Told of every event.
     metrics : int
-        Port on loopback for Prometheus; 0: one that the system gives.
+        Port on loopback for the proxy's metrics; 0: one that the system gives.
     passed : sequence of str
         Names of environment variables that approved code sees.
+    own_metrics : int or None
+        Port on loopback for Quire's own metrics; None: they are not served.
 
     Raises
     ------
@@ -92,8 +97,13 @@ def silo(folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] =
         prepare(run)
         make_loopback(run)
         make_secret(secret)
+        if own_metrics is not None:
+            silo_metrics(folder, supervisor).serve(own_metrics)
+            supervisor.tell("metrics", f"at http://{LOOPBACK}:{own_metrics}/metrics")
 
-    return Supervisor(run, [front, *_flower(folder, port, node_port, own, secret, passed)], say, duties, make)
+    services = [front, *_flower(folder, port, node_port, own, secret, passed)]
+    supervisor = Supervisor(run, services, say, duties, make)
+    return supervisor
 
 
 def _flower(

@@ -8,9 +8,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quire.clients.gate.approvals import Approval, approve, login
 from quire.clients.gate.bundle import Bundle, read_bundle
 from quire.conf.schema import Settings
 from quire.consortium.layout import OperatorFolder
@@ -55,6 +57,8 @@ def submit(folder: OperatorFolder, settings: Settings) -> tuple[int, Bundle]:
         If the settings want more silos than the consortium has.
     RegistryError
         If the SuperLink refuses, or does not answer.
+    ApprovalError
+        If the list of what the server's side runs cannot be written.
     """
     from flwr.common.serde import fab_to_proto, user_config_to_proto
     from flwr.proto.control_pb2 import StartRunRequest
@@ -68,6 +72,7 @@ def submit(folder: OperatorFolder, settings: Settings) -> tuple[int, Bundle]:
             f"partition.silos={members}, or fewer."
         )
     bundle = make_bundle()
+    approve(folder.approvals, Approval((bundle.content, bundle.fab), "shipped by quire submit", login(), _now()))
     with connection.client() as client:
         answer = client.StartRun(
             StartRunRequest(
@@ -226,6 +231,10 @@ def _line(run: int, known: Run | None, place: Path | None, answered: bool) -> Ru
         error=error,
         folder=str(place) if place is not None else None,
     )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _about(place: Path | None) -> dict[str, Any]:

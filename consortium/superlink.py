@@ -19,6 +19,8 @@ from quire.consortium.layout import OperatorFolder
 from quire.consortium.loopback import LOOPBACK, Loopback, make_loopback, make_secret, write_private
 from quire.consortium.proxy import ServerProxy, render_keys
 from quire.consortium.registry import Connection, members_in, node_keys, synchronise
+from quire.consortium.server_gate import GATE_VARIABLE, ServerGate, prepare_gate
+from quire.consortium.server_metrics import server_metrics
 from quire.consortium.services import (
     ServicesError,
     check_free,
@@ -31,7 +33,8 @@ from quire.consortium.services import (
     proxy_service,
 )
 from quire.consortium.supervise import Duty, Say, Service, Supervisor
-from quire.strategies.server_app import ROSTER_VARIABLE, SCHEMA_VARIABLE
+from quire.strategies.members import MEMBERS_VARIABLE
+from quire.strategies.server_app import ROSTER_VARIABLE, RUN_DIR_VARIABLE, SCHEMA_VARIABLE
 
 #: Name of the connection in the configuration of Flower's own command line.
 CONNECTION = "consortium"
@@ -76,7 +79,9 @@ def read_running(folder: OperatorFolder) -> Running:
         ) from None
 
 
-def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, metrics: int = 0) -> Supervisor:
+def superlink(
+    folder: OperatorFolder, say: Say, listen: Server | None = None, metrics: int = 0, own_metrics: int | None = None
+) -> Supervisor:
     """Return the services of a server; nothing is written, and no port is taken, before they are run.
 
     Parameters
@@ -87,7 +92,9 @@ def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, me
     listen : Server or None
         Address and port at which the proxy is reached; by default the consortium's port, at every IPv4 address.
     metrics : int
-        Port on loopback for Prometheus; 0: one that the system gives.
+        Port on loopback for the proxy's metrics; 0: one that the system gives.
+    own_metrics : int or None
+        Port on loopback for Quire's own; None: they are not served.
 
     Raises
     ------
@@ -131,12 +138,16 @@ def superlink(folder: OperatorFolder, say: Say, listen: Server | None = None, me
     def make() -> None:
         prepare(run)
         check_free(listen.host if listen is not None else "", port)
-        _link_runs(folder)
+        runs_folder(folder).mkdir(mode=0o700, exist_ok=True)
+        prepare_gate(_gate(folder), run / "commands")
         make_loopback(run)
         make_secret(secret)
         _tell_flwr(run, connection)
         (run / "superlink.json").write_text(json.dumps({"address": connection.address, "metrics": metrics}))
         supervisor.tell("superlink", f"at {connection.address}; metrics at http://{LOOPBACK}:{metrics}/metrics")
+        if own_metrics is not None:
+            server_metrics(folder, supervisor, runs_folder(folder)).serve(own_metrics)
+            supervisor.tell("metrics", f"at http://{LOOPBACK}:{own_metrics}/metrics")
 
     supervisor = Supervisor(run, services, say, (Duty("members", _LOOK_EVERY, members.look),), make)
     members.tell = supervisor.tell
@@ -150,6 +161,7 @@ def _flower(folder: OperatorFolder, port: int, own: Loopback, secret: Path, memb
         run,
         **{ROSTER_VARIABLE: str(run / "roster.json")},
         **{SCHEMA_VARIABLE: str(folder.root / "schema.yaml")},
+        **{MEMBERS_VARIABLE: str(run / "nodes.map")},
     )
     link = Service(
         name="superlink",
@@ -171,10 +183,23 @@ def _flower(folder: OperatorFolder, port: int, own: Loopback, secret: Path, memb
             *("--root-certificates", str(own.certificate)),
             *("--superexec-auth-secret-file", str(secret)),
         ),
-        environment=variables,
+        environment={**variables, "PATH": str(run / "commands"), GATE_VARIABLE: _gate(folder).to_json()},
         folder=run / "empty",
     )
     return [link, executor]
+
+
+def _gate(folder: OperatorFolder) -> ServerGate:
+    run = folder.run
+    path = flower_environment(os.environ, run)["PATH"]
+    return ServerGate(
+        folder.approvals,
+        run / "serverapps",
+        runs_folder(folder),
+        path,
+        RUN_DIR_VARIABLE,
+        run / "log" / "server-gate.log",
+    )
 
 
 class _Members:
@@ -234,14 +259,6 @@ class _Members:
             return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in places if path.exists())
         except OSError:
             return None
-
-
-def _link_runs(folder: OperatorFolder) -> None:
-    """Let what a ServerApp leaves in its Flower's home lie in the operator's folder, which outlives ``run``."""
-    runs_folder(folder).mkdir(mode=0o700, exist_ok=True)
-    link = folder.run / "flwr" / "quire-runs"
-    if not link.is_symlink():
-        link.symlink_to(os.path.relpath(runs_folder(folder), link.parent))
 
 
 def _tell_flwr(run: Path, connection: Connection) -> None:

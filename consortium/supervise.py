@@ -23,7 +23,7 @@ from types import FrameType
 
 from quire.consortium import leash
 from quire.consortium.errors import ConsortiumError, FolderBusy
-from quire.consortium.logs import last_line, rotate
+from quire.consortium.logs import last_line, rotate, stamp, words_for
 from quire.simulation.processes import ProcessTree
 
 #: Longest wait before a service is started again, in seconds: as long as Flower holds a lost SuperNode's place.
@@ -107,6 +107,7 @@ class _Child:
     ready: bool = False
     was_ready: bool = False
     stamp: tuple[int, ...] = ()
+    starts: int = 0
 
 
 @dataclass
@@ -163,6 +164,14 @@ class Supervisor:
             finally:
                 self._stop()
 
+    def services_now(self) -> dict[str, tuple[bool, int]]:
+        """Return of each service whether it is ready, and how often it was started again."""
+        return {child.service.name: (child.ready, max(0, child.starts - 1)) for child in self._children}
+
+    def troubled(self, duty: str) -> bool | None:
+        """Say whether a duty failed when it was done last; None if it was not done yet."""
+        return duty in self._told if duty in self._next else None
+
     # ------------------------------------------------------------------------------------------------- watching
     def _watch(self) -> None:
         complete = False
@@ -187,7 +196,7 @@ class Supervisor:
             return
         status = process.poll()
         if status is not None:
-            self._failed(child, f"ended ({_words(status)}): {last_line(child.log)}")
+            self._failed(child, f"ended ({words_for(status)}): {last_line(child.log)}")
         elif not child.ready:
             if service.ready() if service.ready is not None else now - child.started > 1.0:
                 child.ready = child.was_ready = True
@@ -195,7 +204,7 @@ class Supervisor:
             elif now - child.started > service.start_limit:
                 self._end(child)
                 self._failed(child, f"was not ready within {service.start_limit:.0f} s: {last_line(child.log)}")
-        elif _stamp(service.watched) != child.stamp:
+        elif stamp(service.watched) != child.stamp:
             self.tell(service.name, "is started again: what it reads has changed")
             self._end(child)
             child.process, child.ready, child.due = None, False, 0.0
@@ -205,7 +214,7 @@ class Supervisor:
     def _start(self, child: _Child) -> None:
         service = child.service
         # Before anything is read: what changes from here on starts it again.
-        child.stamp, child.started, child.ready = _stamp(service.watched), time.monotonic(), False
+        child.stamp, child.started, child.ready = stamp(service.watched), time.monotonic(), False
         if service.before is not None:
             try:
                 service.before()
@@ -224,6 +233,7 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        child.starts += 1
         self._tree.add(child.process.pid)
 
     def _failed(self, child: _Child, words: str) -> None:
@@ -325,16 +335,3 @@ def _lock(path: Path) -> Iterator[None]:
         except OSError:
             raise FolderBusy(f"The services of {path.parent.parent} are running already: stop them first.") from None
         yield
-
-
-def _stamp(paths: Sequence[Path]) -> tuple[int, ...]:
-    found = []
-    for path in paths:
-        with contextlib.suppress(OSError):
-            about = path.stat()
-            found += [about.st_mtime_ns, about.st_size, about.st_ino]
-    return tuple(found)
-
-
-def _words(status: int) -> str:
-    return f"killed by signal {-status}" if status < 0 else f"exit status {status}"

@@ -8,13 +8,17 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="Which code this silo lets in: show the hash of a bundle, approve it, revoke it.",
+    help="Which code this silo, or an operator's server, lets in: show the hash of a bundle, approve it, revoke it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 Target = Annotated[str, typer.Argument(help="An app's folder, a .fab file, or a hash.")]
 Silo = Annotated[Path, typer.Option(help="The silo's own file; the list lies beside it, as silo.approved.json.")]
+Server = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="An operator's folder: the list of what the server's side of runs may be."),
+]
 
 
 @app.command("hash")
@@ -42,46 +46,38 @@ def show_hash(
 def approve(
     target: Target,
     silo: Silo = Path("silo.yaml"),
+    server: Server = None,
     note: Annotated[str, typer.Option(help="Your own words: what was reviewed, and by whom.")] = "",
 ) -> None:
     """Let a bundle in from the next message on."""
-    import getpass
     from datetime import UTC, datetime
 
-    from quire.clients.gate.approvals import Approval, approvals_file
+    from quire.clients.gate.approvals import Approval, login
     from quire.clients.gate.approvals import approve as add
 
-    _there(silo)
-    try:
-        login = getpass.getuser()
-    except (KeyError, OSError):  # an account without a name
-        login = ""
-    moment = datetime.now(UTC).isoformat(timespec="seconds")
-    entry = Approval(_hashes(target), note, login, moment)
-    changed = add(approvals_file(silo), entry)
+    entry = Approval(_hashes(target), note, login(), datetime.now(UTC).isoformat(timespec="seconds"))
+    changed = add(_list(silo, server), entry)
     typer.echo(f"{'Approved' if changed else 'Already approved'}: {entry.hashes[0]}")
 
 
 @app.command()
-def revoke(target: Target, silo: Silo = Path("silo.yaml")) -> None:
+def revoke(target: Target, silo: Silo = Path("silo.yaml"), server: Server = None) -> None:
     """Let a bundle in no longer, from the next message on."""
-    from quire.clients.gate.approvals import ApprovalError, approvals_file
+    from quire.clients.gate.approvals import ApprovalError
     from quire.clients.gate.approvals import revoke as remove
 
-    _there(silo)
-    hashes = _hashes(target)
-    if not remove(approvals_file(silo), hashes):
-        raise ApprovalError(f"{hashes[0]} is not approved in {approvals_file(silo)}.")
+    place, hashes = _list(silo, server), _hashes(target)
+    if not remove(place, hashes):
+        raise ApprovalError(f"{hashes[0]} is not approved in {place}.")
     typer.echo(f"Revoked: {hashes[0]}")
 
 
 @app.command("list")
-def show_list(silo: Silo = Path("silo.yaml")) -> None:
+def show_list(silo: Silo = Path("silo.yaml"), server: Server = None) -> None:
     """Show what is approved: hash, when, by whom, note."""
-    from quire.clients.gate.approvals import approvals_file, read_approvals
+    from quire.clients.gate.approvals import read_approvals
 
-    _there(silo)
-    for entry in read_approvals(approvals_file(silo)):
+    for entry in read_approvals(_list(silo, server)):
         typer.echo(" ".join(filter(None, (entry.hashes[0], entry.at, entry.by, entry.note))))
 
 
@@ -127,11 +123,18 @@ def gate(
     raise typer.Exit(open_gate(silo, arguments, pass_variable or []))
 
 
-def _there(silo: Path) -> None:
-    from quire.clients.gate.approvals import ApprovalError
+def _list(silo: Path, server: Path | None) -> Path:
+    from quire.clients.gate.approvals import ApprovalError, approvals_file
 
+    if server is not None:
+        from quire.consortium.about import read_operator_about
+        from quire.consortium.layout import OperatorFolder
+
+        read_operator_about(OperatorFolder(server))
+        return OperatorFolder(server).approvals
     if not silo.is_file():
         raise ApprovalError(f"There is no file {silo}: --silo names the silo's own file.")
+    return approvals_file(silo)
 
 
 def _hashes(target: str) -> tuple[str, ...]:

@@ -21,6 +21,15 @@ Metrics = Annotated[
     int,
     typer.Option(min=0, max=65535, help="Port on 127.0.0.1 of the proxy's Prometheus metrics; 0: one that is free."),
 ]
+OwnMetrics = Annotated[
+    int | None,
+    typer.Option(
+        "--quire-metrics-port",
+        min=1,
+        max=65535,
+        help="Port on 127.0.0.1 of Quire's own Prometheus metrics; without it there are none.",
+    ),
+]
 
 
 @superlink_app.callback()
@@ -36,6 +45,7 @@ def superlink_start(
         typer.Option(metavar="HOST:PORT", help="Where silos reach the proxy; else the consortium's port, everywhere."),
     ] = None,
     metrics_port: Metrics = 0,
+    quire_metrics_port: OwnMetrics = None,
 ) -> None:
     """Start the server of a consortium, and watch over it until Ctrl-C or SIGTERM.
 
@@ -50,18 +60,20 @@ def superlink_start(
     \b
     quire superlink start consortium
     quire superlink start consortium --listen 10.0.0.5:8443
-    quire superlink start consortium --metrics-port 9101
+    quire superlink start consortium --metrics-port 9101 --quire-metrics-port 9102
     """
     from quire.consortium.about import Server
     from quire.consortium.layout import OperatorFolder
     from quire.consortium.superlink import superlink
 
-    superlink(OperatorFolder(folder), _say, Server.parse(listen) if listen else None, metrics_port).run()
+    reached = Server.parse(listen) if listen else None
+    superlink(OperatorFolder(folder), _say, reached, metrics_port, quire_metrics_port).run()
 
 
 def silo_start(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The silo's folder.")],
     metrics_port: Metrics = 0,
+    quire_metrics_port: OwnMetrics = None,
     pass_variable: Annotated[
         list[str] | None,
         typer.Option("--pass", help="An environment variable that approved code sees; may be repeated."),
@@ -84,7 +96,7 @@ def silo_start(
     from quire.consortium.layout import SiloFolder
     from quire.consortium.silo_services import silo
 
-    silo(SiloFolder(folder), _say, metrics_port, pass_variable or []).run()
+    silo(SiloFolder(folder), _say, metrics_port, pass_variable or [], quire_metrics_port).run()
 
 
 def submit(

@@ -12,6 +12,7 @@ from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.dp.release import silo_noise
 from quire.strategies.adaptive import AdaptiveSum
 from quire.strategies.chosen import algorithm_of
+from quire.strategies.exchange import Deadlines
 from quire.strategies.fedavg import FedAvg
 from quire.strategies.fednova import FedNova
 from quire.strategies.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
@@ -37,7 +38,7 @@ _COMMON = {
     "evaluate_every": "evaluate_every",
     "min_silos": "min_silos",
 }
-_OF_THE_RUN = ("name", "rounds", "deadline")
+_OF_THE_RUN = ("name", "rounds", "deadline", "deadlines")
 
 
 def build_strategy(settings: Settings, simulated: bool = True) -> FederatedStrategy:
@@ -62,6 +63,7 @@ def build_strategy(settings: Settings, simulated: bool = True) -> FederatedStrat
     if isinstance(settings.privacy, SiloPrivacy):
         options["aggregator"] = _noisy_sum(settings, settings.privacy, settings.seed if simulated else None)
     strategy = _STRATEGIES[settings.strategy.name](seed=settings.seed, **options)
+    strategy.deadlines = Deadlines.of(settings.strategy)
     strategy.algorithm = algorithm_of(settings.strategy)  # the one that silos step by as well
     return strategy
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
@@ -17,6 +17,7 @@ from quire.errors import RunFailed
 from quire.privacy.randomness import stream
 from quire.strategies.enrolment import read_identities
 from quire.strategies.exchange import exchange
+from quire.strategies.members import members_of
 from quire.strategies.reading import Failure, Silos
 
 _SETTLED_AFTER = 5.0
@@ -88,6 +89,7 @@ def enrol(
     simulated: bool,
     schema: str | None = None,
     private: bool = False,
+    members: Mapping[bytes, str] | None = None,
 ) -> tuple[Roster, list[Failure]]:
     """Wait until every silo has joined, ask each who it is, and make the roster.
 
@@ -104,11 +106,12 @@ def enrol(
         Seconds to wait for nodes, and again for their answers.
     simulated : bool
         True where all nodes are made at once: then a number that no longer grows is final, and not waited out.
-
     schema : str or None
         Hash of the server's schema, where silos read their own rows. A silo with another one is left out.
     private : bool
         Whether silos have to declare a public number of records. One that does not is left out.
+    members : mapping of bytes to str, optional
+        In a consortium: whose a node key is. A node that answers under another member's name is left out.
 
     Returns
     -------
@@ -125,7 +128,8 @@ def enrol(
     messages = [Message(RecordDict(), node, contract.QUERY, ttl=join_timeout, group_id="0") for node in nodes]
     replies = exchange(grid, messages, join_timeout)
     records: dict[str, int] = {}
-    silos, failed = read_identities(messages, replies, code_hash, schema, records if private else None)
+    whose = members_of(grid, members) if members is not None else None
+    silos, failed = read_identities(messages, replies, code_hash, schema, records if private else None, whose)
     if len(silos) < minimum:
         if simulated and all(failure.code == "other_code" for failure in failed):
             # Ray's workers look for code where that daemon was started before they look into the bundle.

@@ -14,10 +14,12 @@ from quire.clients import contract
 from quire.clients.arrays import byte_size, decode
 from quire.privacy.secagg.errors import SecAggError
 from quire.privacy.secagg.messages import Refusal
-from quire.strategies.exchange import AT_ONCE, SMALL_AT_ONCE, Deadline, arriving
+from quire.strategies.exchange import AT_ONCE, SMALL_AT_ONCE, Deadline, Deadlines, arriving
 from quire.strategies.reading import Failure, Silos, Unusable, check_identity, content_of, of_kind, unreadable
 from quire.strategies.secure_log import AttemptLog, StageLog
 
+#: Who was not waited for, as too few would have answered whatever came from it.
+IN_VAIN = ("in_vain", "too many others had failed for its answer to count")
 #: Who was not waited for to the end, as enough others had answered.
 NOT_AWAITED = ("not_awaited", "enough others had answered before it did")
 
@@ -58,13 +60,13 @@ class Line:
     ----------
     grid : flwr.serverapp.Grid
     round : int
-    timeout : float
+    deadlines : Deadlines
         Seconds to wait for answers.
     """
 
     grid: Grid
     round: int
-    timeout: float
+    deadlines: Deadlines
 
 
 class Receiver(Protocol):
@@ -96,14 +98,15 @@ class Courier:
 
     def messages(self, line: Line, stage: str, contents: Mapping[int, RecordDict]) -> list[Message]:
         """Write a stage's messages, in roster order."""
+        seconds = line.deadlines.seconds(stage)
         return [
-            Message(contents[index], self._nodes[index], stage, group_id=str(line.round), ttl=line.timeout)
+            Message(contents[index], self._nodes[index], stage, group_id=str(line.round), ttl=seconds)
             for index in sorted(contents)
         ]
 
     def carry(self, line: Line, messages: list[Message], log: AttemptLog) -> Iterator[Answer]:
         """Send a stage's messages and yield the answers as they come; who gives none is noted."""
-        deadline = Deadline(line.timeout)
+        deadline = Deadline(line.deadlines.seconds(messages[0].metadata.message_type))
         yield from self.read(messages, arriving(line.grid, messages, deadline, SMALL_AT_ONCE), log, deadline)
 
     def gather(
@@ -114,17 +117,19 @@ class Courier:
         contents: Mapping[int, RecordDict],
         log: AttemptLog,
         enough: int | None = None,
+        needed: int = 0,
     ) -> set[int]:
         """Go through one exchange, and return whose answers count; they are taken in as they come, and not kept.
 
-        Once ``enough`` count, the others are not waited for much longer.
+        Once ``enough`` count, the others are not waited for much longer; once fewer than ``needed`` still can, nobody
+        is waited for.
         """
         counted: set[int] = set()
         if not contents:
             return counted
-        messages, deadline = self.messages(line, stage, contents), Deadline(line.timeout)
+        messages, deadline = self.messages(line, stage, contents), Deadline(line.deadlines.seconds(stage))
         replies = arriving(line.grid, messages, deadline, AT_ONCE if stage == contract.MASK else SMALL_AT_ONCE)
-        for answer in self.read(messages, replies, log, deadline):
+        for answer in self.read(messages, replies, log, deadline, needed):
             if server.receive(answer.index, answer.data):
                 counted.add(answer.index)
             del answer  # before the next one is pulled: a masked vector is as large as a model
@@ -138,12 +143,14 @@ class Courier:
         replies: Iterable[Message],
         attempt: AttemptLog,
         deadline: Deadline | None = None,
+        needed: int = 0,
     ) -> Iterator[Answer]:
         """Yield the answers among replies; who gives none is noted."""
         stage = messages[0].metadata.message_type.split(".")[-1]
         log, failed = attempt.stages.setdefault(stage, StageLog()), attempt.failed
         waiting = {message.metadata.dst_node_id for message in messages}
         asked: dict[str, int] = {}
+        lost = 0
         log.asked += len(messages)
         for message in messages:
             size = size_of(message.content)
@@ -160,12 +167,16 @@ class Courier:
                 yield self._answer(node, reply, log, attempt)
             except Unusable as why:
                 failed.append(Failure(self._silos[node], stage, why.code, why.words))
+                lost += 1
+                if deadline is not None and len(messages) - lost < needed:
+                    deadline.give_up()
             except Exception:  # whatever a reply stumbles over, it is that silo's dropout
                 failed.append(unreadable(self._silos[node], stage))
             finally:
                 del reply
-        early = deadline is not None and deadline.brought_forward
-        silent = NOT_AWAITED if early else ("no_reply", "it did not answer before the deadline")
+        silent = ("no_reply", "it did not answer before the deadline")
+        if deadline is not None and (deadline.given_up or deadline.brought_forward):
+            silent = IN_VAIN if deadline.given_up else NOT_AWAITED
         failed += [Failure(self._silos[node], stage, *silent) for node in self._silos if node in waiting]
         log.done()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
@@ -30,6 +30,7 @@ def read_identities(
     code_hash: str,
     schema: str | None = None,
     records: dict[str, int] | None = None,
+    members: Mapping[int, str] | None = None,
 ) -> tuple[Silos, list[Failure]]:
     """Read who answered ``query``.
 
@@ -42,6 +43,8 @@ def read_identities(
         Hash of the server's schema, where silos read their own rows.
     records : dict of str to int, optional
         Under privacy: receives each silo's declared number of records, which it then has to declare.
+    members : mapping of int to str, optional
+        In a consortium: the member that each node is, under whose name it has to answer.
 
     Returns
     -------
@@ -50,12 +53,15 @@ def read_identities(
     failed : list of Failure
         The others.
     """
+    known = members or {}
     silos: Silos = {}
     failed: list[Failure] = []
     for node, reply in by_node(sent, replies).items():
         try:
             content = content_of(reply)
             name = identity_of(content, code_hash)
+            if members is not None:
+                _check_member(members.get(node), name)
             if schema is not None and content[contract.IDENTITY].get(contract.SCHEMA) != schema:
                 raise Unusable("other_schema", "it has another schema than the server")
             if name in silos.values():
@@ -64,9 +70,9 @@ def read_identities(
                 records[name] = _records(content)
             silos[node] = name
         except Unusable as why:
-            failed.append(Failure(f"node {node}", contract.QUERY, why.code, why.words))
+            failed.append(Failure(known.get(node, f"node {node}"), contract.QUERY, why.code, why.words))
         except Exception:  # as below
-            failed.append(unreadable(f"node {node}", contract.QUERY))
+            failed.append(unreadable(known.get(node, f"node {node}"), contract.QUERY))
     return silos, failed
 
 
@@ -90,6 +96,13 @@ def read_moments(
         except Exception:  # arrays that cannot be read, or whatever else a reply stumbles over
             failed.append(unreadable(silos[node], contract.QUERY))
     return good, failed
+
+
+def _check_member(member: str | None, name: str) -> None:
+    if member is None:
+        raise Unusable("no_member", "its node key is no member's")
+    if member != name:
+        raise Unusable("another_member", f"its node is {member}'s, and it answers as {name}")
 
 
 def _records(content: RecordDict) -> int:

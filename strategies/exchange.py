@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from flwr.app import Message
 from flwr.serverapp import Grid
+
+from quire.conf.schema import FedAvgStrategy
+
+LOG = logging.getLogger("quire.strategies")
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 
@@ -15,6 +21,31 @@ AT_ONCE, SMALL_AT_ONCE = 4, 64
 
 #: Seconds that the others have at least, once enough have answered; or as long as it took these, if that is longer.
 GRACE = 3.0
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Seconds to wait in each kind of exchange.
+
+    Attributes
+    ----------
+    default : float
+    stages : mapping of str to float
+        Those that have their own, by the last word of the message's type: ``train``, ``mask``.
+    """
+
+    default: float = 3600.0
+    stages: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, strategy: FedAvgStrategy) -> Deadlines:
+        """Read them from settings that :mod:`quire.conf.rules` has accepted."""
+        pairs = (item.split(":") for item in strategy.deadlines)
+        return cls(strategy.deadline, {stage: float(seconds) for stage, seconds in pairs})
+
+    def seconds(self, stage: str) -> float:
+        """Return the seconds for messages of a type."""
+        return self.stages.get(stage.rpartition(".")[2], self.default)
 
 
 class Deadline:
@@ -29,7 +60,11 @@ class Deadline:
     def __init__(self, timeout: float) -> None:
         self._began = time.monotonic()
         self._ends = self._began + timeout
-        self.brought_forward = False
+        self.brought_forward = self.given_up = False
+
+    def give_up(self) -> None:
+        """Wait no longer: what is still to come would not be enough."""
+        self._ends, self.given_up = time.monotonic(), True
 
     def bring_forward(self) -> None:
         """Wait for the others a little longer only, as enough have answered."""
@@ -44,7 +79,7 @@ class Deadline:
         return time.monotonic() >= self._ends
 
 
-def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Message]:
+def exchange(grid: Grid, messages: Sequence[Message], timeout: float, needed: int = 0) -> list[Message]:
     """Send messages and collect the replies.
 
     Polls more often than ``Grid.send_and_receive`` of Flower's deployment runtime, which waits three seconds
@@ -56,13 +91,24 @@ def exchange(grid: Grid, messages: Sequence[Message], timeout: float) -> list[Me
     messages : sequence of flwr.app.Message
     timeout : float
         Seconds to wait for replies. Whoever has not replied by then is simply absent from the result.
+    needed : int
+        Replies without which all is in vain: once so many are errors that they cannot come, nobody is waited for.
 
     Returns
     -------
     list of flwr.app.Message
         In the order of arrival; errors included.
     """
-    return list(arriving(grid, messages, Deadline(timeout), len(messages)))
+    deadline, replies, left = Deadline(timeout), list[Message](), len(messages)
+    for reply in arriving(grid, messages, deadline, len(messages)):
+        replies.append(reply)
+        left -= reply.has_error()
+        if left < needed and not deadline.given_up:
+            LOG.warning(
+                "%d of %d silos can still answer, %d have to: nobody is waited for.", left, len(messages), needed
+            )
+            deadline.give_up()
+    return replies
 
 
 def arriving(grid: Grid, messages: Sequence[Message], deadline: Deadline, at_once: int = AT_ONCE) -> Iterator[Message]:

@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from quire.conf.schema import Settings
 from quire.errors import RunFailed, SettingsError
 from quire.strategies.card import CardWriter, write_card
 from quire.strategies.checkpoint import Checkpoint, Checkpoints, replace, safetensors
+from quire.strategies.reading import Failure
 from quire.strategies.report import RoundReport
 from quire.strategies.rounds import Arrays, RoundState
 
@@ -124,6 +125,11 @@ class RunFolder:
             }
         )
 
+    def left_out(self, absent: Sequence[Failure]) -> None:
+        """Journal which nodes could not be enrolled, and why; nothing if all could."""
+        if absent:
+            self._line({"event": "enrolment", "failed": [asdict(failure) for failure in absent]})
+
     def resumed(self, state: RoundState) -> None:
         """Journal that the run goes on after this state's round."""
         self._line({"event": "resume", "round": state.round})
@@ -217,7 +223,7 @@ class RunFolder:
         """Write the last model and how the run ended."""
         if self._state is not None:
             if not self._selftest:  # then the model is made of noise alone, and nobody's result
-                self._save_model(self._state)
+                replace(self.path / "model.safetensors", safetensors(self._state.model))
             self._about["model"] = fingerprint(self._state.model)
         self._about.update(status=status, error=error, finished=_now())
         end = {"status": status, "rounds": self._about.get("rounds", 0), "model": self._about.get("model")}
@@ -232,9 +238,6 @@ class RunFolder:
     def close(self) -> None:
         """Let another process write the folder."""
         self._journal.close()
-
-    def _save_model(self, state: RoundState) -> None:
-        replace(self.path / "model.safetensors", safetensors(state.model))
 
     def _line(self, event: Mapping[str, Any]) -> None:
         self._journal.write(json.dumps(event, allow_nan=False) + "\n")

@@ -81,7 +81,7 @@ def content_of(reply: Message | None) -> RecordDict:
         If there is no reply, or it is an error.
     """
     if reply is None:
-        raise Unusable("no_reply", "it did not answer before the deadline")
+        raise Unusable("no_reply", "it did not answer in time")
     if reply.has_content():
         return reply.content
     code = reply.error.code

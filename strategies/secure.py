@@ -38,6 +38,7 @@ from quire.strategies.chain import Chain
 from quire.strategies.cohort import Roster
 from quire.strategies.courier import NOT_AWAITED, Answer, Courier, Line, carrying
 from quire.strategies.distributed import Collected, announce, collected
+from quire.strategies.exchange import Deadlines
 from quire.strategies.reading import Failure, Unusable, unreadable
 from quire.strategies.report import RoundReport
 from quire.strategies.rounds import RoundState
@@ -92,7 +93,7 @@ class SecureRounds:
         state: RoundState,
         arrays: ArrayRecord,
         told: ConfigRecord,
-        timeout: float,
+        deadlines: Deadlines,
     ) -> list[Message]:
         """Make a session if one is due, and write the messages that begin a round.
 
@@ -109,7 +110,7 @@ class SecureRounds:
             Its model, encoded.
         told : flwr.app.ConfigRecord
             What the messages tell the silos beside the model.
-        timeout : float
+        deadlines : Deadlines
             Seconds to wait in each exchange.
 
         Raises
@@ -129,9 +130,14 @@ class SecureRounds:
         agreement = self._agreement(state.model)
         asked = sorted(indices[name] for name in cohort)
         digest = self._chain.begin(state, arrays)
-        self._round = Round(Line(grid, number, timeout), asked, told, digest, agreement)
+        self._round = Round(Line(grid, number, deadlines), asked, told, digest, agreement)
         self._sessions.check(number, set(asked) - self._conduct.out)
         return self._attempt(self._round)
+
+    @property
+    def fewest(self) -> int:
+        """Silos without whose answers the attempt under way comes to nothing."""
+        return self._round.server.limits.min_survivors if self._round and self._round.server else 0
 
     def announce(self, model: Arrays) -> dict[str, Any]:
         """Say how large distributed noise will be, and return what the journal begins with; see `distributed`."""
@@ -249,11 +255,12 @@ class SecureRounds:
             log.failed += self._chain.strays(server.blame, self._courier.names)
             log.u2 = self._named(server.close_shares())
             requests = {index: carrying(server.mask_request(index)) for index in server.u2}
-            self._courier.gather(one.line, server, contract.MASK, requests, log)
+            self._courier.gather(one.line, server, contract.MASK, requests, log, needed=self.fewest)
             confirm = carrying(server.close_masked())
             log.u3 = self._named(server.u3)
             signers = dict.fromkeys(server.u3, confirm)
-            self._courier.gather(one.line, server, contract.CONFIRM, signers, log, server.limits.threshold)
+            threshold = server.limits.threshold
+            self._courier.gather(one.line, server, contract.CONFIRM, signers, log, threshold, needed=threshold)
             opening = carrying(server.close_survivors())
             total = self._open(one, server, opening)
         finally:

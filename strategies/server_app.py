@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
+from quire.clients import contract
 from quire.clients.arrays import encode
 from quire.clients.code import code_hash
 from quire.clients.tasks import numeric_features
@@ -26,6 +27,7 @@ from quire.strategies.build import build_strategy
 from quire.strategies.checkpoint import Checkpoint, replace
 from quire.strategies.cohort import enrol
 from quire.strategies.folder import RunFolder, read_overrides
+from quire.strategies.members import MEMBERS_VARIABLE, read_members
 from quire.strategies.moments import agree_on_statistics, as_config
 from quire.strategies.receipts import ROSTER_FILE, Receipts, read_server_roster
 from quire.strategies.rounds import Arrays, RoundState
@@ -123,13 +125,17 @@ def _federate(
         simulated=simulated,
         schema=schema.sha256 if schema is not None else None,
         private=strategy.private,
+        members=_members(simulated),
     )
     for failure in absent:
         LOG.warning("%s is left out: %s", failure.silo, failure.words)
+    folder.left_out(absent)
     told = ConfigRecord()
     if getattr(settings.data, "preprocessing", "public") == "federated":
         features, minimum = numeric_features(settings, schema), settings.strategy.min_silos
-        statistics, roster = agree_on_statistics(grid, roster, features, minimum, settings.strategy.deadline)
+        statistics, roster = agree_on_statistics(
+            grid, roster, features, minimum, strategy.deadlines.seconds(contract.MOMENTS)
+        )
         told = as_config(statistics)
         folder.hold_to("statistics", {key: list(told[key]) for key in told})  # type: ignore[arg-type]
     folder.hold_to("silos", roster.names)
@@ -168,6 +174,11 @@ def _federate(
     )
     if settings.selftest:
         finish(folder.path, folder.memory)
+
+
+def _members(simulated: bool) -> dict[bytes, str] | None:
+    named = os.environ.get(MEMBERS_VARIABLE)
+    return read_members(Path(named)) if named and not simulated else None
 
 
 def _signed_roster(context: Context, settings: Settings, silos: list[str], simulated: bool) -> SignedRoster | None:

@@ -21,7 +21,7 @@ from quire.clients import contract
 from quire.clients.arrays import byte_size, decode, encode, fingerprint
 from quire.errors import RunFailed
 from quire.strategies.cohort import Roster
-from quire.strategies.exchange import exchange
+from quire.strategies.exchange import Deadlines, exchange
 from quire.strategies.receipts import Receipts
 from quire.strategies.replies import Private, read_evaluate_replies, read_train_replies, weighted_mean
 from quire.strategies.report import Observer, RoundReport
@@ -88,9 +88,8 @@ class FederatedStrategy(Strategy):
         self.roster: Roster | None = None
         self.receipts: Receipts | None = None  # what silos' receipts are held against, once the silos are known
         self.secure: SecureRounds | None = None  # sums updates under masks, once the silos are known
-        self._enrolled, self._timeout = False, 3600.0
-        self.report = RoundReport(0)
-        self._state = RoundState(0, {})
+        self._enrolled, self.deadlines = False, Deadlines()
+        self.report, self._state = RoundReport(0), RoundState(0, {})
         self._sent: list[Message] = []
 
     # ------------------------------------------------------------------------------- Flower's hooks
@@ -108,7 +107,7 @@ class FederatedStrategy(Strategy):
         told = ConfigRecord({**config, **self.algorithm.client_config(), **of_aggregator, contract.ROUND: server_round})
         if self.secure is not None:
             secure, silos = self.secure, self._roster(grid)
-            return secure.begin(grid, silos, self.report.cohort, self._state, arrays, told, self._timeout)
+            return secure.begin(grid, silos, self.report.cohort, self._state, arrays, told, self.deadlines)
         extra = self.algorithm.told(self._state)
         return self._messages(cohort, arrays, told, contract.TRAIN, encode(extra) if extra else None)
 
@@ -237,7 +236,7 @@ class FederatedStrategy(Strategy):
             The first global model.
         num_rounds : int
         timeout : float
-            Seconds to wait for the replies of one exchange.
+            Seconds to wait for the replies of one exchange, unless ``deadlines`` has others for its stage.
         train_config, evaluate_config : flwr.app.ConfigRecord, optional
             Sent along to the silos.
         evaluate_fn : callable, optional
@@ -260,7 +259,8 @@ class FederatedStrategy(Strategy):
             If a round has fewer than ``min_silos`` good replies. What the observer was told stands. A round of secure
             aggregation that is lost leaves the model as it is, and costs no more than itself.
         """
-        self.roster, self._enrolled, self._timeout = roster, roster is not None, timeout
+        self.roster, self._enrolled = roster, roster is not None
+        self.deadlines = replace(self.deadlines, default=timeout)
         self.summary()
         train_config, evaluate_config = train_config or ConfigRecord(), evaluate_config or ConfigRecord()
         result = Result()
@@ -271,7 +271,7 @@ class FederatedStrategy(Strategy):
         for number in range(self._state.round + 1, num_rounds + 1):
             try:
                 messages = self.configure_train(number, arrays, train_config, grid)
-                replies = self._exchange(grid, messages, timeout, contract.TRAIN)
+                replies = self._exchange(grid, messages, contract.TRAIN)
                 aggregated, metrics = self.aggregate_train(number, replies)
             except RunFailed as error:
                 if self.secure is not None and observer is not None:
@@ -285,7 +285,7 @@ class FederatedStrategy(Strategy):
                 result.train_metrics_clientapp[number] = metrics
             if number % self.evaluate_every == 0 or number == num_rounds:
                 messages = self.configure_evaluate(number, arrays, evaluate_config, grid)
-                replies = self._exchange(grid, messages, timeout, contract.EVALUATE)
+                replies = self._exchange(grid, messages, contract.EVALUATE)
                 if (scores := self.aggregate_evaluate(number, replies)) is not None:
                     result.evaluate_metrics_clientapp[number] = scores
             if evaluate_fn and (scores := evaluate_fn(number, arrays)) is not None:
@@ -310,24 +310,25 @@ class FederatedStrategy(Strategy):
     def _cohort(self) -> Cohort:
         return Cohort(self.report.round, tuple(self.report.cohort), self.roster.records if self.roster else {})
 
-    def _exchange(self, grid: Grid, messages: Iterable[Message], timeout: float, stage: str) -> list[Message]:
+    def _exchange(self, grid: Grid, messages: Iterable[Message], stage: str) -> list[Message]:
         messages = list(messages)
+        seconds = self.deadlines.seconds(messages[0].metadata.message_type if messages else stage)
         for message in messages:
-            message.metadata.ttl = timeout
+            message.metadata.ttl = seconds
+        needed = 0 if stage != contract.TRAIN else self.secure.fewest if self.secure else self.min_silos
         started = time.perf_counter()
-        replies = exchange(grid, messages, timeout) if messages else []
+        replies = exchange(grid, messages, seconds, needed) if messages else []
         self.report.seconds[stage] = time.perf_counter() - started
         return replies
 
     def _roster(self, grid: Grid) -> Roster:
         """Return the run's roster; without one, the nodes that are there now, once they are enough."""
         if self.roster is None or not self._enrolled:
-            deadline = time.monotonic() + self._timeout
+            limit = self.deadlines.default
+            deadline = time.monotonic() + limit
             while len(nodes := list(grid.get_node_ids())) < self.min_silos:
                 if time.monotonic() > deadline:
-                    raise RunFailed(
-                        f"{len(nodes)} nodes joined within {self._timeout:g} seconds, {self.min_silos} are needed."
-                    )
+                    raise RunFailed(f"{len(nodes)} nodes joined within {limit:g} seconds, {self.min_silos} are needed.")
                 time.sleep(0.1)
             self.roster = Roster.of_nodes(nodes)
         return self.roster

@@ -33,14 +33,17 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from foreign_run import leaving, submit_foreign
 from provisioned import Provisioned, pem, provision, secret
 from secure_runs import rounds_of
 
 import quire
+from quire.clients.gate.bundle import Bundle
 from quire.consortium.about import Server
 from quire.consortium.authority import Authority
 from quire.consortium.registry import members_in
 from quire.consortium.services import free_ports
+from quire.consortium.submit import list_runs
 from quire.consortium.superlink import read_running, runs_folder
 from quire.simulation.flower_daemon import environment
 
@@ -230,6 +233,32 @@ def test_a_run_that_fails_says_so_in_its_exit_status(consortium: Consortium) -> 
     assert "the consortium has 3 members" in many.stderr
     statuses = [line.split()[1] for line in consortium.call("runs", operator).stdout.splitlines()]
     assert statuses == ["completed", "failed"]
+
+
+def test_the_server_runs_no_code_that_its_operator_did_not_ship(consortium: Consortium, tmp_path: Path) -> None:
+    """Any account of the machine can submit a run: its code is refused before anything of it is imported."""
+    raw, operator = leaving(tmp_path / "marker"), consortium.made.operator
+    run = submit_foreign(operator, raw)
+    consortium.wait(lambda: {one.run: one.over for one in list_runs(operator)}.get(run, False), 60.0)
+    (line,) = [one for one in list_runs(operator) if one.run == run]
+    assert (line.status, line.folder) == ("failed", None)
+    assert str(line.error).startswith(f"Refused by the server's gate: content {Bundle(raw).content}")
+    assert f"Run {run} is refused" in (operator.run / "log" / "server-gate.log").read_text()
+    assert [*tmp_path.iterdir(), *(operator.run / "serverapps").iterdir()] == []
+
+
+def test_a_silo_that_answers_under_another_members_name_is_left_out(consortium: Consortium) -> None:
+    place = consortium.made.silos["hospital-2"].silo_file
+    before = place.read_text()
+    kept = [line for line in before.splitlines() if not line.startswith("roster:")]  # it would find out itself
+    place.write_text("\n".join(kept).replace("name: hospital-2", "name: hospital-1", 1))
+    try:
+        overrides = OVERRIDES.replace("min_silos=2", "min_silos=3")
+        done = consortium.call("submit", consortium.made.operator.root, *overrides.split(), "--wait")
+    finally:
+        place.write_text(before)
+    assert done.returncode == 1, done.stdout + done.stderr + consortium.logs()
+    assert "hospital-2: its node is hospital-2's, and it answers as hospital-1" in done.stderr
 
 
 @pytest.mark.parametrize(

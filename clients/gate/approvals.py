@@ -129,6 +129,16 @@ def _approval(entry: Any) -> Approval:
     return Approval(tuple(entry["hashes"]), **words)
 
 
+def login() -> str:
+    """Return the login name of who runs this; empty for an account without one."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
 def approved_hash(bundle: Bundle, approvals: tuple[Approval, ...]) -> str | None:
     """Return the hash by which a bundle is approved, or None.
 

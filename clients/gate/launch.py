@@ -37,7 +37,7 @@ class GateError(QuireError):
     exit_code = 2
 
 
-def write_commands(folder: Path, kinds: Sequence[str]) -> None:
+def write_commands(folder: Path, kinds: Sequence[str], starter: str = "quire.clients.gate.starter") -> None:
     """Write one small script for every command that SuperExec may start; each is the starter.
 
     Parameters
@@ -45,14 +45,13 @@ def write_commands(folder: Path, kinds: Sequence[str]) -> None:
     folder : pathlib.Path
     kinds : sequence of str
         Names of the commands.
+    starter : str
+        The module whose ``main`` each of them calls with its own name.
     """
     # In a checkout the rooms lie beside the package, and an isolated Python would not find them.
     where = str(Path(quire.__file__).resolve().parent.parent)
     for kind in kinds:
-        program = (
-            f"import sys; sys.path.insert(0, {where!r}); from quire.clients.gate.starter import main; "
-            f"sys.exit(main({kind!r}))"
-        )
+        program = f"import sys; sys.path.insert(0, {where!r}); from {starter} import main; sys.exit(main({kind!r}))"
         script = folder / kind
         script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -c {shlex.quote(program)} "$@"\n')
         script.chmod(0o500)

@@ -263,6 +263,7 @@ def main(kind: str) -> int:
     try:
         message, context, run, fab = pull_task_input(client)
         reply = answer(gate, kind, message, context, run, fab)
+        _note(message, reply)
         push_message(client, reply, context)
         status = "completed"
     except KeyboardInterrupt:
@@ -274,6 +275,13 @@ def main(kind: str) -> int:
             heartbeat.stop()
         client.close()
     return 0 if status == "completed" else 1
+
+
+def _note(message: Message, reply: Message) -> None:
+    """Log how a message was answered, in words that the server has no say in: metrics are read from them."""
+    stage = message.metadata.message_type
+    told = Code(reply.error.code).name if reply.has_error() else "CONTENT"
+    LOG.info("Answered %s with %s", stage if stage in contract.STAGES else "other", told)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -5,10 +5,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from quire.clients import contract
 from quire.clients.arrays import encode
+from quire.conf.compose import compose
+from quire.errors import SettingsError
 from quire.strategies import exchange
 from quire.strategies.courier import Courier, Line, carrying
 from quire.strategies.secure_log import AttemptLog
@@ -57,7 +59,7 @@ class Adding:
 def gather(grid, timeout=60.0, enough=None):
     courier, log, server = Courier(SILOS, INDICES, None), AttemptLog(1), Adding()
     contents = dict.fromkeys(courier.names, carrying(b"please"))
-    counted = courier.gather(Line(grid, 1, timeout), server, contract.MASK, contents, log, enough)
+    counted = courier.gather(Line(grid, 1, exchange.Deadlines(timeout)), server, contract.MASK, contents, log, enough)
     return counted, log, server
 
 
@@ -116,3 +118,68 @@ def test_a_grace_never_makes_an_exchange_longer(monkeypatch):
     _, log, _ = gather(Grid(silent=(100,)), timeout=0.2, enough=5)
     assert time.monotonic() - began < 10.0
     assert [one.code for one in log.failed] == ["no_reply"]
+
+
+class Failing(Grid):
+    """As a grid, but some nodes answer with an error, as Flower does for those that are gone."""
+
+    def __init__(self, failing, silent=()):
+        super().__init__(silent=silent)
+        self.failing = failing
+
+    def _reply(self, message):
+        if message.metadata.dst_node_id in self.failing:
+            return Message(Error(code=5, reason=""), reply_to=message)
+        return super()._reply(message)
+
+
+NODES = list(SILOS)
+
+
+@pytest.mark.parametrize(("failing", "given_up"), [(5, False), (6, True), (11, True)])
+def test_who_cannot_make_up_the_fewest_any_more_is_not_waited_for(failing, given_up):
+    """Seven of twelve are needed, one is silent: with six that fail the wait is over, with five it is not."""
+    grid, began = Failing(NODES[:failing], silent=NODES[-1:]), time.monotonic()
+    messages = [Message(RecordDict(), node, contract.TRAIN) for node in NODES]
+    replies = exchange.exchange(grid, messages, 3.0 if not given_up else 600.0, needed=7)
+    assert len(replies) == 11
+    assert (time.monotonic() - began < 3.0) is given_up
+
+
+def test_a_stage_of_secure_aggregation_ends_when_too_few_can_answer():
+    grid, log = Failing(NODES[:6], silent=NODES[-1:]), AttemptLog(1)
+    courier, server = Courier(SILOS, INDICES, None), Adding()
+    contents = dict.fromkeys(courier.names, carrying(b"please"))
+    line = Line(grid, 1, exchange.Deadlines(600.0))
+    counted = courier.gather(line, server, contract.MASK, contents, log, needed=7)
+    assert len(counted) == 5
+    codes = {failure.silo: failure.code for failure in log.failed}
+    assert codes.pop("hospital-12") == "in_vain"
+    assert set(codes.values()) == {"node_gone"}
+
+
+def test_each_stage_has_its_own_deadline():
+    deadlines = exchange.Deadlines.of(compose("strategy.deadlines=[mask:7,train:2.5] strategy.deadline=90").strategy)
+    told = [deadlines.seconds(stage) for stage in (contract.MASK, contract.TRAIN, contract.CONFIRM, contract.MOMENTS)]
+    assert told == [7.0, 2.5, 90.0, 90.0]
+    courier = Courier(SILOS, INDICES, None)
+    for stage, seconds in ((contract.MASK, 7.0), (contract.CONFIRM, 90.0)):
+        messages = courier.messages(Line(Grid(), 1, deadlines), stage, dict.fromkeys(courier.names, RecordDict()))
+        assert {message.metadata.ttl for message in messages} == {seconds}
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ("mask", "must be stage:seconds"),
+        ("query:5", "must be stage:seconds"),
+        ("mask:0", "a number above 0"),
+        ("mask:-1", "a number above 0"),
+        ("mask:1e3", "a number above 0"),
+        ("mask:99999999", "a number above 0"),
+        ("mask:1,mask:2", "two deadlines"),
+    ],
+)
+def test_a_deadline_that_is_none_is_refused(item, words):
+    with pytest.raises(SettingsError, match=words):
+        compose(f"strategy.deadlines=[{item}]")
