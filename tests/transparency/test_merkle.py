@@ -5,7 +5,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quire.transparency import merkle
@@ -119,6 +119,7 @@ def test_roots_and_proofs_are_those_of_the_definition(size, cuts, data):
         merkle.verify_consistency(old, naive(leaves[:old]), part, naive(leaves[:part]), proof)
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(CHUNK - 2, 4 * CHUNK + 3), st.lists(st.integers(0, 5 * CHUNK), max_size=4), st.data())
 @example(4 * CHUNK, [], None)
 @example(CHUNK, [1], None)
@@ -151,6 +152,7 @@ def test_nothing_grows_out_of_an_empty_log_but_anything_may():
             merkle.verify_consistency(old, root, new, tree.root(), path)
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 40), st.data())
 def test_a_changed_proof_of_inclusion_is_refused(size, data):
     leaves = numbered(size)
