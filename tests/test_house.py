@@ -49,6 +49,7 @@ ALLOWED = {
         "quire.clients.secure.agreement",  # the numbers that server and silos work out for themselves, alike
         "quire.clients.secure.noise",
         "quire.clients.secure.chain",
+        "quire.clients.identity",  # the key that signs a run's transparency log
         "quire.privacy",
         "quire.transparency",
         "quire.conf.schema",

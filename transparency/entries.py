@@ -53,8 +53,9 @@ KINDS: Mapping[str, Mapping[str, str]] = {
     "refusal": {"silo": "word", "code": "word"},
     "abort": {"code": "word"},
     "checkpoint": {"size": "count", "checkpoint": "digest"},
-    "resume": {"model": "digest or null"},
-    "end": {"status": "word", "model": "digest or null"},
+    "journal": {"line": "digest"},
+    "resume": {"lines": "count"},
+    "end": {"status": "word", "model": "digest or null", "card": "digest or null"},
 }
 
 

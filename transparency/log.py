@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,9 +14,9 @@ from quire.clients.store.files import sync_folder, write_all
 from quire.privacy.identity.keys import PrivateIdentity, PublicIdentity
 from quire.privacy.identity.roster import Roster
 from quire.transparency.checkpoints import FIRST, Checkpoint, Mark, Note, check_signed, countersigners, is_origin, sign
-from quire.transparency.entries import Entry
+from quire.transparency.entries import MAX_BYTES, Entry
 from quire.transparency.errors import CheckpointError, LogBusy, LogDamaged, LogError
-from quire.transparency.reading import CHECKPOINTS, ENTRIES, Entries, explained, read_notes
+from quire.transparency.reading import CHECKPOINTS, ENTRIES, Entries, explained, parsed, read_notes
 
 _log = logging.getLogger(__name__)
 
@@ -185,6 +185,10 @@ class Log:
         """Return an entry, counted from 0; see :meth:`quire.transparency.reading.Entries.entry`."""
         return self._entries.entry(index)
 
+    def each(self, keep: Callable[[bytes], bool] | None = None) -> Iterator[tuple[int, Entry]]:
+        """Yield entries with their numbers; see :meth:`quire.transparency.reading.Entries.each`."""
+        return self._entries.each(keep)
+
     def inclusion(self, index: int, size: int | None = None) -> list[bytes]:
         """Return the proof that an entry is among the first so many, by default among all.
 
@@ -269,6 +273,27 @@ class Log:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def origin_of(folder: Path) -> str | None:
+    """Return the name of the log in a folder; None if there is none.
+
+    Raises
+    ------
+    LogDamaged
+        If there is something that does not begin as a log.
+    """
+    path = folder / ENTRIES
+    if not path.exists():
+        return None
+    with explained(path, "read"), path.open("rb") as file:
+        line = file.readline(MAX_BYTES)
+    if not line.endswith(b"\n"):  # a crash left it at that: nothing was ever acknowledged
+        return None
+    begin = parsed(line, 0, path)
+    if begin.kind != "begin":
+        raise LogDamaged(f"{path} does not begin as a log: its first entry is missing.")
+    return str(begin.body["origin"])
 
 
 def _prepared(folder: Path) -> int:
