@@ -29,6 +29,7 @@ BENCHMARKS = [
     "distributed_dp",
     "distributed_hospitals",
     "gate",
+    "log",
     "mnist",
     "noise",
     "privacy",

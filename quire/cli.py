@@ -15,6 +15,7 @@ from quire import (
     identity_cli,
     launch_cli,
     ledger_cli,
+    log_cli,
     roster_cli,
     selftest_cli,
     silo_cli,
@@ -95,6 +96,7 @@ app.command()(app_cli.gate)
 app.add_typer(identity_cli.app, name="identity")
 app.add_typer(roster_cli.app, name="roster")
 app.add_typer(ledger_cli.app, name="ledger")
+app.add_typer(log_cli.app, name="log")
 app.add_typer(silo_cli.app, name="silo")
 app.add_typer(selftest_cli.app, name="selftest")
 app.add_typer(consortium_cli.app, name="consortium")

@@ -14,7 +14,7 @@ from pathlib import Path
 import quire
 from quire.conf.schema import Settings
 
-_ROOMS = ("conf", "clients", "privacy", "strategies", "simulation")
+_ROOMS = ("conf", "clients", "privacy", "strategies", "simulation", "transparency")
 #: Installed beside them, and not shipped: it is for operators.
 _AT_HOME = ("consortium",)
 _SHIPPED = (".py", ".yaml")
@@ -38,6 +38,7 @@ fab-include = [
   "privacy/**/*.py",
   "strategies/**/*.py",
   "simulation/**/*.py",
+  "transparency/**/*.py",
 ]
 
 [tool.flwr.app.components]

@@ -24,6 +24,7 @@ from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.roster import Roster
 from quire.privacy.identity.signed import check_signed
 from quire.privacy.receipts import Receipt, ReceiptError, settings_hash, simulated_roster
+from quire.simulation.verify_log import check_log
 from quire.simulation.verify_noise import check_noise
 from quire.simulation.verify_secure import check_lost
 from quire.strategies.adaptive import check_clips
@@ -82,8 +83,7 @@ def verify_run(folder: Path, roster: Path | None = None, pin: str | None = None)
         if material.setting("privacy", "selftest"):
             raise SettingsError(f"'{folder}' holds a self-test of the noise: it releases nothing and has no card.")
         settings = _settings(material, result)
-        about = _json(folder / "run.json")
-        card = _json(folder / CARD_FILE)
+        about, card = _json(folder / "run.json"), _json(folder / CARD_FILE)
         material = _covered(material, card, about, result)
         _check_roster(material, settings, roster, pin, result)
         trusted = _trusted(material, roster)
@@ -92,6 +92,7 @@ def verify_run(folder: Path, roster: Path | None = None, pin: str | None = None)
         members = len(trusted.members) if trusted is not None else None
         result.wrong += check_noise(folder, material, settings, members)
         _check_chain(folder, material, about, result)
+        check_log(folder, about, settings, material.receipts, result.wrong, result.notes)
         _check_card(folder, card, material, about, result)
     except (CardError, OSError) as error:
         result.wrong.append(str(error))
@@ -296,8 +297,7 @@ def _check_chain(folder: Path, material: Material, about: Mapping[str, Any], res
     last = material.rounds[-1]["model"]
     if about.get("model") != last or about.get("rounds") != len(numbers):
         result.wrong.append("run.json names another last model, or another number of rounds, than the journal.")
-    path = folder / "model.safetensors"
-    if _fingerprint(path) != last:
+    if _fingerprint(folder / "model.safetensors") != last:
         result.wrong.append("model.safetensors is not the model of the last round.")
 
 

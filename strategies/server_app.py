@@ -31,8 +31,10 @@ from quire.strategies.members import MEMBERS_VARIABLE, read_members
 from quire.strategies.moments import agree_on_statistics, as_config
 from quire.strategies.receipts import ROSTER_FILE, Receipts, read_server_roster
 from quire.strategies.rounds import Arrays, RoundState
+from quire.strategies.run_log import RunLog
 from quire.strategies.secure import SecureRounds
 from quire.strategies.selftest import finish
+from quire.transparency.errors import LogError
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -49,6 +51,9 @@ SCHEMA_VARIABLE, SCHEMA_KEY = "QUIRE_SCHEMA", "schema"
 
 #: Names the roster that silos' receipts are checked against in a deployment; in-process, a key of the node config does.
 ROSTER_VARIABLE, ROSTER_KEY = "QUIRE_ROSTER", "roster"
+
+#: Names the key file with which the run's transparency log is signed; without one no log is written.
+LOG_KEY_VARIABLE, LOG_KEY_KEY = "QUIRE_LOG_KEY", "log-key"
 
 CODE_HASH = code_hash()
 
@@ -90,20 +95,39 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _run(grid: Grid, context: Context, settings: Settings, folder: RunFolder, resume: bool) -> None:
-    """Federate, and write into the folder how it ended, however it ends."""
+    """Federate, and write into the folder how it ended, however it ends; into its log as well, if it has one."""
+    log: RunLog | None = None
     try:
         checkpoint = folder.resume() if resume else None
-        _federate(grid, context, settings, _schema(context, settings), folder, checkpoint)
+        log = _log(context, folder)
+        _federate(grid, context, settings, _schema(context, settings), folder, checkpoint, log)
     except KeyboardInterrupt:
-        folder.finish("interrupted", "The run was interrupted.")
+        _finish(folder, log, "interrupted", "The run was interrupted.")
         raise Interrupted(f"Interrupted: what was reached is in {folder.path}.") from None
     except QuireError as error:
-        folder.finish("failed", str(error))
+        _finish(folder, log, "failed", str(error))
         raise
     except Exception as error:
-        folder.finish("failed", f"An unexpected error stopped the run: {type(error).__name__}; see the log.")
+        text = f"An unexpected error stopped the run: {type(error).__name__}; see the log."
+        _finish(folder, log, "failed", text)
         raise
-    folder.finish("completed")
+    _finish(folder, log, "completed")
+
+
+def _finish(folder: RunFolder, log: RunLog | None, status: str, error: str | None = None) -> None:
+    folder.finish(status, error)
+    if log is not None:
+        try:
+            log.ended()
+        except LogError as wrong:  # why the run ended counts for more
+            LOG.error("The transparency log does not say how the run ended: %s", wrong)
+        log.close()
+
+
+def _log(context: Context, folder: RunFolder) -> RunLog | None:
+    """Open the run's transparency log, if this server has a key for it."""
+    named = context.node_config.get(LOG_KEY_KEY) or os.environ.get(LOG_KEY_VARIABLE)
+    return RunLog.named(folder, Path(str(named)), str(context.run_id)) if named else None
 
 
 def _federate(
@@ -113,6 +137,7 @@ def _federate(
     schema: Schema | None,
     folder: RunFolder,
     checkpoint: Checkpoint | None,
+    log: RunLog | None,
 ) -> None:
     simulated = _runtime(grid) != "deployment"
     strategy = build_strategy(settings, simulated)
@@ -161,6 +186,8 @@ def _federate(
         folder.started(
             settings, roster.names, state, strategy.secure.announce(state.model) if strategy.secure else None
         )
+    if log is not None:
+        log.began(settings, CODE_HASH)
     strategy.start(
         grid,
         encode(state.model),
@@ -169,7 +196,7 @@ def _federate(
         train_config=told,
         evaluate_config=told,
         roster=roster,
-        observer=folder,
+        observer=log or folder,
         resume_from=state if checkpoint is not None else None,
     )
     if settings.selftest:

@@ -25,7 +25,17 @@ from quire.simulation.processes import ProcessTree
 ROOT = Path(__file__).resolve().parents[1]
 SILOS = 3
 OVERRIDES = f"task=breast_cancer partition.silos={SILOS} strategy=fedprox strategy.rounds=2 strategy.min_silos=2 seed=7"
-SHIPPED = ("quire", "conf", "clients", "privacy", "strategies", "simulation", "pyproject.toml", ".gitignore")
+SHIPPED = (
+    "quire",
+    "conf",
+    "clients",
+    "privacy",
+    "strategies",
+    "simulation",
+    "transparency",
+    "pyproject.toml",
+    ".gitignore",
+)
 
 
 def about(folder):

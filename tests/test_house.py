@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("conf", "clients", "strategies", "privacy", "simulation", "consortium", "quire")
+ROOMS = ("conf", "clients", "strategies", "privacy", "transparency", "simulation", "consortium", "quire")
 MAX_LINES = 350
 
 # How a model moves, in pure functions: all that a silo may import of the server's room.
@@ -27,8 +27,14 @@ STEPS = (
 ALLOWED = {
     "privacy": (),
     "conf": ("quire.errors",),
+    "transparency": (
+        "quire.privacy.identity",  # keys, signatures, rosters, and JSON with one spelling
+        "quire.clients.store.files",  # files that survive a power cut
+        "quire.errors",
+    ),
     "clients": (
         "quire.privacy",
+        "quire.transparency",  # a silo checks the log that it is shown
         "quire.conf.schema",
         "quire.conf.numbers",
         "quire.conf.asked",
@@ -43,17 +49,27 @@ ALLOWED = {
         "quire.clients.secure.agreement",  # the numbers that server and silos work out for themselves, alike
         "quire.clients.secure.noise",
         "quire.clients.secure.chain",
+        "quire.clients.identity",  # the key that signs a run's transparency log
         "quire.privacy",
+        "quire.transparency",
         "quire.conf.schema",
         "quire.conf.asked",  # how many silos a round asks, and so whether they recompute its model
         "quire.errors",
     ),
-    "simulation": ("quire.strategies", "quire.clients", "quire.privacy", "quire.conf", "quire.errors"),
+    "simulation": (
+        "quire.strategies",
+        "quire.clients",
+        "quire.privacy",
+        "quire.transparency",
+        "quire.conf",
+        "quire.errors",
+    ),
     "consortium": (
         "quire.simulation",  # how Flower's programs are started, and how an app is packed
         "quire.strategies",
         "quire.clients",
         "quire.privacy",
+        "quire.transparency",
         "quire.conf",
         "quire.errors",
     ),
@@ -62,6 +78,7 @@ ALLOWED = {
         "quire.consortium",
         "quire.strategies",
         "quire.clients",
+        "quire.transparency",
         "quire.conf",
         "quire.errors",
     ),

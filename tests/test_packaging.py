@@ -15,7 +15,7 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = ("conf", "clients", "strategies", "privacy", "simulation", "quire")  # in Flower's bundle
+SHIPPED = ("conf", "clients", "strategies", "privacy", "transparency", "simulation", "quire")  # in Flower's bundle
 ROOMS = (*SHIPPED, "consortium")
 
 

@@ -17,7 +17,17 @@ from pages import ROOT, Reader, blocks
 import quire
 from quire.simulation.flower_daemon import free_port
 
-SHIPPED = ("quire", "conf", "clients", "privacy", "strategies", "simulation", "pyproject.toml", ".gitignore")
+SHIPPED = (
+    "quire",
+    "conf",
+    "clients",
+    "privacy",
+    "strategies",
+    "simulation",
+    "transparency",
+    "pyproject.toml",
+    ".gitignore",
+)
 
 
 def about(folder: Path) -> dict:

@@ -18,7 +18,17 @@ from quire.simulation.flower_daemon import environment, free_port
 from quire.simulation.processes import ProcessTree
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ("quire", "conf", "clients", "privacy", "strategies", "simulation", "pyproject.toml", ".gitignore")
+SHIPPED = (
+    "quire",
+    "conf",
+    "clients",
+    "privacy",
+    "strategies",
+    "simulation",
+    "transparency",
+    "pyproject.toml",
+    ".gitignore",
+)
 
 
 def checkout(folder: Path) -> Path:

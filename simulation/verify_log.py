@@ -1,0 +1,107 @@
+"""What ``quire verify`` asks of a run's transparency log: is it sound, and does the run folder say what it says?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from quire.conf.schema import Settings
+from quire.privacy.receipts import Receipt, settings_hash
+from quire.strategies.card import CARD_FILE
+from quire.strategies.run_log import JOURNAL, LOG_FOLDER, journal_in, word
+from quire.transparency.entries import Entry
+from quire.transparency.errors import LogError
+from quire.transparency.reading import Entries
+from quire.transparency.verify import Place, verify_log
+
+
+def check_log(
+    folder: Path,
+    about: Mapping[str, Any],
+    settings: Settings | None,
+    receipts: Sequence[Mapping[str, Receipt]],
+    wrong: list[str],
+    notes: list[str],
+) -> None:
+    """Hold a run folder against its transparency log, if it has one.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the run.
+    about : mapping
+        What ``run.json`` says.
+    settings : Settings or None
+        As composed anew; None if they cannot be trusted, which is said elsewhere.
+    receipts : sequence of mapping of str to Receipt
+        Of each line of the journal, by silo.
+    wrong, notes : list of str
+        Get discrepancies, and what a reader has to know; neither where there is no log.
+    """
+    if not (folder / LOG_FOLDER).exists():
+        return
+    try:
+        place = Place.of(folder / LOG_FOLDER)
+        found = verify_log(place)
+        wrong += [f"The log: {words}" for words in found.wrong]
+        notes += [f"The log: {words}" for words in found.remarks]
+        if found.wrong:
+            return
+        entries = [entry for _, entry in Entries(place.entries).each()]
+        wrong += [f"The log {words}." for words in _contradictions(folder, about, settings, receipts, entries)]
+        missing = _journal(folder, entries)
+        if missing is not None:  # who was killed may not have told the log of its last line
+            (wrong if about.get("status") == "completed" else notes).append(f"The log {missing}.")
+    except (LogError, OSError) as error:
+        wrong.append(f"The log: {error}")
+
+
+def _journal(folder: Path, entries: Sequence[Entry]) -> str | None:
+    """Say where the journal is not the one that was logged, line by line; None if it is."""
+    logged = journal_in(enumerate(entries))
+    with (folder / JOURNAL).open("rb") as file:
+        lines = [hashlib.sha256(line).hexdigest() for line in file if line.endswith(b"\n")]
+    for number, (one, other) in enumerate(zip(lines, logged, strict=False), start=1):
+        if one != other:
+            return f"was told another line {number} of {JOURNAL}"
+    if len(lines) != len(logged):
+        return f"was told {len(logged)} lines of {JOURNAL}, which has {len(lines)}"
+    return None
+
+
+def _contradictions(
+    folder: Path,
+    about: Mapping[str, Any],
+    settings: Settings | None,
+    receipts: Sequence[Mapping[str, Receipt]],
+    entries: Sequence[Entry],
+) -> list[str]:
+    found = []
+    for entry in entries:
+        if entry.kind == "session":
+            if settings is not None and entry.body["settings"] != settings_hash(settings.as_dict()):
+                found.append("is of other settings than settings.yaml")
+            if entry.body["code"] != about.get("code"):
+                found.append("is of other code than run.json names")
+    heads = {
+        (entry.body["silo"], entry.body["entries"], entry.body["head"])
+        for entry in entries
+        if entry.kind == "ledger_head"
+    }
+    for silo, receipt in ((silo, one) for line in receipts for silo, one in line.items()):
+        ledger = receipt.body["ledger"]
+        if ledger is not None and (word(silo), ledger["entries"], ledger["head"]) not in heads:
+            found.append(f"has no entry for the ledger of {silo[:80]} at {ledger['entries']} entries")
+    ends = [entry.body for entry in entries if entry.kind == "end"]
+    if ends and about.get("status") == ends[-1]["status"]:
+        card = folder / CARD_FILE
+        digest = hashlib.sha256(card.read_bytes()).hexdigest() if card.exists() else None
+        if ends[-1]["card"] != digest:
+            found.append(f"ends with another {CARD_FILE}")
+        if ends[-1]["model"] != about.get("model"):
+            found.append("ends with another model than run.json")
+    elif about.get("status") == "completed":
+        found.append("does not say that the run was completed")
+    return found

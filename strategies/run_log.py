@@ -1,0 +1,180 @@
+"""What a run says in its transparency log: every line of its journal by hash, and what silos would look for by name.
+
+The log lies in the run folder, as ``log/``. It is written where the server has a key for it (``QUIRE_LOG_KEY``), and
+grows after every round, with a checkpoint. A run that is resumed cuts its journal back; the log cannot be cut, and says
+how many lines of the journal were kept. So the log tells of rounds, too, that were run again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from quire.clients.identity import load_identity
+from quire.conf.schema import Settings
+from quire.privacy.identity.hashing import tagged_hash
+from quire.privacy.identity.keys import PrivateIdentity
+from quire.privacy.receipts import Receipt, settings_hash
+from quire.strategies.card import CARD_FILE
+from quire.strategies.folder import RunFolder, read_about
+from quire.strategies.report import RoundReport
+from quire.strategies.rounds import RoundState
+from quire.transparency.entries import WORD, Entry
+from quire.transparency.log import Log, origin_of
+
+#: The log's name in the run folder, and the journal's.
+LOG_FOLDER, JOURNAL = "log", "metrics.jsonl"
+
+_WORD = re.compile(WORD)
+
+
+class RunLog:
+    """A run's log, told by the strategy of every round that the run folder was told of before.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    key : PrivateIdentity
+        The server's, for logs.
+    run : str
+        What entries call the run.
+
+    Raises
+    ------
+    LogError
+        If the folder has a log that was begun with another key, is damaged, or cannot be written.
+    """
+
+    def __init__(self, folder: RunFolder, key: PrivateIdentity, run: str) -> None:
+        self._folder, self._run, self._at = folder, run, 0
+        where = folder.path / LOG_FOLDER
+        # No two logs of one key have the same name: they would be a split view.
+        origin = origin_of(where) or f"run/{secrets.token_hex(8)}"
+        self._log = Log.open(where, origin, key, _now())
+
+    @classmethod
+    def named(cls, folder: RunFolder, key: Path, run: str) -> RunLog:
+        """Open the log with the key in a file; its passphrase is where ``QUIRE_PASSPHRASE_FILE`` says.
+
+        Raises
+        ------
+        IdentityFileError
+            If there is no key to be had.
+        LogError
+            If the log cannot be opened.
+        """
+        return cls(folder, load_identity(key), run)
+
+    def began(self, settings: Settings, code: str) -> None:
+        """Say what is run, once the journal has begun or goes on."""
+        journal = list(_hashes(self._folder.path / JOURNAL, 0))
+        logged = journal_in(self._log.each(lambda line: b'"kind":"journal"' in line or b'"kind":"resume"' in line))
+        same = next((at for at, pair in enumerate(zip(logged, journal, strict=False)) if pair[0] != pair[1][0]), None)
+        kept = min(len(logged), len(journal)) if same is None else same
+        roster = read_about(self._folder.path).get("held_to", {}).get("roster")
+        body = {"settings": settings_hash(settings.as_dict()), "code": code, "roster": roster}
+        entries = [self._entry("session", 0, body)]
+        if logged:
+            entries.append(self._entry("resume", 0, {"lines": kept}))
+        self._at = journal[kept - 1][1] if kept else 0
+        self._write([*entries, *self._new_lines(0)])
+
+    def round_done(self, report: RoundReport, state: RoundState) -> None:
+        """Log a round, after the folder has it."""
+        from quire.clients.arrays import fingerprint
+
+        self._folder.round_done(report, state)
+        model = self._entry("model", report.round, {"model": fingerprint(state.model)})
+        self._write([*self._of_round(report), *self._new_lines(report.round), model])
+
+    def round_failed(self, report: RoundReport, error: str) -> None:
+        """Log a round that ends the run, after the folder has it."""
+        self._folder.round_failed(report, error)
+        self._write([*self._of_round(report), *self._new_lines(report.round)])
+
+    def ended(self) -> None:
+        """Say how the run ended, after the folder says so."""
+        card = self._folder.path / CARD_FILE
+        digest = hashlib.sha256(card.read_bytes()).hexdigest() if card.exists() else None
+        about = read_about(self._folder.path)
+        body = {"status": about["status"], "model": about["model"], "card": digest}
+        self._write([*self._new_lines(0), self._entry("end", 0, body)])
+
+    def _of_round(self, report: RoundReport) -> Iterator[Entry]:
+        attempts: list[Mapping[str, Any]] = report.secure.get("attempts", [])
+        for attempt in attempts or [{"attempt": 1, "cohort": report.cohort}]:
+            silos = sorted({word(name) for name in attempt["cohort"]})
+            yield self._entry("cohort", report.round, {"attempt": attempt["attempt"], "silos": silos})
+            if attempt.get("error"):
+                yield self._entry("abort", report.round, {"code": word(attempt["error"])})
+        for failure in report.failed:
+            yield self._entry("refusal", report.round, {"silo": word(failure.silo), "code": word(failure.code)})
+        for silo, text in report.receipts.items():
+            ledger = Receipt.decode(base64.b64decode(text)).body["ledger"]
+            if ledger is not None:
+                body = {"silo": word(silo), "entries": ledger["entries"], "head": ledger["head"]}
+                yield self._entry("ledger_head", report.round, body)
+
+    def _new_lines(self, round_number: int) -> Iterator[Entry]:
+        """Yield an entry for every finished line that the journal has got since the last look."""
+        for digest, end in _hashes(self._folder.path / JOURNAL, self._at):
+            self._at = end
+            yield self._entry("journal", round_number, {"line": digest})
+
+    def _entry(self, kind: str, round_number: int, body: Mapping[str, Any]) -> Entry:
+        return Entry(kind, word(self._run), round_number, _now(), body)
+
+    def _write(self, entries: Iterable[Entry]) -> None:
+        self._log.append(*entries)
+        self._log.checkpoint(_now())
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def journal_in(entries: Iterable[tuple[int, Entry]]) -> list[str]:
+    """Return the hashes of the journal's lines that a log tells of, without those that were cut off by a resume."""
+    lines: list[str] = []
+    for _, entry in entries:
+        if entry.kind == "journal":
+            lines.append(entry.body["line"])
+        elif entry.kind == "resume":
+            del lines[entry.body["lines"] :]
+    return lines
+
+
+def word(name: str) -> str:
+    """Return a name as entries have it: itself, or where it has other characters or is too long, a hash of it."""
+    return name if _WORD.fullmatch(name) else "name-" + tagged_hash("quire/log/name/1", name.encode()).hex()[:32]
+
+
+def _hashes(path: Path, at: int) -> Iterator[tuple[str, int]]:
+    """Yield for every finished line behind a byte its SHA-256, with its line feed, and where it ends."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        file.seek(at)
+        for line in file:
+            if line.endswith(b"\n"):
+                at += len(line)
+                yield hashlib.sha256(line).hexdigest(), at
+
+
+def _now() -> int:
+    return int(time.time())
