@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,7 +21,7 @@ from evidence import Run, again, both_of, recorded, sniffed, status, streams
 from gated import checkout
 from heart import HOSPITALS, STRANGER, WATCHED, WORDS, charges, lay_out, write_silo
 from provisioned import pem
-from running import SERVER, Running
+from running import ROOT, SERVER, Running
 
 import quire
 from quire.clients.code import code_hash
@@ -35,7 +37,8 @@ BASE = (
 PRIVATE = f"{BASE} privacy=record_distributed privacy.records=920 privacy.largest=303"
 RUN = f"{PRIVATE} privacy.epsilon=4"
 SEEDED = f"{RUN} strategy.rounds=2 seed=7"
-CAP = 40
+#: What all runs here come to is less: 5.5, were an attempt of a round repeated once.
+CAP = 7
 
 
 def without(name: str) -> list[str]:
@@ -53,7 +56,7 @@ def first(hearts: Running) -> Run:
 def earnest(first: Run) -> Running:
     """From here on each hospital draws its own randomness, and has a budget."""
     for name in HOSPITALS:
-        write_silo(first.running.folders[name], name, f"code: ['{code_hash()}'], epsilon: {CAP}")
+        write_silo(first.running.folders[name], name, f"code: ['{code_hash()}'], epsilon: {CAP}, min_noise: 0.1")
     return first.running
 
 
@@ -108,21 +111,31 @@ def test_silos_listen_for_nobody_and_speak_to_the_server_alone(first: Run) -> No
 # ---------------------------------------------------------------------------------------------- a server that cheats
 def test_a_server_that_ships_other_code_is_refused_by_every_gate(earnest: Running, tmp_path: Path) -> None:
     other = checkout(tmp_path / "other")
+    shutil.copytree(ROOT / "consortium", other / "consortium", ignore=shutil.ignore_patterns("__pycache__"))
     with (other / "clients" / "work.py").open("a") as file:
         file.write("# a line that nobody has reviewed\n")
     run = Run(earnest, f"{RUN} strategy.rounds=1", PYTHONPATH=str(other))
     sentence = run.failed()
     assert "0 of 4 silos could be enrolled, 3 are needed" in sentence
-    print(sentence, earnest.log("cleveland", "gate")[-1500:])
+    assert "its operator has not approved this code" in sentence
     for name in HOSPITALS:
+        assert "Answered with CODE_REFUSED" in earnest.log(name, "gate")
         assert run.charged(name) == []
 
 
 @pytest.mark.parametrize(
     ("overrides", "words", "logged"),
     [
-        (f"{PRIVATE} privacy.epsilon=44", "the run would exceed the silo's own privacy budget", "BUDGET_REFUSED"),
-        (BASE, "policy", "POLICY_REFUSED"),
+        (
+            f"{PRIVATE} privacy.epsilon={CAP + 1}",
+            "the run would exceed the silo's own privacy budget",
+            r"BUDGET_REFUSED: policy\.epsilon \(silo\.yaml, line \d+\) caps population",
+        ),
+        (
+            BASE,
+            "its own policy does not allow these settings",
+            r"POLICY_REFUSED: policy\.modes \(silo\.yaml, line \d+\) does not list privacy=none",
+        ),
     ],
     ids=["a larger epsilon", "no privacy"],
 )
@@ -131,11 +144,10 @@ def test_a_server_that_weakens_privacy_is_refused_by_every_policy(
 ) -> None:
     run = Run(earnest, f"{overrides} strategy.rounds=1")
     sentence = run.failed()
-    print(sentence, earnest.log("cleveland", "gate")[-1500:])
     assert "0 of 4 silos could be enrolled, 3 are needed" in sentence
     assert words in sentence
     for name in HOSPITALS:
-        assert logged in earnest.log(name, "gate")
+        assert re.search(logged, earnest.log(name, "gate"))
         assert run.charged(name) == []
 
 
