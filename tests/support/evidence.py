@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +51,13 @@ class Run:
     @property
     def rounds(self) -> list[dict[str, Any]]:
         """The rounds that are over."""
-        file = self.folder / "metrics.jsonl"
-        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-        events = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [event for event in events if event["event"] == "round"]
+        return [event for event in _whole_lines(self.folder / "metrics.jsonl") if event["event"] == "round"]
 
     def charged(self, silo: str) -> list[int]:
         """Return the rounds of this run that a silo's ledger was charged for, one entry for each charge."""
         found = []
         for file in (self.running.folders[silo] / "store" / "ledger").glob("*.jsonl"):
-            lines = [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            found += [line["round"] for line in lines if line.get("session") == f"run-{self.folder.name}"]
+            found += [line["round"] for line in _whole_lines(file) if line.get("session") == f"run-{self.folder.name}"]
         return found
 
     def amid(self, number: int, silo: str) -> None:
@@ -74,7 +70,7 @@ class Run:
         self._wait(lambda: len(self.rounds) >= number)
         return self.rounds[number - 1]
 
-    def _wait(self, done: Any, limit: float = 900.0) -> None:
+    def _wait(self, done: Callable[[], bool], limit: float = 900.0) -> None:
         self.running.wait(lambda: done() or self._following.poll() is not None, limit)
         assert done(), self.end() + self.running.logs()
 
