@@ -134,7 +134,8 @@ def _policy(top: Mapping[str, Entry], population: Population, file: Path) -> Pol
             f"min_cohort={min_cohort} less colluders={colluders} leaves fewer than two honest silos: raise min_cohort "
             "or lower colluders"
         )
-    epsilon, delta = _budget(entry, found, modes, population)
+    test_seed, shipped = _truth(found, "test_seed"), _ships(top["data"]) if "data" in top else False
+    epsilon, delta = _budget(entry, found, modes, population, foretold=test_seed and not shipped)
     return Policy(
         modes=modes,
         aggregation=_options(found["aggregation"], "aggregation"),
@@ -151,9 +152,9 @@ def _policy(top: Mapping[str, Entry], population: Population, file: Path) -> Pol
         max_rounds=_whole(found, "max_rounds", 1, MAX_ROUNDS),
         max_rounds_per_day=_whole(found, "max_rounds_per_day", 1, MAX_ROUNDS),
         trusts_server=_truth(found, "trusts_server"),
-        test_seed=_truth(found, "test_seed"),
+        test_seed=test_seed,
         rehearsal=_truth(found, "rehearsal"),
-        shipped=_ships(top["data"]) if "data" in top else False,
+        shipped=shipped,
         file=file,
         lines=tuple((key, item.node.start_mark.line + 1) for key, item in found.items()),
     )
@@ -178,15 +179,18 @@ def _listed(entry: Entry, what: str, known: tuple[str, ...]) -> frozenset[str]:
 
 
 def _budget(
-    entry: Entry, found: Mapping[str, Entry], modes: frozenset[str], population: Population
+    entry: Entry, found: Mapping[str, Entry], modes: frozenset[str], population: Population, foretold: bool
 ) -> tuple[float, float]:
-    """Return the caps on epsilon and delta; infinite and 1 where there is no privacy to cap."""
+    """Return the caps on epsilon and delta; infinite and 1 where there is no privacy to cap.
+
+    Noise that can be foretold costs everything, so that a test over rows of one's own has no cap, or never runs.
+    """
     if NONE in modes:
         for key in _BUDGET:
             if key in found:
                 found[key].fail(f"'{key}' caps nothing with modes: [none], which spends without limit: leave it out")
         return math.inf, 1.0
-    if "epsilon" not in found:
+    if "epsilon" not in found and not foretold:
         entry.fail("'policy' lacks the key 'epsilon', the most that the population may spend")
     usual = min(1e-5, 1.0 / (10.0 * population.records))
     delta = _above_zero(found["delta"]) if "delta" in found else usual
@@ -195,6 +199,8 @@ def _budget(
             f"'delta' must be less than 1/records, which is {1.0 / population.records:.3g}: at that size a mechanism "
             "that publishes some record outright would pass"
         )
+    if "epsilon" not in found:
+        return math.inf, delta
     epsilon = _above_zero(found["epsilon"])
     if epsilon > MAX_EPSILON:
         found["epsilon"].fail(

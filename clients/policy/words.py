@@ -127,7 +127,7 @@ def _cohort_asked(case: Case) -> str:
 
 def _budget_allowed(policy: Policy) -> str:
     if not policy.capped:
-        return "anything: no privacy is claimed"
+        return "anything: noise that can be foretold is none" if policy.seeded else "anything: no privacy is claimed"
     when = f"in {policy.period_days} days" if policy.period_days else "for good"
     return f"at most {policy.epsilon:g} {when}, at delta {policy.delta:g}"
 

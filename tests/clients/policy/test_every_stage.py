@@ -219,6 +219,22 @@ def test_noise_that_a_seed_decides_costs_everything_over_somebodys_rows(silo: Re
     assert silo.charges() == []
 
 
+def test_without_a_cap_it_is_let_in_and_the_ledger_says_that_everything_is_spent(silo: RealSilo) -> None:
+    silo.write(test_seed="true")
+    capped = silo.folder.joinpath("silo.yaml").read_text()
+    uncapped = "".join(line for line in capped.splitlines(keepends=True) if not line.startswith("  epsilon:"))
+    silo.folder.joinpath("silo.yaml").write_text(uncapped)
+    for number in (1, 2):
+        reply = silo.ask("train", "seed=3", number)
+        body = Receipt.decode(reply.content[contract.IDENTITY][contract.RECEIPT]).body
+        assert (body["test_seed"], body["simulated"], body["ledger"]["epsilon"]) == (True, False, "inf")
+    assert [charge["charges"][0]["event"] for charge in silo.charges()] == [{"kind": "non_private"}] * 2
+    assert silo.refused("train", "seed=3 privacy=none") == "POLICY_REFUSED"  # all other limits hold
+    silo.folder.joinpath("silo.yaml").write_text(capped.replace("test_seed: true", "test_seed: false"))
+    silo.run += 1
+    assert silo.refused() == "BUDGET_REFUSED"  # and no cap fits any more
+
+
 def test_the_books_charge_it_so_by_themselves(silo: RealSilo, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were the decision to let it pass, the charge is without limit and does not fit under the cap."""
     silo.write(test_seed="true", epsilon=44.0)

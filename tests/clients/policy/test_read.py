@@ -16,13 +16,16 @@ from quire.clients.policy.model import Policy, Population
 from quire.errors import DataError
 
 SHIPPED = "data: {connector: shipped, partition: 0, partitions: 3}\n"
+OWN = "data: {connector: csv, path: rows.csv}\n"
 POPULATION = "population: {name: heart-2020, records: 303}\n"
 POLICY = "modes: [record], aggregation: [plain], code: [], epsilon: 4"
 HASH = "ab" * 32
 
 
-def operator_of(folder: Path, policy: str | None = POLICY, more: str = "", population: str = POPULATION):
-    text = SHIPPED + population + (f"policy: {{{policy}}}\n" if policy is not None else "") + more
+def operator_of(
+    folder: Path, policy: str | None = POLICY, more: str = "", population: str = POPULATION, data: str = SHIPPED
+):
+    text = data + population + (f"policy: {{{policy}}}\n" if policy is not None else "") + more
     (folder / "silo.yaml").write_text(text)
     return read_operator_of(folder / "silo.yaml")
 
@@ -66,6 +69,9 @@ def test_everything_can_be_said(tmp_path):
 def test_without_privacy_nothing_is_capped_and_large_populations_have_a_smaller_delta(tmp_path):
     policy = operator_of(tmp_path, "modes: [none], aggregation: [plain], code: []").policy
     assert (policy.epsilon, policy.delta, policy.capped) == (math.inf, 1.0, False)
+    (tmp_path / "rows.csv").touch()
+    tested = operator_of(tmp_path, POLICY.replace("epsilon: 4", "test_seed: true"), data=OWN).policy
+    assert (tested.epsilon, tested.delta, tested.capped, tested.seeded) == (math.inf, 1e-5, False, True)
     large = operator_of(tmp_path, population="population: {name: p, records: 1000000}\n").policy
     assert large.delta == 1e-7
 
@@ -86,6 +92,7 @@ def test_without_privacy_nothing_is_capped_and_large_populations_have_a_smaller_
         (POLICY.replace("[plain]", "[masked]"), "'masked' is none of the options of aggregation"),
         (POLICY.replace("code: []", "code: [abc]"), "must be a SHA-256"),
         (POLICY.replace("code: []", "code: [123]"), "must be a SHA-256"),
+        (POLICY.replace("epsilon: 4", "test_seed: true"), "'policy' lacks the key 'epsilon'"),  # over shipped data
         (POLICY.replace("epsilon: 4", "epsilon: 0"), "'epsilon' must be greater than 0"),
         (POLICY.replace("epsilon: 4", "epsilon: .inf"), "'epsilon' must be a number"),
         (POLICY + ", delta: 1e-5", "write 1.0e-5 for 1e-5"),
