@@ -34,7 +34,7 @@ from quire.consortium.supervise import Duty, Say, Service, Supervisor
 _LOOK_EVERY, _REMIND_EVERY = 60.0, 3600.0
 
 
-def silo(folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] = ()) -> Supervisor:
+def silo(folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] = (), warm: str = "all") -> Supervisor:
     """Return the services of a silo; nothing is written before they are run.
 
     Parameters
@@ -46,6 +46,8 @@ def silo(folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] =
         Port on loopback for Prometheus; 0: one that the system gives.
     passed : sequence of str
         Names of environment variables that approved code sees.
+    warm : str
+        What the gate imports before messages come; see :func:`quire.clients.gate.launch.open_gate`.
 
     Raises
     ------
@@ -93,20 +95,25 @@ def silo(folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] =
         make_loopback(run)
         make_secret(secret)
 
-    return Supervisor(run, [front, *_flower(folder, port, node_port, own, secret, passed)], say, duties, make)
+    return Supervisor(run, [front, *_flower(folder, port, node_port, own, secret, passed, warm)], say, duties, make)
 
 
 def _flower(
-    folder: SiloFolder, port: int, node_port: int, own: Loopback, secret: Path, passed: Sequence[str]
+    folder: SiloFolder, port: int, node_port: int, own: Loopback, secret: Path, passed: Sequence[str], warm: str
 ) -> list[Service]:
     run = folder.run
     variables = flower_environment(os.environ, run)
     handed_on = {name: variables.pop(name) for name in passed if name in variables}
+    # In a checkout the rooms lie beside the package, and an isolated Python would not find them.
+    where = str(Path(quire.__file__).resolve().parent.parent)
     certificate = str(own.certificate)
+    program("flower-supernode", variables)  # is Flower there?
     node = Service(
         name="supernode",
         command=(
-            *(program("flower-supernode", variables), "--superlink", f"{LOOPBACK}:{port}"),
+            *(sys.executable, "-I", "-c"),
+            f"import sys; sys.path.insert(0, {where!r}); from quire.consortium.supernode import main; main()",
+            *("--superlink", f"{LOOPBACK}:{port}"),
             *("--root-certificates", certificate, "--auth-supernode-private-key", str(folder.node_key)),
             *("--host", LOOPBACK, "--port", str(node_port), "--isolation", "process"),
             *("--ssl-certfile", certificate, "--ssl-keyfile", str(own.key), "--ssl-ca-certfile", certificate),
@@ -117,8 +124,6 @@ def _flower(
         ready=lambda: healthy(node_port, own.certificate),
         attempts=None,  # Flower refuses it for a minute if it did not take its leave
     )
-    # In a checkout the rooms lie beside the package, and an isolated Python would not find them.
-    where = str(Path(quire.__file__).resolve().parent.parent)
     words = os.environ.get(PASSPHRASE_FILE)
     gate = Service(
         name="gate",
@@ -126,7 +131,7 @@ def _flower(
             *(sys.executable, "-I", "-c"),
             f"import sys; sys.path.insert(0, {where!r}); sys.argv[0] = 'quire'; from quire.cli import main; main()",
             *("gate", "--silo", str(folder.silo_file), "--runtime-api-address", f"{LOOPBACK}:{node_port}"),
-            *("--root-certificates", certificate, "--superexec-auth-secret-file", str(secret)),
+            *("--root-certificates", certificate, "--superexec-auth-secret-file", str(secret), "--warm", warm),
             *(part for name in passed for part in ("--pass", name)),
         ),
         environment={**variables, **handed_on, **({PASSPHRASE_FILE: str(Path(words).absolute())} if words else {})},
