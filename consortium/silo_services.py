@@ -36,7 +36,12 @@ _LOOK_EVERY, _REMIND_EVERY = 60.0, 3600.0
 
 
 def silo(
-    folder: SiloFolder, say: Say, metrics: int = 0, passed: Sequence[str] = (), own_metrics: int | None = None
+    folder: SiloFolder,
+    say: Say,
+    metrics: int = 0,
+    passed: Sequence[str] = (),
+    own_metrics: int | None = None,
+    warm: str = "all",
 ) -> Supervisor:
     """Return the services of a silo; nothing is written before they are run.
 
@@ -51,6 +56,8 @@ def silo(
         Names of environment variables that approved code sees.
     own_metrics : int or None
         Port on loopback for Quire's own metrics; None: they are not served.
+    warm : str
+        What the gate imports before messages come; see :func:`quire.clients.gate.launch.open_gate`.
 
     Raises
     ------
@@ -101,22 +108,27 @@ def silo(
             silo_metrics(folder, supervisor).serve(own_metrics)
             supervisor.tell("metrics", f"at http://{LOOPBACK}:{own_metrics}/metrics")
 
-    services = [front, *_flower(folder, port, node_port, own, secret, passed)]
+    services = [front, *_flower(folder, port, node_port, own, secret, passed, warm)]
     supervisor = Supervisor(run, services, say, duties, make)
     return supervisor
 
 
 def _flower(
-    folder: SiloFolder, port: int, node_port: int, own: Loopback, secret: Path, passed: Sequence[str]
+    folder: SiloFolder, port: int, node_port: int, own: Loopback, secret: Path, passed: Sequence[str], warm: str
 ) -> list[Service]:
     run = folder.run
     variables = flower_environment(os.environ, run)
     handed_on = {name: variables.pop(name) for name in passed if name in variables}
+    # In a checkout the rooms lie beside the package, and an isolated Python would not find them.
+    where = str(Path(quire.__file__).resolve().parent.parent)
     certificate = str(own.certificate)
+    program("flower-supernode", variables)  # is Flower there?
     node = Service(
         name="supernode",
         command=(
-            *(program("flower-supernode", variables), "--superlink", f"{LOOPBACK}:{port}"),
+            *(sys.executable, "-I", "-c"),
+            f"import sys; sys.path.insert(0, {where!r}); from quire.consortium.supernode import main; main()",
+            *("--superlink", f"{LOOPBACK}:{port}"),
             *("--root-certificates", certificate, "--auth-supernode-private-key", str(folder.node_key)),
             *("--host", LOOPBACK, "--port", str(node_port), "--isolation", "process"),
             *("--ssl-certfile", certificate, "--ssl-keyfile", str(own.key), "--ssl-ca-certfile", certificate),
@@ -127,8 +139,6 @@ def _flower(
         ready=lambda: healthy(node_port, own.certificate),
         attempts=None,  # Flower refuses it for a minute if it did not take its leave
     )
-    # In a checkout the rooms lie beside the package, and an isolated Python would not find them.
-    where = str(Path(quire.__file__).resolve().parent.parent)
     words = os.environ.get(PASSPHRASE_FILE)
     gate = Service(
         name="gate",
@@ -136,7 +146,7 @@ def _flower(
             *(sys.executable, "-I", "-c"),
             f"import sys; sys.path.insert(0, {where!r}); sys.argv[0] = 'quire'; from quire.cli import main; main()",
             *("gate", "--silo", str(folder.silo_file), "--runtime-api-address", f"{LOOPBACK}:{node_port}"),
-            *("--root-certificates", certificate, "--superexec-auth-secret-file", str(secret)),
+            *("--root-certificates", certificate, "--superexec-auth-secret-file", str(secret), "--warm", warm),
             *(part for name in passed for part in ("--pass", name)),
         ),
         environment={**variables, **handed_on, **({PASSPHRASE_FILE: str(Path(words).absolute())} if words else {})},

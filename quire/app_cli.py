@@ -97,6 +97,7 @@ def gate(
         list[str] | None,
         typer.Option("--pass", help="An environment variable that approved code sees; may be repeated."),
     ] = None,
+    warm: Annotated[str, typer.Option(help="What is imported ahead of messages: all, light or none.")] = "all",
 ) -> None:
     """Stand between Flower and this silo's data: let in approved code only. Runs until it is stopped.
 
@@ -120,7 +121,7 @@ def gate(
             arguments += [option, str(value.resolve())]
     if insecure:
         arguments.append("--insecure")
-    raise typer.Exit(open_gate(silo, arguments, pass_variable or []))
+    raise typer.Exit(open_gate(silo, arguments, pass_variable or [], warm))
 
 
 def _list(silo: Path, server: Path | None) -> Path:

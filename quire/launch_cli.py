@@ -78,6 +78,7 @@ def silo_start(
         list[str] | None,
         typer.Option("--pass", help="An environment variable that approved code sees; may be repeated."),
     ] = None,
+    warm: Annotated[str, typer.Option(help="What the gate imports ahead of messages: all, light or none.")] = "all",
 ) -> None:
     """Start a silo's services, and watch over them until Ctrl-C or SIGTERM.
 
@@ -96,7 +97,7 @@ def silo_start(
     from quire.consortium.layout import SiloFolder
     from quire.consortium.silo_services import silo
 
-    silo(SiloFolder(folder), _say, metrics_port, pass_variable or [], quire_metrics_port).run()
+    silo(SiloFolder(folder), _say, metrics_port, pass_variable or [], quire_metrics_port, warm).run()
 
 
 def submit(

@@ -6,6 +6,7 @@ the server to say. So the gate gives it a search path of one folder, in which ea
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -19,8 +20,11 @@ from pathlib import Path
 from types import FrameType
 
 import quire
+from quire.clients.gate import knock
+from quire.clients.gate import warm as warm_module
 from quire.clients.gate.approvals import approvals_file, private_to_us, read_approvals
-from quire.clients.gate.scrub import PASSPHRASE_FILE, check_names
+from quire.clients.gate.scrub import PASSPHRASE_FILE, check_names, scrubbed
+from quire.clients.gate.warm import CHOICES
 from quire.errors import QuireError
 
 LOG = logging.getLogger("quire.gate")
@@ -29,6 +33,8 @@ LOG = logging.getLogger("quire.gate")
 GATE_VARIABLE = "QUIRE_GATE"
 _SUPEREXEC = "import sys; from flwr.supercore.cli import flower_superexec; sys.argv[0] = 'flower-superexec'; "
 _GRACE = 15.0
+#: Nothing is imported before messages come.
+COLD = "none"
 
 
 class GateError(QuireError):
@@ -37,7 +43,9 @@ class GateError(QuireError):
     exit_code = 2
 
 
-def write_commands(folder: Path, kinds: Sequence[str], starter: str = "quire.clients.gate.starter") -> None:
+def write_commands(
+    folder: Path, kinds: Sequence[str], starter: str = "quire.clients.gate.starter", warm: Path | None = None
+) -> None:
     """Write one small script for every command that SuperExec may start; each is the starter.
 
     Parameters
@@ -47,13 +55,19 @@ def write_commands(folder: Path, kinds: Sequence[str], starter: str = "quire.cli
         Names of the commands.
     starter : str
         The module whose ``main`` each of them calls with its own name.
+    warm : pathlib.Path or None
+        Socket of the warm process, which is asked first; it knows the silo's starter only.
     """
     # In a checkout the rooms lie beside the package, and an isolated Python would not find them.
     where = str(Path(quire.__file__).resolve().parent.parent)
     for kind in kinds:
         program = f"import sys; sys.path.insert(0, {where!r}); from {starter} import main; sys.exit(main({kind!r}))"
+        words = cold = [sys.executable, "-I", "-c", program]
+        if warm is not None:
+            words = [sys.executable, "-ISB", str(Path(knock.__file__).resolve())]
+            words += [str(warm), where, kind, str(len(cold)), *cold]
         script = folder / kind
-        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -I -c {shlex.quote(program)} "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
         script.chmod(0o500)
 
 
@@ -86,7 +100,7 @@ def gate_environment(variables: Mapping[str, str], silo: Path, passed: Sequence[
     }
 
 
-def open_gate(silo: Path, superexec: Sequence[str], passed: Sequence[str] = ()) -> int:
+def open_gate(silo: Path, superexec: Sequence[str], passed: Sequence[str] = (), warm: str = "none") -> int:
     """Run Flower's SuperExec behind the gate until it ends or is asked to, and return its exit status.
 
     Parameters
@@ -97,11 +111,13 @@ def open_gate(silo: Path, superexec: Sequence[str], passed: Sequence[str] = ()) 
         Arguments of ``flower-superexec``.
     passed : sequence of str
         Names of environment variables that approved code sees.
+    warm : str
+        What is imported before messages come: a key of :data:`quire.clients.gate.warm.CHOICES`, or ``none``.
 
     Raises
     ------
     GateError
-        If the silo's file is not there.
+        If the silo's file is not there, or nothing is known of that name.
     ApprovalError
         If it, or the list, may be written by others, or the list cannot be read.
     ScrubError
@@ -112,16 +128,21 @@ def open_gate(silo: Path, superexec: Sequence[str], passed: Sequence[str] = ()) 
     silo = silo.resolve()
     if not silo.is_file():
         raise GateError(f"There is no file {silo}: --silo names the silo's own file.")
+    if warm not in (COLD, *CHOICES):
+        raise GateError(f"--warm {warm}: it is one of {', '.join((*CHOICES, COLD))}.")
     private_to_us(silo)
     approved = len(read_approvals(approvals_file(silo)))
     check_names(passed)
     with tempfile.TemporaryDirectory(prefix="quire-gate-") as name:
         folder = Path(name)
         (folder / "bin").mkdir(mode=0o700)
-        write_commands(folder / "bin", sorted(TASK_TYPE_TO_COMMAND.values()))
+        socket = folder / "warm" if warm != COLD else None
+        write_commands(folder / "bin", sorted(TASK_TYPE_TO_COMMAND.values()), warm=socket)
         command = [sys.executable, "-I", "-c", f"{_SUPEREXEC}flower_superexec()", *superexec]
         command += ["--parent-pid", str(os.getpid())]
-        process = subprocess.Popen(command, env=gate_environment(os.environ, silo, passed, folder))
+        variables = gate_environment(os.environ, silo, passed, folder)
+        process = subprocess.Popen(command, env=variables)
+        held = warm_process(socket, warm, scrubbed(variables, folder, passed), process.pid) if socket else None
         LOG.info("The gate is open for %s (%d approved in %s)", silo, approved, approvals_file(silo))
 
         def pass_on(number: int, frame: FrameType | None) -> None:
@@ -137,3 +158,42 @@ def open_gate(silo: Path, superexec: Sequence[str], passed: Sequence[str] = ()) 
             if process.poll() is None:
                 process.kill()
                 process.wait(_GRACE)
+            if held is not None:
+                _end(held)
+
+
+def warm_process(socket: Path, what: str, variables: Mapping[str, str], executor: int) -> subprocess.Popen[bytes]:
+    """Start the process that is forked for every message; see :mod:`quire.clients.gate.warm`.
+
+    Parameters
+    ----------
+    socket : pathlib.Path
+        Where it listens once it has imported all.
+    what : str
+        What that is.
+    variables : mapping of str to str
+        All of its environment: that of approved code, but for what goes with a message.
+    executor : int
+        Process id of the SuperExec whose children may ask it.
+
+    Returns
+    -------
+    subprocess.Popen
+        It ends when its standard input is closed, and so with the process that calls this.
+    """
+    command = [sys.executable, "-IB", str(Path(warm_module.__file__).resolve()), str(socket), what]
+    process = subprocess.Popen(command, env=dict(variables), cwd=socket.parent, stdin=subprocess.PIPE)
+    with contextlib.suppress(OSError):  # it ended at once: tasks are started cold
+        process.stdin.write(f"{executor}\n".encode())  # type: ignore[union-attr]  # a pipe, as asked for
+        process.stdin.flush()  # type: ignore[union-attr]
+    return process
+
+
+def _end(warm: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        warm.stdin.close()  # type: ignore[union-attr]
+    try:
+        warm.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        warm.kill()
+        warm.wait()

@@ -16,11 +16,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from flwr.app import Context, Error, Message
 from flwr.common.args import add_args_flwr_app_common, try_obtain_flwr_app_token
@@ -53,6 +54,8 @@ LOG = logging.getLogger("quire.gate")
 SILO_KEY = "silo"
 #: The only kind of task that runs code here; what else a server can ask a SuperNode for is refused.
 CLIENT_APP = "flwr-clientapp"
+# Seconds that the process of approved code has for its end, and between two looks whether it has come.
+_GRACE, _LOOK = 5.0, 0.005
 
 
 class Refused(Exception):
@@ -112,11 +115,55 @@ class Gate:
         return found
 
 
+class Process(Protocol):
+    """What ends the process of approved code; :class:`subprocess.Popen` does."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return its status; raises subprocess.TimeoutExpired."""
+
+    def kill(self) -> None:
+        """Make it end."""
+
+
+@dataclass
+class Forked:
+    """A child that was forked and not started.
+
+    Attributes
+    ----------
+    pid : int
+    """
+
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and return its status, as of ``os.waitpid``.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired
+            If it has not ended after so many seconds.
+        """
+        deadline = time.monotonic() + timeout if timeout is not None else None
+        while deadline is not None:
+            found, status = os.waitpid(self.pid, os.WNOHANG)
+            if found:
+                return status
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+            time.sleep(_LOOK)
+        return os.waitpid(self.pid, 0)[1]
+
+    def kill(self) -> None:
+        """Make it end; it is ours until it was waited for, so that its number is no other's."""
+        os.kill(self.pid, signal.SIGKILL)
+
+
 @dataclass
 class Worker:
     """The process in which approved code will run, and the pipes to and from it."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     to: BinaryIO
     back: BinaryIO
 
@@ -142,9 +189,13 @@ class Worker:
             ) from error
 
 
-@contextlib.contextmanager
-def started_worker(gate: Gate, home: Path) -> Iterator[Worker]:
-    """Start the process of approved code; at the end it is no more."""
+def forked_worker(child: int, to: int, back: int) -> Worker:
+    """Return the process that :mod:`quire.clients.gate.warm` has forked, given the ends of its pipes."""
+    return Worker(Forked(child), os.fdopen(to, "wb"), os.fdopen(back, "rb"))
+
+
+def cold_worker(gate: Gate, home: Path) -> Worker:
+    """Start a process for approved code, which has yet to import whatever it needs."""
     incoming, to = os.pipe()
     back, outgoing = os.pipe()
     command = [sys.executable, "-IB", str(Path(worker.__file__).resolve()), str(incoming), str(outgoing)]
@@ -158,21 +209,29 @@ def started_worker(gate: Gate, home: Path) -> Iterator[Worker]:
     )
     os.close(incoming)
     os.close(outgoing)
-    to_file, back_file = os.fdopen(to, "wb"), os.fdopen(back, "rb")
+    return Worker(process, os.fdopen(to, "wb"), os.fdopen(back, "rb"))
+
+
+@contextlib.contextmanager
+def started_worker(gate: Gate, home: Path, warm: Worker | None) -> Iterator[Worker]:
+    """Have a process for approved code; at the end it is no more."""
+    working = cold_worker(gate, home) if warm is None else warm
     try:
-        yield Worker(process, to_file, back_file)
+        yield working
     finally:
         with contextlib.suppress(OSError):
-            to_file.close()
-        back_file.close()
+            working.to.close()
+        working.back.close()
         try:
-            process.wait(timeout=5)
+            working.process.wait(timeout=_GRACE)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            working.process.kill()
+            working.process.wait()
 
 
-def answer(gate: Gate, kind: str, message: Message, context: Context, run: Run, fab: Fab) -> Message:
+def answer(
+    gate: Gate, kind: str, message: Message, context: Context, run: Run, fab: Fab, warm: Worker | None = None
+) -> Message:
     """Return the reply to a message: the approved code's, or a refusal.
 
     Parameters
@@ -183,9 +242,11 @@ def answer(gate: Gate, kind: str, message: Message, context: Context, run: Run, 
     message, context, run, fab
         As pulled from the SuperNode. ``context.state`` is changed as the approved code leaves it, and nothing else
         of ``context``: where the silo's data are does not go back to the SuperNode.
+    warm : Worker or None
+        A process for approved code that is there already.
     """
     try:
-        return _checked(gate, kind, message, context, run, fab)
+        return _checked(gate, kind, message, context, run, fab, warm)
     except Refused as refusal:
         LOG.error("Answered with %s: %s", refusal.code.name, refusal)
         code = refusal.code
@@ -195,11 +256,13 @@ def answer(gate: Gate, kind: str, message: Message, context: Context, run: Run, 
     return refusal_of(message, code)
 
 
-def _checked(gate: Gate, kind: str, message: Message, context: Context, run: Run, fab: Fab) -> Message:
+def _checked(
+    gate: Gate, kind: str, message: Message, context: Context, run: Run, fab: Fab, warm: Worker | None
+) -> Message:
     if kind != CLIENT_APP:
         raise Refused(Code.CODE_REFUSED, f"the server asked for {kind}; a silo runs {CLIENT_APP} only")
     bundle = Bundle(fab.content)
-    with tempfile.TemporaryDirectory(prefix="message-") as name, started_worker(gate, Path(name)) as working:
+    with tempfile.TemporaryDirectory(prefix="message-") as name, started_worker(gate, Path(name), warm) as working:
         approved = gate.admit(bundle)
         app = Path(name) / "app"
         bundle.write(app)
@@ -209,7 +272,8 @@ def _checked(gate: Gate, kind: str, message: Message, context: Context, run: Run
             "fab_id": run.fab_id,
             "fab_version": run.fab_version,
             "hash": bundle.fab,
-            "environment": {MARK_VARIABLE: approved},
+            "home": name,
+            "environment": {**scrubbed(os.environ, Path(name), gate.passed), MARK_VARIABLE: approved},
             "task": [TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id],
         }
         told = context_from_proto(context_to_proto(context))
@@ -229,17 +293,20 @@ def refusal_of(message: Message, code: Code) -> Message:
     return Message(Error(code=int(code), reason=contract.reason(code)), reply_to=message)
 
 
-def main(kind: str) -> int:
+def main(kind: str, forked: tuple[int, int, int] | None = None) -> int:
     """Handle the one message that SuperExec has started this process for, and return the exit status.
 
     Parameters
     ----------
     kind : str
         The name of the command of Flower's in whose place this is.
+    forked : tuple of int or None
+        Of a process for approved code that is there already: its number, and the pipes to and from it.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s gate %(levelname)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _interrupt)
     gate = Gate.from_environment(os.environ)
+    warm = None if forked is None else forked_worker(*forked)
     parser = argparse.ArgumentParser(description=f"Quire's gate, in the place of {kind}.", allow_abbrev=False)
     parser.add_argument("--runtime-api-address", required=True)
     add_args_flwr_app_common(parser)
@@ -262,7 +329,7 @@ def main(kind: str) -> int:
     context, status = None, "failed"
     try:
         message, context, run, fab = pull_task_input(client)
-        reply = answer(gate, kind, message, context, run, fab)
+        reply = answer(gate, kind, message, context, run, fab, warm)
         _note(message, reply)
         push_message(client, reply, context)
         status = "completed"

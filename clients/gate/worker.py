@@ -91,7 +91,9 @@ def main(incoming: int, outgoing: int) -> int:
         return 0  # the gate refused
     threading.Thread(target=_end_with, args=(incoming,), daemon=True).start()
     header = json.loads(raw_header)
+    os.environ.clear()  # a process that was forked has the warm one's
     os.environ.update(header["environment"])
+    os.chdir(header["home"])
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = header["task"]
     try:
         write_frames(back, _answer(header, context, message))

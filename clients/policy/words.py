@@ -67,8 +67,8 @@ def cautions(policy: Policy) -> list[str]:
         )
     if not policy.code:
         found.append(
-            "Note: no code is pinned here. Behind the gate only approved bundles run (`quire app approve`); without it what "
-            "the policy holds back it holds back from an honest-but-curious server."
+            "Note: no code is pinned here. Behind the gate only approved bundles run (`quire app approve`); without it "
+            "what the policy holds back it holds back from an honest-but-curious server."
         )
     return found
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ import psutil
 import pytest
 from bundles import APP, packed
 from flwr.app import ConfigRecord, RecordDict
+from gate_site import Site
 from node import Node
 
 from quire.clients.contract import Code, reason
@@ -24,81 +23,13 @@ from quire.clients.gate.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
-CLIENT = """
-import os, pathlib, sys
-pathlib.Path({canary!r}).write_text("imported")
-from flwr.app import ConfigRecord, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
-client, server = ClientApp(), None
-
-@client.train()
-def train(message, context):
-    asked = message.content["ask"]["for"]
-    known = context.state["known"]["count"] if "known" in context.state else 0
-    context.state["known"] = ConfigRecord({{"count": known + 1}})
-    if asked == "raise":
-        raise ValueError("patient 4711")
-    if asked == "exit":
-        os._exit(0)
-    if asked == "error":
-        return Message(Error(code=2, reason="patient 4711"), reply_to=message)
-    if asked == "code":
-        return Message(Error(code=103, reason="patient 4711"), reply_to=message)
-    told = ConfigRecord({{
-        "environment": sorted(os.environ), "words": os.environ["QUIRE_PASSPHRASE_FILE"],
-        "silo": context.node_config["silo"], "count": known,
-        "command": " ".join(sys.argv), "path": sys.path, "modules": sorted(sys.modules),
-        "guarded": os.environ["QUIRE_GUARDED"], "home": os.environ["HOME"], "open": os.listdir("/proc/self/fd"),
-        "writable": os.access(__file__, os.W_OK), "files": sorted(os.listdir(os.path.dirname(__file__))),
-    }})
-    return Message(RecordDict({{"told": told}}), reply_to=message)
-"""
 
 
-class Site:
-    """A silo with a SuperNode and an open gate."""
-
-    def __init__(self, folder: Path, node: Node) -> None:
-        self.folder, self.node, self.silo, self.canary = folder, node, folder / "silo.yaml", folder / "canary"
-        self.silo.write_text("name: us\n")
-        self.fab = packed({**APP, "app/__init__.py": textwrap.dedent(CLIENT).format(canary=str(self.canary)).encode()})
-        self.hash = Bundle(self.fab).content
-        self.log = folder / "log"
-        command = [sys.executable, "-m", "quire", "gate", "--silo", str(self.silo), "--insecure"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "--runtime-api-address", node.address, "--pass", "DB_PASSWORD"],
-                env={
-                    **os.environ,
-                    **{"PYTHONPATH": str(ROOT), "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05", "TMPDIR": str(folder)},
-                    **{"DB_PASSWORD": "x", "HOSPITAL_SECRET": "y", "FLWR_TELEMETRY_ENABLED": "0"},
-                    **{"QUIRE_PASSPHRASE_FILE": "words", "QUIRE_PASSPHRASE": "z", "QUIRE_SILOS": "s"},
-                    **{"QUIRE_ROSTER": "r", "QUIRE_PLUGINS": "p", "QUIRE_RUN_DIR": "d", "QUIRE_SCHEMA": "c"},
-                },
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-            )
-
-    def close(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            assert self.process.wait(30) == 0
-        finally:
-            self.process.kill()
-
-    def ask(self, what: str, fab: bytes | None = None, **run: object) -> object:
-        number = self.node.send(fab or self.fab, RecordDict({"ask": ConfigRecord({"for": what})}), **run)
-        return self.node.reply(number)
-
-    def said(self) -> str:
-        return self.log.read_text(errors="replace")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+@pytest.fixture(scope="module", params=["light", "none"])
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """With the warm process, and without it: the same holds."""
     with Node() as node:
-        site = Site(tmp_path_factory.mktemp("site"), node)
+        site = Site(tmp_path_factory.mktemp("site"), node, request.param)
         yield site
         site.close()
         assert not list(site.folder.glob("quire-gate-*"))
