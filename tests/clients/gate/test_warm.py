@@ -145,7 +145,7 @@ def test_memory_can_be_closed_to_others_and_opened_again() -> None:
 
 def test_who_knocks_where_nobody_is_starts_cold(tmp_path: Path) -> None:
     """The script that Flower starts, with words that a shell would take apart."""
-    write_commands(tmp_path, ["flwr-clientapp"], tmp_path / "no body's" / "warm")
+    write_commands(tmp_path, ["flwr-clientapp"], warm=tmp_path / "no body's" / "warm")
     script = (tmp_path / "flwr-clientapp").read_text()
     assert str(Path(knock.__file__).resolve()) in script
     done = subprocess.run(
