@@ -12,7 +12,7 @@ from private_runs import SILOS, Consortium, journal, rewrite, write_run
 
 from quire.clients.identity import IdentityFileError, new_identity
 from quire.conf.compose import compose
-from quire.errors import QuireError
+from quire.errors import QuireError, RunFailed
 from quire.privacy.identity.keys import PrivateIdentity
 from quire.privacy.receipts import settings_hash
 from quire.simulation.inline import run_inline
@@ -132,6 +132,15 @@ def test_a_log_that_was_begun_anew_by_whoever_has_the_key_still_has_to_fit(run):
         assert f"The log {words}" in wrong(run)
 
 
+def test_entries_that_nobody_signed_are_told(run):
+    path = Place.of(run).checkpoints
+    notes = path.read_bytes().split(b"\n\n")
+    path.write_bytes(b"\n\n".join(notes[:-3]) + b"\n\n")
+    assert wrong(run) == "The log ends with entries that are under no checkpoint."
+    path.unlink()
+    assert wrong(run) == "The log ends with entries that are under no checkpoint."
+
+
 def test_another_card_or_model_at_the_end_is_told(run):
     about = read_about(run)
     (run / "run.json").write_text(json.dumps({**about, "model": "00" * 32}))
@@ -191,6 +200,9 @@ def test_a_log_is_gone_on_with_under_its_own_key_only(key, tmp_path, monkeypatch
     new_identity(tmp_path / "other.key")
     monkeypatch.setenv("QUIRE_LOG_KEY", str(tmp_path / "other.key"))
     with pytest.raises(LogError, match="another name or key"):
+        resumed(SMALL, tmp_path / "run")
+    monkeypatch.delenv("QUIRE_LOG_KEY")
+    with pytest.raises(RunFailed, match="goes on only with the key"):
         resumed(SMALL, tmp_path / "run")
     assert read_about(tmp_path / "run")["status"] == "failed"
 
