@@ -6,7 +6,7 @@ turns, to two files of one folder. Then the finished log: how many hashes a proo
 what a round writes (models, ledger heads, transcripts: 150 to 190 bytes), made beforehand for both sides.
 
 Where entries are this short, a tree of RFC 6962 has itself more to hash than there are bytes: the prefix, the padding
-and a node for every leaf. The last figure counts that, in blocks of SHA-256, whatever the language.
+and a node for every leaf. One figure counts that, in blocks of SHA-256, whatever the language.
 """
 
 from __future__ import annotations

@@ -51,9 +51,12 @@ def check_log(
             return
         entries = [entry for _, entry in Entries(place.entries).each()]
         wrong += [f"The log {words}." for words in _contradictions(folder, about, settings, receipts, entries)]
+        over = about.get("status") == "completed"
+        if over and found.size not in {note.checkpoint.size for note in found.notes}:
+            wrong.append("The log ends with entries that are under no checkpoint.")
         missing = _journal(folder, entries)
         if missing is not None:  # who was killed may not have told the log of its last line
-            (wrong if about.get("status") == "completed" else notes).append(f"The log {missing}.")
+            (wrong if over else notes).append(f"The log {missing}.")
     except (LogError, OSError) as error:
         wrong.append(f"The log: {error}")
 

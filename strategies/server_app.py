@@ -31,7 +31,7 @@ from quire.strategies.members import MEMBERS_VARIABLE, read_members
 from quire.strategies.moments import agree_on_statistics, as_config
 from quire.strategies.receipts import ROSTER_FILE, Receipts, read_server_roster
 from quire.strategies.rounds import Arrays, RoundState
-from quire.strategies.run_log import RunLog
+from quire.strategies.run_log import LOG_FOLDER, RunLog
 from quire.strategies.secure import SecureRounds
 from quire.strategies.selftest import finish
 from quire.transparency.errors import LogError
@@ -127,6 +127,11 @@ def _finish(folder: RunFolder, log: RunLog | None, status: str, error: str | Non
 def _log(context: Context, folder: RunFolder) -> RunLog | None:
     """Open the run's transparency log, if this server has a key for it."""
     named = context.node_config.get(LOG_KEY_KEY) or os.environ.get(LOG_KEY_VARIABLE)
+    if not named and (folder.path / LOG_FOLDER).exists():
+        raise RunFailed(
+            f"The run in '{folder.path}' has a transparency log, and goes on only with the key of that: set "
+            f"{LOG_KEY_VARIABLE} to its file."
+        )
     return RunLog.named(folder, Path(str(named)), str(context.run_id)) if named else None
 
 

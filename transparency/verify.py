@@ -117,7 +117,7 @@ def verify_log(
         if not found.size:
             raise LogError(f"The log {place.entries} has no entries, not even the one that names it.")
         _check_begin(entries, key, found)
-        _check_checkpoints(entries, found)
+        _check_checkpoints(entries, key, found)
         _check_countersignatures(found, roster, cohort)
         if place.checkpoints.exists() and place.checkpoints.stat().st_size > noted:
             found.remarks.append(
@@ -209,7 +209,7 @@ def _check_begin(entries: Entries, key: PublicIdentity | None, found: Findings) 
         found.remarks.append(f"Key: {key.fingerprint}, as you named it.")
 
 
-def _check_checkpoints(entries: Entries, found: Findings) -> None:
+def _check_checkpoints(entries: Entries, key: PublicIdentity | None, found: Findings) -> None:
     previous, size, time = FIRST, 0, 0
     for note in found.notes:
         one = note.checkpoint
@@ -233,7 +233,8 @@ def _check_checkpoints(entries: Entries, found: Findings) -> None:
             )
         previous, size, time = one.hash, one.size, one.time
     if not found.notes:
-        found.remarks.append("There is no checkpoint: nobody has signed anything of this log.")
+        # Whoever names a key asks what it has signed.
+        (found.remarks if key is None else found.wrong).append("There is no checkpoint: nobody has signed this log.")
     elif size < found.size:
         found.remarks.append(f"The last {found.size - size} entries are under no checkpoint yet.")
 

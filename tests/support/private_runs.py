@@ -22,6 +22,7 @@ from quire.strategies.checkpoint import replace
 from quire.strategies.folder import RunFolder
 from quire.strategies.reading import Failure
 from quire.strategies.rounds import RoundState
+from quire.strategies.run_log import RunLog
 from quire.strategies.strategy import RoundReport
 
 OVERRIDES = "task=breast_cancer partition=iid partition.silos=3 strategy.rounds=4 privacy=record privacy.epsilon=3"
@@ -62,16 +63,21 @@ def model_of(number):
     return {"weight": np.full(3, float(number), np.float32)}
 
 
-def write_run(folder: Path, consortium: Consortium, overrides=OVERRIDES, rounds=4, silent=None, records=None) -> Path:
+def write_run(
+    folder: Path, consortium: Consortium, overrides=OVERRIDES, rounds=4, silent=None, records=None, log_key=None
+) -> Path:
     """Write the folder of a deployed run as the server does; ``silent`` (silo, round) gives no answer.
 
-    ``records`` are what silos declare.
+    ``records`` are what silos declare; with ``log_key`` the run has a transparency log.
     """
     settings = compose(overrides)
     run = RunFolder(folder)
     run.begin(settings, "deployment", code_hash())
     replace(folder / "roster.json", consortium.signed.encode())
+    log = None if log_key is None else RunLog(run, log_key, "7")
     run.started(settings, list(SILOS), RoundState(0, model_of(0)))
+    if log is not None:
+        log.began(settings, code_hash())
     for number in range(1, rounds + 1):
         before = fingerprint(model_of(number - 1))
         good = [silo for silo in SILOS if (silo, number) != silent]
@@ -80,8 +86,11 @@ def write_run(folder: Path, consortium: Consortium, overrides=OVERRIDES, rounds=
         for silo in good:
             data = consortium.receipt(silo, number, before, overrides, count=(records or SILOS)[silo])
             report.receipts[silo] = base64.b64encode(data).decode()
-        run.round_done(report, RoundState(number, model_of(number)))
+        (log or run).round_done(report, RoundState(number, model_of(number)))
     run.finish("completed")
+    if log is not None:
+        log.ended()
+        log.close()
     return folder
 
 
