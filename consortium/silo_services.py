@@ -30,9 +30,10 @@ from quire.consortium.services import (
 )
 from quire.consortium.silo_metrics import silo_metrics
 from quire.consortium.supervise import Duty, Say, Service, Supervisor
+from quire.consortium.too_large import Refusals
 
-# Seconds between two looks at the way to the server, and at the end of the certificate.
-_LOOK_EVERY, _REMIND_EVERY = 60.0, 3600.0
+# Seconds between two looks at the way to the server, at the end of the certificate, and at the proxy's log.
+_LOOK_EVERY, _REMIND_EVERY, _READ_EVERY = 60.0, 3600.0, 2.0
 
 
 def silo(
@@ -95,9 +96,11 @@ def silo(
         join_certificate,
         attempts=None,  # the server's name may not be known yet
     )
+    refused = Refusals(run / "log" / "proxy.log")
     duties = (
         Duty("server", _LOOK_EVERY, lambda: reach(folder, about.server)),
         Duty("certificate", _REMIND_EVERY, lambda: check_end(folder)),
+        Duty("messages", _READ_EVERY, refused.look),
     )
 
     def make() -> None:
@@ -110,6 +113,7 @@ def silo(
 
     services = [front, *_flower(folder, port, node_port, own, secret, passed, warm)]
     supervisor = Supervisor(run, services, say, duties, make)
+    refused.tell = supervisor.tell
     return supervisor
 
 

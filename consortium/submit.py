@@ -259,10 +259,13 @@ def _planned(place: Path | None) -> int | None:
 
 
 def _tell_rounds(place: Path, told: int, say: Callable[[str], None]) -> int:
-    """Tell of the rounds that were not told yet, and return how many have been now."""
-    rounds = [event for event in _events(place) if event["event"] == "round"]
+    """Tell of who was left out and of the rounds, as far as that was not told, and return how much has been now."""
+    rounds = [event for event in _events(place) if event["event"] in ("enrolment", "round")]
     for event in rounds[told:]:
         failed = [f"{one['silo']} {one.get('code', '')}".strip() for one in event.get("failed", [])]
+        if event["event"] == "enrolment":
+            say(f"left out: {', '.join(failed)}")
+            continue
         words = f"round {event['round']}: {len(event['replied'])} silos, {sum(event['seconds'].values()):.1f} s"
         say(words + (f"; failed: {', '.join(failed)}" if failed else ""))
     return len(rounds)

@@ -33,11 +33,15 @@ from quire.consortium.services import (
     proxy_service,
 )
 from quire.consortium.supervise import Duty, Say, Service, Supervisor
+from quire.consortium.too_large import Refusals
 from quire.strategies.members import MEMBERS_VARIABLE
+from quire.strategies.message_size import LIMIT_VARIABLE
 from quire.strategies.server_app import ROSTER_VARIABLE, RUN_DIR_VARIABLE, SCHEMA_VARIABLE
 
 #: Name of the connection in the configuration of Flower's own command line.
 CONNECTION = "consortium"
+#: Bytes of the arrays in one message: what Flower 1.41 was seen to carry over SQLite, which twice as much locks.
+MOST_MESSAGE = 256 * 2**20
 # Seconds between two looks at the folder, and between two at the SuperLink though the folder has not changed.
 _LOOK_EVERY, _ASK_EVERY = 2.0, 60.0
 
@@ -149,8 +153,10 @@ def superlink(
             server_metrics(folder, supervisor, runs_folder(folder)).serve(own_metrics)
             supervisor.tell("metrics", f"at http://{LOOPBACK}:{own_metrics}/metrics")
 
-    supervisor = Supervisor(run, services, say, (Duty("members", _LOOK_EVERY, members.look),), make)
-    members.tell = supervisor.tell
+    refused = Refusals(run / "log" / "proxy.log")
+    duties = (Duty("members", _LOOK_EVERY, members.look), Duty("messages", _LOOK_EVERY, refused.look))
+    supervisor = Supervisor(run, services, say, duties, make)
+    members.tell = refused.tell = supervisor.tell
     return supervisor
 
 
@@ -161,7 +167,7 @@ def _flower(folder: OperatorFolder, port: int, own: Loopback, secret: Path, memb
         run,
         **{ROSTER_VARIABLE: str(run / "roster.json")},
         **{SCHEMA_VARIABLE: str(folder.root / "schema.yaml")},
-        **{MEMBERS_VARIABLE: str(run / "nodes.map")},
+        **{MEMBERS_VARIABLE: str(run / "nodes.map"), LIMIT_VARIABLE: str(MOST_MESSAGE)},
     )
     link = Service(
         name="superlink",

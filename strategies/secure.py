@@ -127,7 +127,7 @@ class SecureRounds:
         self._courier = Courier(roster.silos, indices, roster.code_hash)
         number = state.round + 1
         self._opened = number > 1 if self._opened is None else self._opened  # what is gone on with has a model
-        agreement = self._agreement(state.model)
+        agreement = self.agreement(state.model)
         asked = sorted(indices[name] for name in cohort)
         digest = self._chain.begin(state, arrays)
         self._round = Round(Line(grid, number, deadlines), asked, told, digest, agreement)
@@ -141,9 +141,10 @@ class SecureRounds:
 
     def announce(self, model: Arrays) -> dict[str, Any]:
         """Say how large distributed noise will be, and return what the journal begins with; see `distributed`."""
-        return announce(self._agreement(model))
+        return announce(self.agreement(model))
 
-    def _agreement(self, model: Arrays) -> Agreement:
+    def agreement(self, model: Arrays) -> Agreement:
+        """Return what server and silos work out alike for this model; RunFailed if it cannot be summed."""
         try:
             return agreement_of(self._terms, model)
         except EncodingError as error:
@@ -280,8 +281,7 @@ class SecureRounds:
             If that goes on and on.
         """
         slow = {self._courier.indices[failure.silo] for failure in one.log.failed if failure.code == NOT_AWAITED[0]}
-        missing, came = set(server.confirmed) | (slow & set(server.u3)), set[int]()
-        tries = self._terms.attempts
+        missing, came, tries = set(server.confirmed) | (slow & set(server.u3)), set[int](), self._terms.attempts
         while True:
             contents, enough = dict.fromkeys(sorted(missing), opening), max(1, server.limits.threshold - len(came))
             came |= self._courier.gather(one.line, server, contract.UNMASK, contents, one.log, enough)

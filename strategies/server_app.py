@@ -28,6 +28,7 @@ from quire.strategies.checkpoint import Checkpoint, replace
 from quire.strategies.cohort import enrol
 from quire.strategies.folder import RunFolder, read_overrides
 from quire.strategies.members import MEMBERS_VARIABLE, read_members
+from quire.strategies.message_size import check_message_size
 from quire.strategies.moments import agree_on_statistics, as_config
 from quire.strategies.receipts import ROSTER_FILE, Receipts, read_server_roster
 from quire.strategies.rounds import Arrays, RoundState
@@ -188,6 +189,7 @@ def _federate(
         from quire.clients.tasks import task_of
 
         state = RoundState(0, task_of(settings, schema).initial_arrays(stream(settings.seed, "model")))
+        check_message_size(strategy, state)
         folder.started(
             settings, roster.names, state, strategy.secure.announce(state.model) if strategy.secure else None
         )

@@ -35,6 +35,7 @@ from quire.clients.gate.bundle import Bundle
 from quire.consortium.about import Server
 from quire.consortium.registry import members_in
 from quire.consortium.services import free_ports
+from quire.consortium.silo_metrics import Decisions
 from quire.consortium.submit import list_runs
 from quire.consortium.superlink import read_running
 
@@ -171,7 +172,7 @@ def test_a_silo_that_answers_under_another_members_name_is_left_out(consortium: 
     for silo in consortium.made.silos.values():
         approved = consortium.call("app", "approve", bundle, "--silo", silo.silo_file)
         assert approved.returncode == 0, approved.stderr
-    place = consortium.made.silos["hospital-2"].silo_file
+    place, decisions = consortium.made.silos["hospital-2"].silo_file, Decisions(consortium.made.silos["hospital-1"])
     before = place.read_text()
     kept = [line for line in before.splitlines() if not line.startswith("roster:")]  # it would find out itself
     place.write_text("\n".join(kept).replace("name: hospital-2", "name: hospital-1", 1))
@@ -182,3 +183,5 @@ def test_a_silo_that_answers_under_another_members_name_is_left_out(consortium: 
         place.write_text(before)
     assert done.returncode == 1, done.stdout + done.stderr + consortium.logs()
     assert "hospital-2: its node is hospital-2's, and it answers as hospital-1" in done.stderr
+    told = [sample.labels for metric in decisions.look() for sample in metric.samples]  # from the gate's own log
+    assert told == [{"decision": "admitted"}, {"stage": "query", "outcome": "content"}]

@@ -35,7 +35,7 @@ def test_the_superlink_is_asked_when_the_folder_changes_and_now_and_then(
     prepare(here.operator.run)
     backend = Backend(make_loopback(here.operator.run))
     monkeypatch.setattr(server, "free_ports", lambda count: [backend.server_address[1], *free_ports(count - 1)])
-    (duty,) = server.superlink(here.operator, quiet).duties
+    duty, _ = server.superlink(here.operator, quiet).duties
     duty.call()
     assert backend.seen == ["POST /v1/control/list-nodes"]
     duty.call()
@@ -58,7 +58,7 @@ def test_nodes_that_others_registered_are_found_though_the_folder_is_the_same(
     backend = Backend(make_loopback(here.operator.run))
     monkeypatch.setattr(server, "free_ports", lambda count: [backend.server_address[1], *free_ports(count - 1)])
     monkeypatch.setattr(server, "_ASK_EVERY", 0.0)
-    (duty,) = server.superlink(here.operator, quiet).duties
+    duty, _ = server.superlink(here.operator, quiet).duties
     duty.call()
     duty.call()
     assert backend.seen == ["POST /v1/control/list-nodes"] * 2

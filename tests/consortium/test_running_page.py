@@ -13,7 +13,7 @@ import yaml
 
 from quire.cli import app
 from quire.clients.contract import Code
-from quire.consortium import logs, metrics, proxy, supervise
+from quire.consortium import logs, metrics, proxy, superlink, supervise
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "running-a-consortium.md").read_text(encoding="utf-8")
@@ -61,6 +61,7 @@ def test_there_are_commands_to_look_at() -> None:
         f"| {proxy.MOST_AT_SUPERLINK} at a time, of all members |",
         f"`{proxy.KEY_HEADER}`",
         f"| {proxy.MOST_BODY // 2**20} MiB",
+        f"the arrays of one message may have {superlink.MOST_MESSAGE // 2**20} MiB",
         f"at {logs.LOG_BYTES // 10**6} MB a log is put aside",
         f"and so on up to {supervise.MOST_BACK_OFF:.0f}",
         f"Labels are cut to {metrics.MOST_LABEL} characters, and a metric has no more than {metrics.MOST_SERIES:,}",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 
 import pytest
 from flwr.proto.run_pb2 import Run, RunStatus
 
 import quire
-from quire.consortium.submit import _line
+from quire.consortium.submit import _line, _tell_rounds
 from quire.strategies.folder import RunFolder
 
 
@@ -49,3 +50,16 @@ def test_the_state_of_a_run(tmp_path: Path, flower: str | None, folder: str | No
         assert line.error == "Too few silos."
     if expected == "lost":
         assert line.error
+
+
+def test_who_is_left_out_and_each_round_are_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    failed = [{"silo": "clinic", "stage": "query", "code": "another_member", "words": "..."}]
+    lines: list[dict[str, object]] = [{"event": "enrolment", "failed": failed}, {"event": "start", "rounds": 2}]
+    round_ = {"event": "round", "round": 1, "replied": ["ward"], "failed": [], "seconds": {"train": 1.0}}
+    journal = tmp_path / "metrics.jsonl"
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    count = _tell_rounds(tmp_path, 0, told.append)
+    journal.write_text("".join(json.dumps(line) + "\n" for line in [*lines, round_]))
+    assert _tell_rounds(tmp_path, count, told.append) == 2
+    assert told == ["left out: clinic another_member", "round 1: 1 silos, 1.0 s"]

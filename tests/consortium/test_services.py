@@ -165,7 +165,7 @@ def test_a_server_is_started_without_the_keys_that_sign(tmp_path: Path) -> None:
 def test_the_proxy_is_told_of_node_keys_when_members_change(tmp_path: Path) -> None:
     here = provision(tmp_path, ["clinic", "hospital"], Server("localhost", free_ports(1)[0]))
     supervisor = superlink(here.operator, quiet)
-    place, (duty,) = here.operator.run.resolve() / "nodes.map", supervisor.duties
+    place, (duty, _) = here.operator.run.resolve() / "nodes.map", supervisor.duties
     assert place in supervisor.services[-1].watched
     prepare(here.operator.run)
     make_loopback(here.operator.run)
