@@ -5,6 +5,7 @@ A line of JSON for each packet of IP that comes from the address: where to, and 
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import struct
@@ -39,7 +40,13 @@ def main(interface: str, source: str, place: Path) -> None:
         raw.bind((interface, 0))
         print("listening", flush=True)
         while True:
-            if (line := told(raw.recv(1 << 17), source)) is not None:
+            try:
+                frame = raw.recv(1 << 17)
+            except OSError as error:
+                if error.errno != errno.ENETDOWN:
+                    raise
+                continue  # the link was cut: said once, and it may come back
+            if (line := told(frame, source)) is not None:
                 out.write(json.dumps(line) + "\n")
 
 
