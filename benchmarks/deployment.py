@@ -144,8 +144,8 @@ def proxy_figures(seconds: float, repetitions: int) -> list[harness.Figure]:
     for kind, words in (("open", "on open connections"), ("fresh", "each on a connection of its own")):
         with_, without = found[f"{kind}True"], found[f"{kind}False"]
         shown = "; ".join(
-            f"{label}: {middle(loads, 'rate'):.0f}/s, p50 {middle(loads, 'p50'):.2f} ms, p99 {middle(loads, 'p99'):.1f} ms, "
-            f"{middle(loads, 'proxy'):.3f} ms of the proxy's processor for one"
+            f"{label}: {middle(loads, 'rate'):.0f}/s, p50 {middle(loads, 'p50'):.2f} ms, p99 "
+            f"{middle(loads, 'p99'):.1f} ms, {middle(loads, 'proxy'):.3f} ms of the proxy's processor for one"
             for label, loads in (("mutual TLS", with_), ("without client certificates", without))
         )
         for figure, ratio in (
