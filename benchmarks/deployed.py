@@ -58,6 +58,7 @@ class Deployed:
         self.variables = {
             **environment(os.environ, self.home, self.home),
             "PYTHONPATH": str(harness.ROOT),
+            "OMP_NUM_THREADS": "1",  # the silos share the cores of one machine
             **self.processes.mark,
         }
         self.operator = OperatorFolder(self.home / "operator")
@@ -117,6 +118,9 @@ class Deployed:
             self.processes.add(self.running[name].pid)
         for name in self.running:
             self.wait(lambda name=name: self.said(name, "all", "is up") > 0, 300.0)
+        for name in set(self.running) - {"server"}:
+            log = self.silos[name].root / "run" / "log" / "gate.log"
+            self.wait(lambda log=log: "imported ahead of messages" in log.read_text(), 300.0)
         return time.monotonic() - began
 
     def events(self, name: str) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ BENCHMARKS = [
     "audit",
     "data_sets",
     "demo_settings",
+    "deployment",
     "distributed_dp",
     "distributed_hospitals",
     "gate",

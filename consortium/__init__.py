@@ -20,6 +20,7 @@
 ``registry``       which nodes the SuperLink lets in
 ``submit``         a run: submitted, followed, listed
 ``silo_services``  the services of a silo: proxy, SuperNode, gate
+``supernode``      Flower's SuperNode, which looks for messages more often while there are any
 ``services``       what both have in common; ``loopback`` their certificate on one machine
 ``proxy``          HAProxy's configuration on both sides
 ``supervise``      starts, watches and stops services; ``leash`` ties them to it, ``logs`` keeps their words

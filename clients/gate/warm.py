@@ -201,6 +201,8 @@ def serve(place: str, what: str) -> int:
         listener.bind(f"{name}.new")
         listener.listen(64)
         os.rename(f"{name}.new", name)  # who finds it is answered
+        sys.stderr.write(f"gate: imported ahead of messages: {what}\n")
+        sys.stderr.flush()
         while True:
             ready, _, _ = select.select([0, listener], [], [], _LOOK)
             with contextlib.suppress(ChildProcessError):

@@ -1,0 +1,168 @@
+"""Rounds of a deployed consortium beside those of Flower as it comes, and a round whose SuperLink is killed."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import harness
+import psutil
+from deployed import Deployed, rounds_of
+from plain_flower import Federation, cpu_seconds
+
+SHARED = "the machine was shared with other work: trust ratios and processor time"
+OVERRIDES = (
+    "task=breast_cancer partition=iid aggregation=secure output.report=false output.baselines=false "
+    "output.progress=none runtime.join_timeout=600"
+)
+EXCHANGES = 4
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What rounds of one contender took.
+
+    Attributes
+    ----------
+    round, exchange : float
+        Seconds, medians; of an exchange that does not train.
+    cpu : float
+        Seconds of processor time for a round.
+    """
+
+    round: float
+    exchange: float
+    cpu: float
+
+
+def overrides(silos: int, rounds: int, least: int) -> str:
+    """Return the settings of a run."""
+    return f"{OVERRIDES} partition.silos={silos} strategy.rounds={rounds} strategy.min_silos={least}"
+
+
+def stages_of(line: dict[str, Any]) -> dict[str, float]:
+    """Return the seconds of each exchange of a round."""
+    return {
+        name: stage["seconds"] for attempt in line["secure"]["attempts"] for name, stage in attempt["stages"].items()
+    }
+
+
+def ours(silos: int, rounds: int) -> Rounds:
+    """Start a consortium, run it, stop it. The first round is not counted: in it the session is made."""
+    with Deployed(silos) as consortium:
+        consortium.start()
+        run = consortium.submit(overrides(silos, rounds + 1, silos))
+        consortium.wait(lambda: len(rounds_of(run)) >= 1, 900.0)
+        before = cpu_seconds(consortium.processes)
+        consortium.wait(lambda: len(rounds_of(run)) > rounds, 900.0)
+        spent = cpu_seconds(consortium.processes) - before
+        consortium.finished(run)
+        stages = [stages_of(line) for line in rounds_of(run)[1:]]
+    return Rounds(
+        statistics.median(sum(stage.values()) for stage in stages),
+        statistics.median(seconds for stage in stages for name, seconds in stage.items() if name != "shares"),
+        spent / rounds,
+    )
+
+
+def flowers(nodes: int, rounds: int, torch: bool) -> Rounds:
+    """Start Flower as it comes, run the app, stop it."""
+    with Federation(nodes) as federation:
+        federation.run(rounds=0)  # until all are there
+        before = cpu_seconds(federation.processes)
+        federation.run(rounds=0)
+        empty = cpu_seconds(federation.processes) - before
+        found = federation.run(rounds=rounds, torch=torch)
+        spent = cpu_seconds(federation.processes) - before - 2 * empty
+    return Rounds(
+        statistics.median(sum(stages) for stages in found),
+        statistics.median(seconds for stages in found for seconds in stages),
+        spent / rounds,
+    )
+
+
+def rounds_figures(silos: int, rounds: int, repetitions: int, torch: bool) -> list[harness.Figure]:
+    """Measure rounds, in turns."""
+    found: dict[str, list[Rounds]] = {}
+
+    def contender(name: str, make: Callable[[], Rounds]) -> Callable[[], float]:
+        def once() -> float:
+            found.setdefault(name, []).append(make())
+            return found[name][-1].round
+
+        return once
+
+    contenders = {"ours": contender("ours", lambda: ours(silos, rounds))}
+    contenders["flower"] = contender("flower", lambda: flowers(silos, rounds, False))
+    if torch:
+        contenders["flower-torch"] = contender("flower-torch", lambda: flowers(silos, rounds, True))
+    taken = harness.interleaved(contenders, repetitions)
+    figures = []
+    names = {"flower": "Flower as it comes, no torch", "flower-torch": "Flower as it comes, torch imported"}
+    for name, words in names.items():
+        if name not in contenders:
+            continue
+        ratio = harness.median_ratio(taken, name, "ours")
+        cpu = statistics.median(a.cpu / b.cpu for a, b in zip(found[name], found["ours"], strict=True))
+        note = f"{words}: {harness.spread(taken[name])} s a round of four exchanges; {SHARED}"
+        figures.append(harness.Figure(f"round: {words}, times ours", ratio, ">= 2", note))
+        figures.append(
+            harness.Figure(
+                f"round: processor time, {words}, times ours",
+                cpu,
+                None,
+                f"{statistics.median(one.cpu for one in found[name]):.1f} s of all its processes for a round",
+            )
+        )
+        figures.append(
+            harness.Figure(
+                f"exchange: {words}, times ours without training",
+                statistics.median(a.exchange / b.exchange for a, b in zip(found[name], found["ours"], strict=True)),
+                None,
+                f"{statistics.median(one.exchange for one in found[name]):.2f} s",
+            )
+        )
+    mine = found["ours"]
+    figures += [
+        harness.Figure(
+            f"round: ours, {silos} silos, seconds",
+            statistics.median(taken["ours"]),
+            None,
+            harness.spread(taken["ours"]),
+        ),
+        harness.Figure("exchange: ours, without training, seconds", statistics.median(one.exchange for one in mine)),
+        harness.Figure(
+            "round: ours, processor seconds of all processes",
+            statistics.median(one.cpu for one in mine),
+            None,
+            "server and silos, the exchange that trains included",
+        ),
+    ]
+    return figures
+
+
+def recovery(silos: int) -> harness.Figure:
+    """Kill the SuperLink after the first round."""
+    with Deployed(silos) as consortium:
+        consortium.start()
+        run = consortium.submit(overrides(silos, 3, silos))
+        consortium.wait(lambda: len(rounds_of(run)) >= 1, 600.0)
+        ready = [event for event in consortium.events("server") if event["service"] == "superlink"]
+        victim = next(int(e["words"].split("process ")[1].split(",")[0]) for e in ready if "is ready" in e["words"])
+        psutil.Process(victim).kill()
+        killed = time.monotonic()
+        consortium.wait(lambda: consortium.said("server", "superlink", "is ready") == 2, 120.0)
+        back = time.monotonic()
+        consortium.wait(lambda: len(rounds_of(run)) >= 2, 600.0)
+        value = time.monotonic() - back
+        consortium.finished(run, 900.0)
+        usual = sum(stages_of(rounds_of(run)[2]).values())
+    return harness.Figure(
+        "recovery: seconds from the SuperLink's return to the next round's start",
+        value,
+        "< 30",
+        f"it was back {back - killed:.1f} s after SIGKILL; a round without that took {usual:.1f} s; {SHARED}",
+    )
