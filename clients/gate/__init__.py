@@ -9,6 +9,7 @@ operator's list while it is still bytes in memory. See ``docs/gate.md``.
 ``approvals``   the operator's list of approved hashes, beside ``silo.yaml``
 ``launch``      ``quire gate``: Flower's SuperExec, which can start nothing but our starter
 ``starter``     one process for each message: pull, check, hand on, answer
+``working``     that process as the starter has it: forked or started, asked, ended
 ``warm``        a process that has imported Flower and torch ahead of messages, and is forked for each
 ``knock``       what Flower starts for a message: hands it to the warm process, or starts it cold
 ``worker``      the process in which approved code runs; imports nothing of ours

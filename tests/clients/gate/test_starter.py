@@ -16,7 +16,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from quire.clients.contract import Code, reason
-from quire.clients.gate import starter
+from quire.clients.gate import starter, working
 from quire.clients.gate.approvals import Approval, approvals_file, approve
 from quire.clients.gate.bundle import Bundle
 from quire.clients.gate.starter import CLIENT_APP, Gate, answer
@@ -69,7 +69,7 @@ def test_nothing_of_an_unapproved_bundle_is_written_or_named(
 ) -> None:
     approve(approvals_file(gate.silo), Approval(("a" * 64,)))
     for name in ("write", "ask"):
-        owner = Bundle if name == "write" else starter.Worker
+        owner = Bundle if name == "write" else working.Worker
         monkeypatch.setattr(owner, name, lambda *args: pytest.fail("this was not approved"))
     for fab in (FAB, b"PK\x03\x04", b"", packed({**APP, "../x.py": b""})):
         reply, context = ask(gate, fab)
