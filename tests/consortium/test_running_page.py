@@ -79,7 +79,11 @@ def test_the_runbook_knows_codes_that_there_are() -> None:
             r"`([a-z]+_[a-z_]+)`", "".join(row.split("|")[1] for row in table.splitlines() if row.startswith("|"))
         )
     )
-    found = {code.name.lower() for code in Code} | {"other_schema"}
+    found = {code.name.lower() for code in Code} | {"other_schema", "another_member"}
     assert named <= found
     assert len(named) >= 8
-    assert '"other_schema"' in (ROOT / "strategies" / "enrolment.py").read_text(encoding="utf-8")
+    enrolment = "".join(
+        (ROOT / "strategies" / name).read_text(encoding="utf-8") for name in ("enrolment.py", "members.py")
+    )
+    assert '"other_schema"' in enrolment
+    assert '"another_member"' in enrolment
