@@ -31,6 +31,7 @@ from quire.consortium.services import (
     proxy_service,
 )
 from quire.consortium.supervise import Duty, Say, Service, Supervisor
+from quire.simulation.flower_daemon import log_variables
 from quire.strategies.server_app import ROSTER_VARIABLE, SCHEMA_VARIABLE
 
 #: Name of the connection in the configuration of Flower's own command line.
@@ -150,6 +151,7 @@ def _flower(folder: OperatorFolder, port: int, own: Loopback, secret: Path, memb
         run,
         **{ROSTER_VARIABLE: str(run / "roster.json")},
         **{SCHEMA_VARIABLE: str(folder.root / "schema.yaml")},
+        **log_variables(os.environ),
     )
     link = Service(
         name="superlink",
