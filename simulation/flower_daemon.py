@@ -25,10 +25,11 @@ from typing import Any
 import psutil
 
 from quire.clients.data.silo_file import SCHEMA_FILE, SILOS_VARIABLE
+from quire.clients.identity.passphrase import VARIABLE as PASSPHRASE_VARIABLE
 from quire.clients.plugins import PLUGINS_VARIABLE
 from quire.errors import RunFailed, SettingsError
 from quire.simulation.processes import ProcessTree
-from quire.strategies.server_app import RESUME_VARIABLE, RUN_DIR_VARIABLE, SCHEMA_VARIABLE
+from quire.strategies.server_app import LOG_KEY_VARIABLE, RESUME_VARIABLE, RUN_DIR_VARIABLE, SCHEMA_VARIABLE
 
 CONNECTION = "quire"
 _HOST = "127.0.0.1"
@@ -105,6 +106,14 @@ def silo_variables(variables: Mapping[str, str]) -> dict[str, str]:
     return {**kept, SILOS_VARIABLE: str(folder), SCHEMA_VARIABLE: str(folder / SCHEMA_FILE)}
 
 
+def log_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return what tells the server, and nobody else, with which key the run's transparency log is signed, if any is."""
+    if not variables.get(LOG_KEY_VARIABLE):
+        return {}
+    told = (LOG_KEY_VARIABLE, PASSPHRASE_VARIABLE)
+    return {name: str(Path(variables[name]).absolute()) for name in told if variables.get(name)}
+
+
 class FlowerDaemon:
     """A SuperLink in simulation mode.
 
@@ -135,6 +144,7 @@ class FlowerDaemon:
         self._work = self.home / "empty"
         self._environment = {
             **environment(os.environ, self.home, run_folder),
+            **log_variables(os.environ),
             **self.processes.mark,
         }
         if resume:

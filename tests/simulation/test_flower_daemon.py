@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 from quire.simulation import flower_daemon
-from quire.simulation.flower_daemon import FlowerDaemon, environment, free_port
+from quire.simulation.flower_daemon import FlowerDaemon, environment, free_port, log_variables
 from quire.simulation.processes import ProcessTree, alive
 
 
@@ -46,6 +46,15 @@ def test_the_environment_is_ours_alone(tmp_path):
 def test_the_run_folder_is_named_absolutely(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert environment({}, tmp_path, Path("run"))["QUIRE_RUN_DIR"] == str(tmp_path / "run")
+
+
+def test_the_key_of_the_log_goes_to_the_server_and_to_nobody_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = {"QUIRE_LOG_KEY": "log.key", "QUIRE_PASSPHRASE_FILE": "words", "QUIRE_OTHER": "x"}
+    keys = {"QUIRE_LOG_KEY": str(tmp_path / "log.key"), "QUIRE_PASSPHRASE_FILE": str(tmp_path / "words")}
+    assert log_variables(before) == keys
+    assert not keys.keys() & environment(before, tmp_path, tmp_path).keys()
+    assert log_variables({"QUIRE_PASSPHRASE_FILE": "words"}) == {}
 
 
 def test_a_free_port_can_be_listened_on():
