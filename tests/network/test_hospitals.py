@@ -168,7 +168,7 @@ def test_a_round_goes_on_without_the_silo_that_is_killed_in_it(earnest: Running)
     assert run.over(2)["replied"] == without("hungarian")
     earnest.start("hungarian")  # which ends what the kernel has not: the process that was at work on a message
     earnest.wait(lambda: earnest.said("hungarian", "all", "is up") == 2, 300.0)
-    assert [service for service in services if service.is_running()] == []
+    earnest.wait(lambda: not any(service.is_running() for service in services), 60.0)
     run.completed()
 
 
