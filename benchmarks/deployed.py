@@ -162,19 +162,24 @@ class Deployed:
         root = runs_folder(self.operator)
         return list(root.iterdir()) if root.exists() else []
 
-    def finished(self, run: Path, limit: float = 600.0) -> dict[str, Any]:
-        """Wait for the end of a run and return its ``run.json``."""
+    def reached(self, run: Path, rounds: int | None = None, limit: float = 900.0) -> None:
+        """Wait until a run has come through so many rounds, or to its end.
 
-        def about() -> dict[str, Any]:
+        Raises
+        ------
+        RuntimeError
+            If it ended otherwise.
+        """
+
+        def status() -> str:
             try:
-                return dict(json.loads((run / "run.json").read_text()))
+                return str(json.loads((run / "run.json").read_text())["status"])
             except (OSError, ValueError):
-                return {}
+                return "running"
 
-        self.wait(lambda: about().get("status", "running") != "running", limit)
-        if about()["status"] != "completed":
-            raise RuntimeError(f"{about()}\n{self.logs()}")
-        return about()
+        self.wait(lambda: status() != "running" or (rounds is not None and len(rounds_of(run)) >= rounds), limit)
+        if status() not in ("running", "completed"):
+            raise RuntimeError((run / "run.json").read_text() + self.logs())
 
     def logs(self) -> str:
         """Return the ends of all logs."""

@@ -55,11 +55,11 @@ def ours(silos: int, rounds: int) -> Rounds:
     with Deployed(silos) as consortium:
         consortium.start()
         run = consortium.submit(overrides(silos, rounds + 1, silos))
-        consortium.wait(lambda: len(rounds_of(run)) >= 1, 900.0)
+        consortium.reached(run, 1)
         before = cpu_seconds(consortium.processes)
-        consortium.wait(lambda: len(rounds_of(run)) > rounds, 900.0)
+        consortium.reached(run, rounds + 1)
         spent = cpu_seconds(consortium.processes) - before
-        consortium.finished(run)
+        consortium.reached(run)
         stages = [stages_of(line) for line in rounds_of(run)[1:]]
     return Rounds(
         statistics.median(sum(stage.values()) for stage in stages),
@@ -149,16 +149,16 @@ def recovery(silos: int) -> harness.Figure:
     with Deployed(silos) as consortium:
         consortium.start()
         run = consortium.submit(overrides(silos, 3, silos))
-        consortium.wait(lambda: len(rounds_of(run)) >= 1, 600.0)
+        consortium.reached(run, 1)
         ready = [event for event in consortium.events("server") if event["service"] == "superlink"]
         victim = next(int(e["words"].split("process ")[1].split(",")[0]) for e in ready if "is ready" in e["words"])
         psutil.Process(victim).kill()
         killed = time.monotonic()
         consortium.wait(lambda: consortium.said("server", "superlink", "is ready") == 2, 120.0)
         back = time.monotonic()
-        consortium.wait(lambda: len(rounds_of(run)) >= 2, 600.0)
+        consortium.reached(run, 2)
         value = time.monotonic() - back
-        consortium.finished(run, 900.0)
+        consortium.reached(run)
         usual = sum(stages_of(rounds_of(run)[2]).values())
     return harness.Figure(
         "recovery: seconds from the SuperLink's return to the next round's start",

@@ -159,3 +159,42 @@ def test_who_knocks_where_nobody_is_starts_cold(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Quire's gate, in the place of flwr-clientapp." in done.stdout
     assert str(ROOT) in script
+
+
+COMPUTE = """
+import os, random, signal, sys
+sys.path[:0] = [sys.argv[1]]
+import warm
+warm.import_all(warm.CHOICES["all"])
+warm.threads_after_a_fork()
+found = []
+for _ in range(2):
+    back, out = os.pipe()
+    if not (child := os.fork()):
+        warm._as_new({signal.SIGTERM: signal.SIG_DFL})
+        import numpy, pandas, torch
+        from sklearn.linear_model import LogisticRegression
+        one = numpy.ones((400, 400))
+        assert (one @ one == 400).all()  # OpenBLAS, with threads of its own
+        two = torch.ones(400, 400, requires_grad=True)
+        (two @ two).sum().backward()  # torch, with threads of its own, and autograd's
+        assert (two.grad == 800).all()
+        LogisticRegression().fit(numpy.arange(20.0).reshape(-1, 1), numpy.arange(20) > 9)
+        pandas.DataFrame({"a": ["x", "y"]}).groupby("a").size()
+        os.write(out, f"{numpy.random.random()} {random.random()} {os.urandom(4).hex()}".encode())
+        os._exit(0)
+    os.close(out)
+    assert os.waitpid(child, 0)[1] == 0
+    found += os.read(back, 200).split()
+assert len(set(found)) == len(found) == 6, found
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_what_was_imported_computes_after_the_fork_and_no_random_number_comes_twice() -> None:
+    folder = str(Path(WARM).parent)
+    done = subprocess.run(
+        [sys.executable, "-Ic", COMPUTE, folder], capture_output=True, text=True, timeout=150, check=False
+    )
+    assert done.returncode == 0, done.stderr
