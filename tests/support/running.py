@@ -46,6 +46,7 @@ class Running:
         self.variables = {**environment(os.environ, home, home), "PYTHONPATH": str(ROOT)}
         self.own: dict[str, dict[str, str]] = {}  # variables of one party
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self._followed: list[subprocess.Popen[str]] = []
 
     # ------------------------------------------------------------------------------------------------- commands
     def inside(self, name: str) -> list[str]:
@@ -75,7 +76,7 @@ class Running:
 
     def follow(self, *arguments: str | Path, at: str = SERVER, **variables: str) -> subprocess.Popen[str]:
         """Start a command without waiting for its end; what it says comes together."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(*arguments, at=at),
             cwd=self.home,
             env={**self.variables, **variables},
@@ -83,6 +84,8 @@ class Running:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self._followed.append(process)
+        return process
 
     # ------------------------------------------------------------------------------------------------- services
     def start(self, name: str) -> None:
@@ -112,6 +115,9 @@ class Running:
     def close(self) -> list[psutil.Process]:
         """Stop everything, remove the folders, and return what had to be killed."""
         self.stop()
+        for process in self._followed:  # of tests that failed
+            process.kill()
+            process.wait()
         left = [process for process in psutil.process_iter() if _works_in(process, self.home)]
         for process in left:
             process.kill()
