@@ -66,6 +66,6 @@ def main() -> None:
     from flwr.supernode import start_client_internal
     from flwr.supernode.cli import flower_supernode
 
-    start_client_internal.time = paced()  # type: ignore[assignment]
+    vars(start_client_internal)["time"] = paced()
     sys.argv[0] = "flower-supernode"
     flower_supernode()

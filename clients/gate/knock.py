@@ -22,7 +22,10 @@ def main(arguments: list[str]) -> int:
         folder = os.open(os.path.dirname(place), os.O_RDONLY)
         connection.connect(f"/proc/self/fd/{folder}/{os.path.basename(place)}")  # a socket's path must be short
         connection.sendall(len(frame).to_bytes(8, "big") + frame)
-    except OSError:  # it is still importing, or is no more
+        taken = connection.recv(1)
+    except OSError:
+        taken = b""
+    if not taken:  # it is still importing, is no more, or could not be forked: nothing was begun
         connection.close()
         os.execv(cold[0], [*cold, *told])
     return (connection.recv(1) or b"\x01")[0]

@@ -104,7 +104,7 @@ def _may_ask(connection: socket.socket, executor: int) -> bool:
         return False
 
 
-def _as_new(handlers: dict[int, Any]) -> None:
+def _as_new(handlers: dict[Any, Any]) -> None:
     """Undo in a fork what is this process's alone."""
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -139,6 +139,7 @@ def _start(connection: socket.socket, child: int, to: int, back: int, worker: An
     with connection.makefile("rwb") as asking:
         (raw,) = worker.read_frames(asking, 1)
         told = json.loads(raw)
+        connection.sendall(b"t")  # taken: from here on nobody else begins it
         os.environ.clear()
         os.environ.update(told["environment"])
         sys.path.insert(0, told["where"])
@@ -172,6 +173,14 @@ def _handle(connection: socket.socket, listener: socket.socket, worker: Any) -> 
         os._exit(status)
 
 
+def _forked() -> int:
+    try:
+        return os.fork()
+    except OSError:  # there is no room for another process: who asked starts it cold, or fails as anything else would
+        traceback.print_exc()
+        return -1
+
+
 def serve(place: str, what: str) -> int:
     """Import, then fork for every task until standard input is closed; return the exit status.
 
@@ -194,7 +203,7 @@ def serve(place: str, what: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for SuperExec, whose end ends the starters
     gc.collect()
     gc.freeze()  # what is there now is not looked at again, and so not copied for it
-    executor = int(sys.stdin.buffer.raw.readline() or b"-1")
+    executor = int(sys.stdin.readline() or "-1")
     with socket.socket(socket.AF_UNIX) as listener:
         os.chdir(Path(place).parent)  # the system takes paths of 107 characters for sockets, not more
         name = Path(place).name
@@ -204,17 +213,17 @@ def serve(place: str, what: str) -> int:
         sys.stderr.write(f"gate: imported ahead of messages: {what}\n")
         sys.stderr.flush()
         while True:
-            ready, _, _ = select.select([0, listener], [], [], _LOOK)
+            ready, _, _ = select.select([0, listener.fileno()], [], [], _LOOK)
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
             if 0 in ready:
                 return 0
-            if listener not in ready:
+            if listener.fileno() not in ready:
                 continue
             connection, _ = listener.accept()
             with connection:
-                if _may_ask(connection, executor) and not os.fork():
+                if _may_ask(connection, executor) and not _forked():
                     _as_new(handlers)
                     _handle(connection, listener, worker)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -98,6 +100,29 @@ def test_messages_are_handled_without_the_warm_process_and_it_does_not_outlive_t
         site.process.wait()
         psutil.wait_procs([found], timeout=20)
         assert not found.is_running()
+
+
+def test_what_was_not_taken_is_started_cold_and_what_was_is_not(tmp_path: Path) -> None:
+    """Whoever answers at the socket: a task is begun once."""
+    write_commands(tmp_path, ["flwr-clientapp"], tmp_path / "warm")
+    for answer, status in ((b"", 0), (b"t", 1), (b"t\x07", 7)):
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.path.relpath(tmp_path / "warm"))
+            listener.listen()
+            process = subprocess.Popen(
+                [tmp_path / "flwr-clientapp", "--help"],
+                env={"QUIRE_GATE": '{"silo": "s", "pass": []}', "PATH": os.defpath},
+                stdout=subprocess.PIPE,
+            )
+            connection, _ = listener.accept()
+            with connection, connection.makefile("rb") as asked:
+                told = json.loads(asked.read(int.from_bytes(asked.read(8), "big")))
+                connection.sendall(answer)
+        (tmp_path / "warm").unlink()
+        printed, _ = process.communicate(timeout=60)
+        assert told["arguments"] == ["--help"]
+        assert process.returncode == status
+        assert (b"Quire's gate" in printed) is (not answer)
 
 
 def test_a_process_with_a_thread_that_stays_is_not_forked(tmp_path: Path) -> None:
