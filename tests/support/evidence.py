@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import site
 import subprocess
 import sys
+import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -104,9 +106,8 @@ class Run:
 @contextlib.contextmanager
 def tapped(running: Running, name: str) -> Iterator[None]:
     """Record what a silo's SuperNode asks, and sniff what leaves its machine, from before it is started."""
-    running.own.setdefault(name, {}).update(
-        PYTHONPATH=f"{_HERE / 'recorder'}:{running.variables['PYTHONPATH']}", RECORD_TO=str(requests_file(running))
-    )
+    running.own.setdefault(name, {}).update(RECORD_TO=str(requests_file(running)))
+    running.python[name] = _recording_python(running.home / "recording")
     wires = running.wires
     if wires is None or not wires.real:
         yield
@@ -119,6 +120,16 @@ def tapped(running: Running, name: str) -> Iterator[None]:
             yield
         finally:
             sniffing.kill()
+
+
+def _recording_python(place: Path) -> str:
+    """Return a Python like this one that imports the recorder as it starts: SuperNodes hear of no ``PYTHONPATH``."""
+    venv.create(place, symlinks=True)
+    (packages,) = place.glob("lib/python*/site-packages")
+    lines = [*site.getsitepackages(), str(_HERE / "recorder"), "import request_recorder"]
+    (packages / "recorder.pth").write_text("\n".join(lines) + "\n")
+    (place / "bin" / "flower-supernode").symlink_to(Path(sys.executable).parent / "flower-supernode")
+    return str(place / "bin" / "python")
 
 
 def requests_file(running: Running) -> Path:

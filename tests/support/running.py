@@ -45,6 +45,7 @@ class Running:
         self.home, self.folders, self.listen, self.wires = home, dict(folders), listen, wires
         self.variables = {**environment(os.environ, home, home), "PYTHONPATH": str(ROOT)}
         self.own: dict[str, dict[str, str]] = {}  # variables of one party
+        self.python: dict[str, str] = {}  # where one party has another than this one
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._followed: list[subprocess.Popen[str]] = []
 
@@ -53,7 +54,7 @@ class Running:
         return self.wires.inside(name) if self.wires is not None else []
 
     def command(self, *arguments: str | Path, at: str = SERVER) -> list[str]:
-        return [*self.inside(at), sys.executable, "-m", "quire", *map(str, arguments)]
+        return [*self.inside(at), self.python.get(at, sys.executable), "-m", "quire", *map(str, arguments)]
 
     def call(
         self, *arguments: str | Path, at: str = SERVER, limit: float = 900.0, **variables: str

@@ -1,4 +1,4 @@
-"""Notes every request that Flower's SuperNode sends, signed as it is. Python finds this module by its name."""
+"""Notes every request that Flower's SuperNode sends, signed as it is; imported by a Python made for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-if "RECORD_TO" in os.environ and any("flower-supernode" in part for part in sys.orig_argv):
+if "RECORD_TO" in os.environ and any("quire.consortium.supernode" in part for part in sys.orig_argv):
     import httpx
 
     _send = httpx.Client.send
