@@ -82,6 +82,40 @@ def test_the_members_keys_are_registered_and_no_others(consortium: Consortium) -
     assert sorted(found) == NAMES
 
 
+def test_the_server_runs_no_code_that_its_operator_did_not_ship(consortium: Consortium, tmp_path: Path) -> None:
+    """Any account of the machine can submit a run: its code is refused before anything of it is imported."""
+    raw, operator = leaving(tmp_path / "marker"), consortium.made.operator
+    run = submit_foreign(operator, raw)
+    consortium.wait(lambda: {one.run: one.over for one in list_runs(operator)}.get(run, False), 60.0)
+    (line,) = [one for one in list_runs(operator) if one.run == run]
+    assert (line.status, line.folder) == ("failed", None)
+    assert str(line.error).startswith(f"Refused by the server's gate: content {Bundle(raw).content}")
+    assert f"Run {run} is refused" in (operator.run / "log" / "server-gate.log").read_text()
+    assert [*tmp_path.iterdir(), *(operator.run / "serverapps").iterdir()] == []
+
+
+def test_a_silo_that_answers_under_another_members_name_is_left_out(consortium: Consortium) -> None:
+    bundle, operator = consortium.home / "quire.fab", consortium.made.operator.root
+    written = consortium.call("submit", operator, "--bundle", bundle)
+    assert written.returncode == 0, written.stderr
+    for silo in consortium.made.silos.values():
+        approved = consortium.call("app", "approve", bundle, "--silo", silo.silo_file)
+        assert approved.returncode == 0, approved.stderr
+    place, decisions = consortium.made.silos["hospital-2"].silo_file, Decisions(consortium.made.silos["hospital-1"])
+    before = place.read_text()
+    kept = [line for line in before.splitlines() if not line.startswith("roster:")]  # it would find out itself
+    place.write_text("\n".join(kept).replace("name: hospital-2", "name: hospital-1", 1))
+    try:
+        overrides = OVERRIDES.replace("min_silos=2", "min_silos=3")
+        done = consortium.call("submit", operator, *overrides.split(), "--wait")
+    finally:
+        place.write_text(before)
+    assert done.returncode == 1, done.stdout + done.stderr + consortium.logs()
+    assert "hospital-2: its node is hospital-2's, and it answers as hospital-1" in done.stderr
+    told = [sample.labels for metric in decisions.look() for sample in metric.samples]  # from the gate's own log
+    assert told == [{"decision": "admitted"}, {"stage": "query", "outcome": "content"}]
+
+
 def test_a_certificate_alone_makes_no_node(consortium: Consortium) -> None:
     """Whoever has a silo's certificate and not its node key gets no message, and cannot register a key of its own."""
     silo, operator = consortium.made.silos["hospital-1"], consortium.made.operator
@@ -145,43 +179,10 @@ def test_who_is_revoked_is_struck_off_and_gets_nothing(consortium: Consortium, t
         consortium.made.silos["hospital-3"].node_public_key, consortium.made.operator.node_key("hospital-4")
     )
     consortium.wait(lambda: consortium.said("server", "members", "hospital-4 cannot be registered") == 1, 30.0)
+    consortium.wait(lambda: consortium.said("server", "proxy", "is ready") == 3, 30.0)  # for the new member's key
 
 
 def test_all_stop_in_order_when_they_are_asked(consortium: Consortium) -> None:
     assert consortium.stop() == dict.fromkeys(consortium.running, 0)
     stopped = [event["service"] for event in consortium.events("server") if event["words"] == "is stopped"]
     assert stopped == ["proxy", "superexec", "superlink"]
-
-
-def test_the_server_runs_no_code_that_its_operator_did_not_ship(consortium: Consortium, tmp_path: Path) -> None:
-    """Any account of the machine can submit a run: its code is refused before anything of it is imported."""
-    raw, operator = leaving(tmp_path / "marker"), consortium.made.operator
-    run = submit_foreign(operator, raw)
-    consortium.wait(lambda: {one.run: one.over for one in list_runs(operator)}.get(run, False), 60.0)
-    (line,) = [one for one in list_runs(operator) if one.run == run]
-    assert (line.status, line.folder) == ("failed", None)
-    assert str(line.error).startswith(f"Refused by the server's gate: content {Bundle(raw).content}")
-    assert f"Run {run} is refused" in (operator.run / "log" / "server-gate.log").read_text()
-    assert [*tmp_path.iterdir(), *(operator.run / "serverapps").iterdir()] == []
-
-
-def test_a_silo_that_answers_under_another_members_name_is_left_out(consortium: Consortium) -> None:
-    bundle, operator = consortium.home / "quire.fab", consortium.made.operator.root
-    written = consortium.call("submit", operator, "--bundle", bundle)
-    assert written.returncode == 0, written.stderr
-    for silo in consortium.made.silos.values():
-        approved = consortium.call("app", "approve", bundle, "--silo", silo.silo_file)
-        assert approved.returncode == 0, approved.stderr
-    place, decisions = consortium.made.silos["hospital-2"].silo_file, Decisions(consortium.made.silos["hospital-1"])
-    before = place.read_text()
-    kept = [line for line in before.splitlines() if not line.startswith("roster:")]  # it would find out itself
-    place.write_text("\n".join(kept).replace("name: hospital-2", "name: hospital-1", 1))
-    try:
-        overrides = OVERRIDES.replace("min_silos=2", "min_silos=3")
-        done = consortium.call("submit", operator, *overrides.split(), "--wait")
-    finally:
-        place.write_text(before)
-    assert done.returncode == 1, done.stdout + done.stderr + consortium.logs()
-    assert "hospital-2: its node is hospital-2's, and it answers as hospital-1" in done.stderr
-    told = [sample.labels for metric in decisions.look() for sample in metric.samples]  # from the gate's own log
-    assert told == [{"decision": "admitted"}, {"stage": "query", "outcome": "content"}]
