@@ -7,6 +7,8 @@
 PYTHON ?= python3
 ARGS ?=
 WORKERS ?= auto
+# The slow tests mostly wait: two files at a time keep two cores busy.
+SLOW_WORKERS ?= 2
 QUICK ?=
 
 VENV := .venv
@@ -50,10 +52,9 @@ test: $(READY) ## The fast test suite
 	$(BIN)/pytest -m "not slow" -n $(WORKERS) --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-slow: $(READY) ## End-to-end cases on Flower's own runtimes
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -m slow -n $(SLOW_WORKERS) --dist loadfile $(ARGS)
 
-test-all: $(READY) ## Every test
-	$(BIN)/pytest $(ARGS)
+test-all: test test-slow ## Every test
 
 lint: $(READY) types ## Style, format and types
 	$(BIN)/ruff check . .ci/types
