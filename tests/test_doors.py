@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from gated import SHIPPED
 
 import quire
 from quire.clients import client_app
@@ -25,17 +26,6 @@ from quire.simulation.processes import ProcessTree
 ROOT = Path(__file__).resolve().parents[1]
 SILOS = 3
 OVERRIDES = f"task=breast_cancer partition.silos={SILOS} strategy=fedprox strategy.rounds=2 strategy.min_silos=2 seed=7"
-SHIPPED = (
-    "quire",
-    "conf",
-    "clients",
-    "privacy",
-    "strategies",
-    "simulation",
-    "transparency",
-    "pyproject.toml",
-    ".gitignore",
-)
 
 
 def about(folder):

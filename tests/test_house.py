@@ -29,6 +29,7 @@ ALLOWED = {
     "conf": ("quire.errors",),
     "transparency": (
         "quire.privacy.identity",  # keys, signatures, rosters, and JSON with one spelling
+        "quire.clients.store.appended",
         "quire.clients.store.files",  # files that survive a power cut
         "quire.errors",
     ),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gated import SHIPPED
 
 import quire
 from quire.clients.identity import new_identity
@@ -19,17 +20,6 @@ from quire.simulation.flower_daemon import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERRIDES = "task=tabular partition.silos=2 strategy.rounds=2 data.preprocessing=federated seed=3"
-SHIPPED = (
-    "quire",
-    "conf",
-    "clients",
-    "privacy",
-    "strategies",
-    "simulation",
-    "transparency",
-    "pyproject.toml",
-    ".gitignore",
-)
 SCHEMA = "columns: {age: {low: 0, high: 100}}\ntarget: {name: sick, kind: classification, classes: [0, 1]}\n"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

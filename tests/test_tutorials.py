@@ -12,22 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from gated import SHIPPED
 from pages import ROOT, Reader, blocks
 
 import quire
 from quire.simulation.flower_daemon import free_port
-
-SHIPPED = (
-    "quire",
-    "conf",
-    "clients",
-    "privacy",
-    "strategies",
-    "simulation",
-    "transparency",
-    "pyproject.toml",
-    ".gitignore",
-)
 
 
 def about(folder: Path) -> dict:

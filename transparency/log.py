@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
@@ -10,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from quire.clients.store.files import sync_folder, write_all
+from quire.clients.store.appended import Appended
+from quire.clients.store.files import sync_folder
 from quire.privacy.identity.keys import PrivateIdentity, PublicIdentity
 from quire.privacy.identity.roster import Roster
 from quire.transparency.checkpoints import FIRST, Checkpoint, Mark, Note, check_signed, countersigners, is_origin, sign
@@ -19,59 +19,6 @@ from quire.transparency.errors import CheckpointError, LogBusy, LogDamaged, LogE
 from quire.transparency.reading import CHECKPOINTS, ENTRIES, Entries, explained, parsed, read_notes
 
 _log = logging.getLogger(__name__)
-
-
-class _Appended:
-    """A file that only grows, opened after what is good of it was read.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-    size : int
-        Bytes that are good; what follows them was never acknowledged, and is cut off.
-    """
-
-    def __init__(self, path: Path, size: int) -> None:
-        self.path, self.size, self._broken = path, size, False
-        with explained(path, "written"):
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                torn = os.fstat(self._descriptor).st_size - size
-                if torn > 0:
-                    os.ftruncate(self._descriptor, size)
-                    os.fsync(self._descriptor)
-                    _log.warning("%s: cut off %d bytes that a crash left unfinished", path, torn)
-            except OSError:
-                os.close(self._descriptor)
-                raise
-
-    def append(self, data: bytes) -> None:
-        """Write, and return once it is on the disk."""
-        if self._broken:
-            raise LogError(f"{self.path} could not be written before: open the log anew, which checks it.")
-        with explained(self.path, "written"):
-            try:
-                write_all(self._descriptor, data)
-            except OSError:
-                self._take_back()
-                raise
-            try:
-                os.fsync(self._descriptor)
-            except OSError:
-                self._broken = True  # what is on the disk is unknown, and a second fsync would not tell
-                raise
-        self.size += len(data)
-
-    def _take_back(self) -> None:
-        self._broken = True
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._descriptor, self.size)
-            os.fsync(self._descriptor)
-            self._broken = False
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
 
 
 class Log:
@@ -99,9 +46,9 @@ class Log:
                 )
         self.origin = origin
         self._check_begin(origin, key.public)
-        self._file = _Appended(folder / ENTRIES, self._entries.bytes)
+        self._file = _appended(folder / ENTRIES, self._entries.bytes)
         try:
-            self._checkpoints = _Appended(folder / CHECKPOINTS, noted)
+            self._checkpoints = _appended(folder / CHECKPOINTS, noted)
         except BaseException:
             self._file.close()
             raise
@@ -314,3 +261,8 @@ def _prepared(folder: Path) -> int:
             os.close(lock)
             raise
     return lock
+
+
+def _appended(path: Path, size: int) -> Appended:
+    words = f"{path} could not be written before: open the log anew, which checks it."
+    return Appended(path, size, explained, lambda: LogError(words))

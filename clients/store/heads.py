@@ -196,6 +196,9 @@ class HeadsFile:
         StoreError
             If either cannot be written: then nothing may leave the silo.
         """
+        if self._witness is not None and not self.now.witnessed:
+            # It is there before the heads say so: a crash between the two would look as if it had been lost.
+            self._write_witness(self._witness, self.now.close(self._seal))
         ledgers = dict(self.now.ledgers)
         if population is not None and head is not None:
             ledgers[population] = head

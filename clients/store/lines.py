@@ -7,7 +7,6 @@ acknowledged, and is cut off.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -17,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from quire.clients.store.appended import Appended
 from quire.clients.store.errors import StoreError
-from quire.clients.store.files import PRIVATE_FILE, explained, sync_folder, write_all
+from quire.clients.store.files import PRIVATE_FILE, explained, sync_folder
 from quire.privacy.identity.errors import BadSignature
 from quire.privacy.identity.hashing import tagged_hash
 from quire.privacy.identity.keys import PrivateIdentity, PublicIdentity, verify_ed25519
@@ -140,19 +140,9 @@ class Writer:
     """
 
     def __init__(self, path: Path, size: int, head: str) -> None:
-        self.path, self.size, self.head = path, size, head
-        self._broken = False
-        with explained(path, "opened for writing"):
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                torn = os.fstat(self._descriptor).st_size - size
-                if torn > 0:
-                    os.ftruncate(self._descriptor, size)
-                    os.fsync(self._descriptor)
-                    _log.warning("%s: cut off %d bytes of a line that a crash left unfinished", path, torn)
-            except OSError:
-                os.close(self._descriptor)
-                raise
+        self.head = head
+        words = f"{path} could not be written before; open the store anew, which checks it."
+        self._file = Appended(path, size, explained, lambda: StoreError(words))
 
     def append(self, line: bytes) -> None:
         """Write a line and make it durable.
@@ -160,35 +150,14 @@ class Writer:
         Raises
         ------
         StoreError
-            If it could not be written. Where even that is uncertain (the disk failed while syncing), nothing more is
-            written before the file has been opened and read anew.
+            If it could not be written; see :meth:`quire.clients.store.appended.Appended.append`.
         """
-        if self._broken:
-            raise StoreError(f"{self.path} could not be written before; open the store anew, which checks it.")
-        with explained(self.path, "written"):
-            try:
-                write_all(self._descriptor, line + b"\n")
-            except OSError:
-                self._take_back()
-                raise
-            try:
-                os.fsync(self._descriptor)
-            except OSError:
-                self._broken = True
-                raise
-        self.size += len(line) + 1
+        self._file.append(line + b"\n")
         self.head = line_hash(line)
-
-    def _take_back(self) -> None:
-        self._broken = True
-        with contextlib.suppress(OSError):
-            os.ftruncate(self._descriptor, self.size)
-            os.fsync(self._descriptor)
-            self._broken = False
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._descriptor)
+        self._file.close()
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:

@@ -18,6 +18,7 @@ from quire.simulation.flower_daemon import environment, free_port
 from quire.simulation.processes import ProcessTree
 
 ROOT = Path(__file__).resolve().parents[2]
+#: What a checkout needs for Flower's bundle.
 SHIPPED = (
     "quire",
     "conf",

@@ -9,8 +9,7 @@ from functools import cache
 import pytest
 from logs import SERVER, entry, opened
 
-import quire.transparency.log as log_module
-from quire.clients.store import files
+from quire.clients.store import appended, files
 from quire.transparency.checkpoints import check_signed
 from quire.transparency.entries import Entry
 from quire.transparency.reading import CHECKPOINTS, ENTRIES, Entries, read_notes
@@ -53,7 +52,7 @@ def die_within_a_write(seed):
         files.write_all(descriptor, data[: rng.randrange(len(data) + 1)])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    log_module.write_all = write
+    appended.write_all = write
 
 
 def killed(folder, seed) -> tuple[int, int]:

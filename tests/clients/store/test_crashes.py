@@ -17,6 +17,7 @@ from stores import HEART, TODAY, Home, gaussian, go_on
 
 from quire.clients.store import Position, Spending, StoreError, Unit
 from quire.privacy.dp.events import Gaussian
+from quire.privacy.identity.keys import PrivateIdentity
 
 CHILD = Path(__file__).with_name("silo_process.py")
 KILLS = 240
@@ -181,3 +182,24 @@ def test_a_ledger_that_failed_while_syncing_is_not_written_to_again(
             ledger.charge([gaussian()], None, Position("run-1", 3), code="", settings="")
     with home.open() as store:
         assert store.ledger(HEART).receipt.count == 3
+
+
+def test_wherever_the_first_witness_is_interrupted_the_store_opens_again(
+    tmp_path: Path, identity: PrivateIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new store for each step, since a witness is made once: that it is not there yet must not look like a loss."""
+    step, done = 0, False
+    while not done:
+        folder = tmp_path / str(step)
+        (folder / "elsewhere").mkdir(parents=True)
+        home = Home(folder, identity, folder / "elsewhere" / "witness.json")
+        with monkeypatch.context() as patch:
+            steps = interrupt(patch, step, Crash())
+            try:
+                home.run(1)
+                done = steps() < step // 2 + 1
+            except Crash:
+                pass
+        assert home.run(1).count >= 1
+        step += 1
+    assert step > 20

@@ -85,7 +85,7 @@ def test_a_torn_line_that_was_never_acknowledged_is_cut_off_and_logged(
     home.ledger_file.write_bytes(longer[:-1])
     assert open_ledger(home) == 2
     assert home.ledger_file.read_bytes() == good
-    assert "bytes of a line that a crash left unfinished" in caplog.text
+    assert "bytes that a crash left unfinished" in caplog.text
     home.ledger_file.write_bytes(longer)  # the line was whole, only its head was not written: it counts
     (home.store / "heads.json").write_bytes(heads)
     assert open_ledger(home) == 3
