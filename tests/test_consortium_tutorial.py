@@ -35,7 +35,8 @@ def test_the_page_does_what_it_says(reader: Reader) -> None:
     (run,) = (reader.here / "consortium" / "runs").iterdir()
     assert json.loads((run / "run.json").read_text())["status"] == "completed"
     card = json.loads((run / "privacy_card.json").read_text())
-    assert card["epsilon"] <= 3
+    assert card["standing"] == "stated"
+    assert card["verdict"].startswith("Every record has epsilon 3 at delta 1e-05, or better")
     assert (run / "report.html").stat().st_size > 10_000
     assert printed.count("Accepted: this silo would take part.") == 4
     assert "Verified." in printed
