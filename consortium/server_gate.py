@@ -150,7 +150,7 @@ def prepare_gate(gate: ServerGate, commands: Path) -> None:
     for folder in (gate.homes, commands):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
-    write_commands(commands, sorted(TASK_TYPE_TO_COMMAND.values()), "quire.consortium.server_gate")
+    write_commands(commands, sorted(TASK_TYPE_TO_COMMAND.values()), starter="quire.consortium.server_gate")
 
 
 def main(kind: str) -> int:

@@ -44,7 +44,7 @@ class GateError(QuireError):
 
 
 def write_commands(
-    folder: Path, kinds: Sequence[str], starter: str = "quire.clients.gate.starter", warm: Path | None = None
+    folder: Path, kinds: Sequence[str], *, starter: str = "quire.clients.gate.starter", warm: Path | None = None
 ) -> None:
     """Write one small script for every command that SuperExec may start; each is the starter.
 

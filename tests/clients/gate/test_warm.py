@@ -104,7 +104,7 @@ def test_messages_are_handled_without_the_warm_process_and_it_does_not_outlive_t
 
 def test_what_was_not_taken_is_started_cold_and_what_was_is_not(tmp_path: Path) -> None:
     """Whoever answers at the socket: a task is begun once."""
-    write_commands(tmp_path, ["flwr-clientapp"], tmp_path / "warm")
+    write_commands(tmp_path, ["flwr-clientapp"], warm=tmp_path / "warm")
     for answer, status in ((b"", 0), (b"t", 1), (b"t\x07", 7)):
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(os.path.relpath(tmp_path / "warm"))
