@@ -234,7 +234,7 @@ def _renew_at_operator(
     with opened(folder, _words(folder, file, variable), _now()) as operator:
         if found is None:
             operator.renew_server(fresh, days or SERVER_DAYS, _now())
-            said = f"Certificate  {operator.folder.server_certificate}  start the server again, or reload its proxy"
+            said = f"Certificate  {operator.folder.server_certificate}  a running server takes it up by itself"
             if fresh and operator.folder.bulletin.exists():
                 said += f"\nBulletin     {operator.folder.bulletin}  send it to every member: the old key is refused"
         else:

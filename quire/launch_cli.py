@@ -118,7 +118,7 @@ def submit(
 
     \b
     quire submit consortium --bundle quire.fab
-    quire submit consortium task=heart_disease partition.silos=4 aggregation=secure
+    quire submit consortium task=breast_cancer partition.silos=4 aggregation=secure
     quire submit consortium partition.silos=3 strategy.rounds=5 --wait
     """
     from quire.conf.compose import compose
