@@ -111,8 +111,13 @@ def gauge(name: str, words: str, labels: Sequence[str], values: Mapping[Any, flo
     from prometheus_client.core import GaugeMetricFamily
 
     family = GaugeMetricFamily(name, words, labels=labels)
-    for key, value in values.items():
-        family.add_metric([plain(part) for part in key], value)
+    merged: dict[tuple[str, ...], float] = {}
+    for key, value in values.items():  # labels that are cut may come to the same, which Prometheus does not take
+        short = tuple(map(plain, key))
+        if short in merged or len(merged) < MOST_SERIES:
+            merged[short] = min(merged.get(short, value), value)
+    for short, value in merged.items():
+        family.add_metric(short, value)
     return family
 
 

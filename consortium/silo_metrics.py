@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from quire.clients.contract import STAGES, Code
 from quire.consortium.layout import SiloFolder
 from quire.consortium.metrics import OTHER, Metrics, Tail, Tally, days_left, gauge, services_of
+from quire.errors import QuireError
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _DELTA = 1e-5
 # Seconds for which what was read of the ledger is told again: it is verified from its last checkpoint on.
 _KEEP = 30.0
+_MOMENT = 0.2
 # As the gate's starter logs it; approved code writes into the same log, and its lines are none of these.
 _DECIDED = re.compile(rb"^\S+ \S+ gate (?:INFO: Admitted by|ERROR: Answered with (CODE_REFUSED))\b")
 _TOLD = re.compile(rb"^\S+ \S+ gate INFO: Answered ([a-z.]{1,40}) with ([A-Z_]{1,40})$")
@@ -103,6 +105,7 @@ class Ledger:
         self._folder = folder
         self._read = -math.inf
         self._found: list[Metric] = []
+        self._wrong: Exception | None = None
 
     def look(self) -> Iterator[Metric]:
         """Read the ledger, if that was not done a moment ago.
@@ -113,9 +116,23 @@ class Ledger:
             If it cannot be read.
         """
         if time.monotonic() - self._read > _KEEP:
-            self._found, self._read = [], time.monotonic()
-            self._found = list(self._look())
+            self._found, self._wrong = [], None
+            try:
+                self._found = list(self._twice())
+            except (QuireError, OSError, ValueError) as error:
+                self._wrong = error  # and for as long as it is told again
+            self._read = time.monotonic()
+        if self._wrong is not None:
+            raise self._wrong
         yield from self._found
+
+    def _twice(self) -> Iterator[Metric]:
+        """Look again after a moment where books do not agree: a charge may have come between two of them."""
+        try:
+            return iter(list(self._look()))
+        except QuireError:
+            time.sleep(_MOMENT)
+            return self._look()
 
     def _look(self) -> Iterator[Metric]:
         from quire.clients.data.silo_file import read_operator_of

@@ -27,6 +27,7 @@ from quire.strategies.folder import RunFolder, read_about
 from quire.strategies.report import RoundReport
 from quire.strategies.rounds import RoundState
 from quire.transparency.entries import WORD, Entry
+from quire.transparency.errors import LogDamaged
 from quire.transparency.log import Log, origin_of
 
 #: The log's name in the run folder, and the journal's.
@@ -58,6 +59,21 @@ class RunLog:
         # No two logs of one key have the same name: they would be a split view.
         origin = origin_of(where) or f"run/{secrets.token_hex(8)}"
         self._log = Log.open(where, origin, key, _now())
+        try:
+            self._check_covered(where)
+        except BaseException:
+            self._log.close()
+            raise
+
+    def _check_covered(self, where: Path) -> None:
+        """Refuse to sign what no crash leaves behind: every write but the last is followed by its checkpoint."""
+        covered = self._log.notes[-1].checkpoint.size if self._log.notes else 0
+        unsigned = [entry.kind for at, entry in self._log.each() if at >= covered]
+        if unsigned.count("model") + unsigned.count("end") > (1 if covered else 0):
+            raise LogDamaged(
+                f"{where} has rounds that no checkpoint covers: checkpoints were taken away, or entries added; put the "
+                "newest copy of the folder back."
+            )
 
     @classmethod
     def named(cls, folder: RunFolder, key: Path, run: str) -> RunLog:

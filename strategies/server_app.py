@@ -35,7 +35,6 @@ from quire.strategies.rounds import Arrays, RoundState
 from quire.strategies.run_log import LOG_FOLDER, RunLog
 from quire.strategies.secure import SecureRounds
 from quire.strategies.selftest import finish
-from quire.transparency.errors import LogError
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -120,9 +119,10 @@ def _finish(folder: RunFolder, log: RunLog | None, status: str, error: str | Non
     if log is not None:
         try:
             log.ended()
-        except LogError as wrong:  # why the run ended counts for more
+        except (QuireError, OSError) as wrong:  # why the run ended counts for more
             LOG.error("The transparency log does not say how the run ended: %s", wrong)
-        log.close()
+        finally:
+            log.close()
 
 
 def _log(context: Context, folder: RunFolder) -> RunLog | None:

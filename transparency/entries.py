@@ -29,7 +29,8 @@ MAX_NAMES = 4096
 #: What becomes a name: of a run, a silo, a code.
 WORD = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
-_DIGEST, _COUNT, _TIME = r'"[0-9a-f]{64}"', r"(?:0|[1-9][0-9]{0,11})", r"(?:0|[1-9][0-9]{0,11})"
+_DIGEST, _COUNT, _TIME = r'"[0-9a-f]{64}"', r"(?:0|[1-9][0-9]{0,15})", r"(?:0|[1-9][0-9]{0,11})"
+_ROUND = _TIME
 _FORMS = {
     "digest": _DIGEST,
     "digest or null": rf"(?:{_DIGEST}|null)",
@@ -61,7 +62,7 @@ KINDS: Mapping[str, Mapping[str, str]] = {
 
 def _line(kind: str) -> str:
     body = ",".join(f'"{key}":{_FORMS[form]}' for key, form in sorted(KINDS[kind].items()))
-    return rf'\{{"body":\{{{body}\}},"kind":"{kind}","round":{_COUNT},"run":"{WORD}","time":{_TIME},"v":1\}}\n'
+    return rf'\{{"body":\{{{body}\}},"kind":"{kind}","round":{_ROUND},"run":"{WORD}","time":{_TIME},"v":1\}}\n'
 
 
 _LINES = {kind.encode(): re.compile(_line(kind).encode()) for kind in KINDS}

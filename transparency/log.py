@@ -38,6 +38,7 @@ class Log:
         self.notes, noted = read_notes(folder / CHECKPOINTS)
         self._entries = Entries(folder / ENTRIES, sorted({note.checkpoint.size for note in self.notes}))
         for note in self.notes:
+            check_signed(note, key.public)  # what goes on from here is signed anew: nothing that another has written
             found = self._entries.roots.get(note.checkpoint.size)
             if found != note.checkpoint.root:
                 raise LogDamaged(

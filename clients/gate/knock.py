@@ -11,6 +11,28 @@ import os
 import socket
 import sys
 
+#: Seconds that the warm process has to take a task. Flower waits for thirty before it hands it out again.
+PATIENCE = 10.0
+
+
+def ask(connection: socket.socket, place: str, words: bytes) -> bytes:
+    """Return what the warm process says to a task: nothing if it does not take it, in time."""
+    try:
+        connection.settimeout(PATIENCE)
+        folder = os.open(os.path.dirname(place), os.O_RDONLY)
+        connection.connect(f"/proc/self/fd/{folder}/{os.path.basename(place)}")  # a socket's path must be short
+        connection.sendall(words)
+        return connection.recv(1)
+    except TimeoutError:
+        pass  # it was stopped, or hangs, and so would every task that Flower hands out
+    except OSError:
+        return b""
+    try:
+        connection.shutdown(socket.SHUT_RD)  # what it has not said by now it cannot say any more, and begins nothing
+        return connection.recv(1)
+    except OSError:
+        return b""
+
 
 def main(arguments: list[str]) -> int:
     """Hand the task over and return its exit status; start it here if nobody takes it."""
@@ -18,13 +40,8 @@ def main(arguments: list[str]) -> int:
     cold, told = rest[: int(count)], rest[int(count) :]
     frame = json.dumps({"environment": dict(os.environ), "where": where, "kind": kind, "arguments": told}).encode()
     connection = socket.socket(socket.AF_UNIX)
-    try:
-        folder = os.open(os.path.dirname(place), os.O_RDONLY)
-        connection.connect(f"/proc/self/fd/{folder}/{os.path.basename(place)}")  # a socket's path must be short
-        connection.sendall(len(frame).to_bytes(8, "big") + frame)
-        taken = connection.recv(1)
-    except OSError:
-        taken = b""
+    taken = ask(connection, place, len(frame).to_bytes(8, "big") + frame)
+    connection.settimeout(None)
     if not taken:  # it is still importing, is no more, or could not be forked: nothing was begun
         connection.close()
         os.execv(cold[0], [*cold, *told])

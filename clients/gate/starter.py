@@ -140,7 +140,8 @@ def _checked(
         approved = gate.admit(bundle)
         app = Path(name) / "app"
         bundle.write(app)
-        LOG.info("Admitted by %s: %s %s", approved, run.fab_id, run.fab_version)
+        # What the server calls it is held to one line: the operator, and metrics, read this log.
+        LOG.info("Admitted by %s: %.80s %.40s", approved, repr(run.fab_id), repr(run.fab_version))
         header = {
             "app": str(app),
             "fab_id": run.fab_id,

@@ -19,11 +19,11 @@ from quire.simulation.inline import run_inline
 from quire.simulation.verify import verify_run
 from quire.strategies import run_log
 from quire.strategies.card import run_card, write_card
-from quire.strategies.folder import read_about
+from quire.strategies.folder import RunFolder, read_about
 from quire.strategies.material import read_material
 from quire.transparency.errors import LogError
 from quire.transparency.log import Log
-from quire.transparency.reading import Entries
+from quire.transparency.reading import Entries, read_notes
 from quire.transparency.verify import Place, verify_log
 
 CONSORTIUM = Consortium()
@@ -241,3 +241,17 @@ def test_a_run_that_fails_says_so_in_its_log(key, tmp_path, monkeypatch):
     assert end.body["status"] == "failed"
     assert os.listdir(tmp_path / "run" / "log")
     assert verify_log(Place.of(tmp_path / "run")).wrong == []
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_log_whose_checkpoints_were_taken_away_is_not_signed_again(key, tmp_path, kept):
+    """Whoever changes a stopped run cannot have the server sign what it has become."""
+    folder = tmp_path / "run"
+    write_run(folder, CONSORTIUM, log_key=KEY)
+    file = Place.of(folder).checkpoints
+    notes = [note.encode() + b"\n" for note in read_notes(file)[0]]
+    assert len(notes) > 3
+    file.write_bytes(b"".join(notes[:kept]))
+    (folder / "run.json").write_text(json.dumps({**read_about(folder), "status": "running"}))
+    with pytest.raises(LogError, match="no checkpoint covers"):
+        run_log.RunLog(RunFolder(folder, reopen=True), KEY, "7")

@@ -212,3 +212,21 @@ def test_countersignatures_are_checked_and_kept(tmp_path):
     with opened(folder) as log:
         assert [mark.name for mark in log.notes[0].marks] == [ORIGIN, "silo-1", "silo-2"]
         log.append(Entry("checkpoint", "run-7", 1, 5, {"size": 1, "checkpoint": note.checkpoint.hash}))
+
+
+def test_what_another_key_has_signed_is_not_gone_on_with(tmp_path):
+    with opened(tmp_path / "own") as log:
+        log.append(entry(0))
+        log.checkpoint(1)
+    with opened(tmp_path / "other", identity("somebody")) as log:
+        log.append(entry(0))
+        log.checkpoint(1)
+    (tmp_path / "own" / CHECKPOINTS).write_bytes((tmp_path / "other" / CHECKPOINTS).read_bytes())
+    (tmp_path / "own" / ENTRIES).write_bytes((tmp_path / "other" / ENTRIES).read_bytes())
+    with pytest.raises(LogError):
+        opened(tmp_path / "own")
+
+
+def test_counts_go_as_far_as_those_of_receipts():
+    fields = {"silo": "silo-1", "entries": 2**53 - 1, "head": "0" * 64}
+    assert Entry("ledger_head", "run-7", 1, 1000, fields).body == fields

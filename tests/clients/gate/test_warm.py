@@ -223,3 +223,26 @@ def test_what_was_imported_computes_after_the_fork_and_no_random_number_comes_tw
         [sys.executable, "-Ic", COMPUTE, folder], capture_output=True, text=True, timeout=150, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_warm_process_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> None:
+    """It was stopped, say: the kernel goes on taking connections for it."""
+    asking = (
+        f"import sys; sys.path[:0] = [{str(Path(knock.__file__).parent)!r}]; import knock; knock.PATIENCE = 0.5; "
+        "sys.exit(knock.main(sys.argv[1:]))"
+    )
+    cold = [sys.executable, "-c", "print('started cold')"]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.path.relpath(tmp_path / "warm"))
+        listener.listen()
+        done = subprocess.run(
+            [sys.executable, "-c", asking, str(tmp_path / "warm"), "where", "flwr-clientapp", str(len(cold)), *cold],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (0, "started cold\n"), done.stderr
+        connection, _ = listener.accept()
+        with connection, pytest.raises(BrokenPipeError):
+            connection.sendall(b"t")  # so that whoever comes to it late begins nothing
