@@ -28,7 +28,7 @@ from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.tls import validate_and_resolve_root_certificates
 
-from quire.clients.gate.approvals import approved_hash, read_approvals
+from quire.clients.gate.approvals import require_approved
 from quire.clients.gate.bundle import Bundle
 from quire.clients.gate.launch import write_commands
 from quire.consortium import handed_on
@@ -109,15 +109,10 @@ class ServerGate:
             raise Refused(f"the run asks for {kind}; this server runs {SERVER_APP} only")
         bundle = Bundle(task.fab.content)
         try:
-            found = approved_hash(bundle, read_approvals(self.approvals))
-            if found is None:
-                raise Refused(
-                    f"content {bundle.content} (fab {bundle.fab}) is not code that this server runs: submit with "
-                    "`quire submit` from the operator's installation"
-                )
+            unknown = "is not code that this server runs: submit with `quire submit` from the operator's installation"
+            return require_approved(bundle, self.approvals, unknown)
         except QuireError as error:
             raise Refused(str(error)) from error
-        return found
 
     def environment(self, variables: Mapping[str, str], home: Path, run: int) -> dict[str, str]:
         """Return the environment of an approved run's process.

@@ -118,7 +118,7 @@ class Ledger:
         if time.monotonic() - self._read > _KEEP:
             self._found, self._wrong = [], None
             try:
-                self._found = list(self._twice())
+                self._found = self._twice()
             except (QuireError, OSError, ValueError) as error:
                 self._wrong = error  # and for as long as it is told again
             self._read = time.monotonic()
@@ -126,13 +126,13 @@ class Ledger:
             raise self._wrong
         yield from self._found
 
-    def _twice(self) -> Iterator[Metric]:
+    def _twice(self) -> list[Metric]:
         """Look again after a moment where books do not agree: a charge may have come between two of them."""
         try:
-            return iter(list(self._look()))
+            return list(self._look())
         except QuireError:
             time.sleep(_MOMENT)
-            return self._look()
+            return list(self._look())
 
     def _look(self) -> Iterator[Metric]:
         from quire.clients.data.silo_file import read_operator_of

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from quire.verify_cli import tell
+
 if TYPE_CHECKING:
     from quire.clients.identity import PublicIdentity, Roster
     from quire.transparency.entries import Entry
@@ -158,18 +160,9 @@ def prove(
 def _report(found: Findings, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(_as_dict(found)))
-    else:
-        for remark in found.remarks:
-            typer.echo(remark)
-        for sentence in found.wrong:
-            typer.echo(f"WRONG  {sentence}", err=True)
-        if found.wrong:
-            count = len(found.wrong)
-            typer.echo(f"Does not verify: {count} {'discrepancy' if count == 1 else 'discrepancies'}.", err=True)
-        else:
-            typer.echo(f"Verified: '{found.origin}', {found.size} entries, {len(found.notes)} checkpoints.")
-    if found.wrong:
-        raise typer.Exit(1)
+        raise typer.Exit(1 if found.wrong else 0)
+    tell(found.remarks, found.wrong)
+    typer.echo(f"Verified: '{found.origin}', {found.size} entries, {len(found.notes)} checkpoints.")
 
 
 def _as_dict(found: Findings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,12 +25,17 @@ def verify(
     from quire.simulation.verify import verify_run
 
     found = verify_run(folder, roster, pin)
-    for note in found.notes:
+    tell(found.notes, found.wrong)
+    typer.echo("Verified.")
+
+
+def tell(notes: Iterable[str], wrong: Sequence[str]) -> None:
+    """Print what was found; end with 1 if anything is wrong."""
+    for note in notes:
         typer.echo(note)
-    for sentence in found.wrong:
+    for sentence in wrong:
         typer.echo(f"WRONG  {sentence}", err=True)
-    if found.wrong:
-        count = len(found.wrong)
+    if wrong:
+        count = len(wrong)
         typer.echo(f"Does not verify: {count} {'discrepancy' if count == 1 else 'discrepancies'}.", err=True)
         raise typer.Exit(1)
-    typer.echo("Verified.")

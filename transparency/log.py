@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,8 +16,6 @@ from quire.transparency.checkpoints import FIRST, Checkpoint, Mark, Note, check_
 from quire.transparency.entries import MAX_BYTES, Entry
 from quire.transparency.errors import CheckpointError, LogBusy, LogDamaged, LogError
 from quire.transparency.reading import CHECKPOINTS, ENTRIES, Entries, explained, parsed, read_notes
-
-_log = logging.getLogger(__name__)
 
 
 class Log:

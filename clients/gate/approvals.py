@@ -153,6 +153,28 @@ def approved_hash(bundle: Bundle, approvals: tuple[Approval, ...]) -> str | None
     return bundle.content if known and bundle.content in known else None
 
 
+def require_approved(bundle: Bundle, path: Path, unknown: str) -> str:
+    """Return the hash by which a bundle is approved in a list; a bundle or a list that cannot be read approves nothing.
+
+    Parameters
+    ----------
+    bundle : Bundle
+    path : pathlib.Path
+        Of the list.
+    unknown : str
+        What to say, after the bundle's hashes, if it is not on the list.
+
+    Raises
+    ------
+    BundleError, ApprovalError
+        If it is not approved, or in doubt.
+    """
+    found = approved_hash(bundle, read_approvals(path))
+    if found is None:
+        raise ApprovalError(f"content {bundle.content} (fab {bundle.fab}) {unknown}")
+    return found
+
+
 def approve(path: Path, approval: Approval) -> bool:
     """Add an entry, unless all its hashes are approved already.
 

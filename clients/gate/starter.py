@@ -35,7 +35,7 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 
 from quire.clients import contract
 from quire.clients.contract import Code
-from quire.clients.gate.approvals import approvals_file, approved_hash, read_approvals
+from quire.clients.gate.approvals import approvals_file, require_approved
 from quire.clients.gate.bundle import Bundle
 from quire.clients.gate.launch import GATE_VARIABLE
 from quire.clients.gate.mark import MARK_VARIABLE
@@ -88,16 +88,10 @@ class Gate:
         """
         file = approvals_file(self.silo)
         try:
-            found = approved_hash(bundle, read_approvals(file))
-            if found is None:
-                raise Refused(
-                    Code.CODE_REFUSED,
-                    f"content {bundle.content} (fab {bundle.fab}) is not in {file}: if you have reviewed this code, "
-                    f"quire app approve {bundle.content} --silo {self.silo}",
-                )
+            hint = f"if you have reviewed this code, quire app approve {bundle.content} --silo {self.silo}"
+            return require_approved(bundle, file, f"is not in {file}: {hint}")
         except QuireError as error:  # of the bundle, or of the list: in doubt nothing runs
             raise Refused(Code.CODE_REFUSED, str(error)) from error
-        return found
 
 
 def answer(

@@ -8,7 +8,6 @@ acknowledged, and is cut off.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -28,8 +27,6 @@ START = "0" * 64
 MAX_LINE = 64 * 1024 * 1024
 _SEAL = re.compile(rb',"seal":"((?:[0-9a-f]{2})+)"\}')
 _SEAL_SIZE = 200  # bytes at the end of a line in which its seal is found
-
-_log = logging.getLogger(__name__)
 
 
 class BadLine(ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from provisioned import provision
+from provisioned import Provisioned, provision
 from proxied import Backend, needs_haproxy
 
 from quire.consortium import superlink as server
@@ -17,6 +17,15 @@ from quire.consortium.services import free_ports, prepare
 
 def quiet(name: str, words: str) -> None:
     """Where nobody listens."""
+
+
+def beside_a_backend(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Provisioned, Backend]:
+    """Return a consortium without members, and what answers in the place of its SuperLink."""
+    here = provision(folder, [], Server("localhost"))
+    prepare(here.operator.run)
+    backend = Backend(make_loopback(here.operator.run))
+    monkeypatch.setattr(server, "free_ports", lambda count: [backend.server_address[1], *free_ports(count - 1)])
+    return here, backend
 
 
 def test_what_lies_among_the_members_and_is_none_is_passed_over(tmp_path: Path) -> None:
@@ -31,10 +40,7 @@ def test_what_lies_among_the_members_and_is_none_is_passed_over(tmp_path: Path) 
 def test_the_superlink_is_asked_when_the_folder_changes_and_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = provision(tmp_path, [], Server("localhost"))
-    prepare(here.operator.run)
-    backend = Backend(make_loopback(here.operator.run))
-    monkeypatch.setattr(server, "free_ports", lambda count: [backend.server_address[1], *free_ports(count - 1)])
+    here, backend = beside_a_backend(tmp_path, monkeypatch)
     duty, _ = server.superlink(here.operator, quiet).duties
     duty.call()
     assert backend.seen == ["POST /v1/control/list-nodes"]
@@ -53,10 +59,7 @@ def test_the_superlink_is_asked_when_the_folder_changes_and_now_and_then(
 def test_nodes_that_others_registered_are_found_though_the_folder_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = provision(tmp_path, [], Server("localhost"))
-    prepare(here.operator.run)
-    backend = Backend(make_loopback(here.operator.run))
-    monkeypatch.setattr(server, "free_ports", lambda count: [backend.server_address[1], *free_ports(count - 1)])
+    here, backend = beside_a_backend(tmp_path, monkeypatch)
     monkeypatch.setattr(server, "_ASK_EVERY", 0.0)
     duty, _ = server.superlink(here.operator, quiet).duties
     duty.call()
