@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import ssl
 import time
@@ -228,9 +229,16 @@ def test_connections_that_never_shake_hands_are_few_from_an_address(place: Place
     raw = f"POST {FLEET} HTTP/1.1\r\n{place.key('clinic')}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     with running(place.folder, "silent", proxy.render(), port), contextlib.ExitStack() as stack:
         there = replace(place, proxy=proxy)
+        silent, turned = [], 0
         for _ in range(25):
-            with contextlib.suppress(ConnectionError):  # one too many may be closed before connect() is back
-                stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+            try:
+                silent.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)))
+            except ConnectionError:  # one too many may be closed before connect() is back
+                turned += 1
+        deadline = time.monotonic() + 20
+        while turned + len(select.select(silent, [], [], 0.05)[0]) < 5:  # its threads take them in any order
+            assert time.monotonic() < deadline
+        assert turned + len(select.select(silent, [], [], 0.2)[0]) == 5
         assert there.status(FLEET, "clinic") == 0
         plain = stack.enter_context(socket.create_connection(("127.0.0.1", port), 20, ("127.0.0.2", 0)))
         with place.context("clinic").wrap_socket(plain, server_hostname="localhost") as tls:  # from another address
