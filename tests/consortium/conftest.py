@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from consortium_parties import Parties
+from proxied import Place, proxied
 
 
 @pytest.fixture
@@ -19,3 +21,10 @@ def no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
 def parties(tmp_path: Path, no_power_cuts: None) -> Parties:
     """An operator whose server is 127.0.0.1; no silo yet."""
     return Parties(tmp_path).found()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The proxy before a server of ours, once for a file of tests."""
+    with proxied(tmp_path_factory.mktemp("proxy")) as made:
+        yield made

@@ -5,14 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from provisioned import Provisioned
-from proxied import Place, needs_haproxy, proxied, running
+from proxied import Place, needs_haproxy, running
 
 import quire
 from quire.conf.compose import compose
@@ -103,12 +102,6 @@ def test_what_the_proxy_refused_for_its_size_is_told_once_in_a_while(tmp_path: P
         "a message of this silo",
     ]
     assert f"more than {MOST_BODY // 2**20} MiB in one piece" in found[0][1]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with proxied(tmp_path_factory.mktemp("proxy")) as made:
-        yield made
 
 
 @needs_haproxy

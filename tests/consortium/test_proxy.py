@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import select
-import socket
 import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,15 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 from provisioned import DAYS, pem, secret
-from proxied import Place, needs_haproxy, proxied, running
+from proxied import FLEET, Place, needs_haproxy, running
 
 from quire.consortium.about import Server
 from quire.consortium.authority import Authority
 from quire.consortium.loopback import make_loopback, write_private
-from quire.consortium.proxy import MOST_AT_SUPERLINK, SiloProxy
+from quire.consortium.proxy import SiloProxy
 from quire.consortium.services import free_ports
 
-FLEET = "/v1/fleet/pull-messages"
 CLOSED = [
     "/",
     "/health",
@@ -50,12 +45,6 @@ CLOSED = [
     "//v1/fleet/pull-messages",
     "https://localhost/v1/control/list-runs",
 ]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with proxied(tmp_path_factory.mktemp("proxy")) as made:
-        yield made
 
 
 @needs_haproxy
@@ -174,87 +163,6 @@ def test_expired_and_revoked_certificates_get_nothing(place: Place) -> None:
         assert there.send(raw, there.context("clinic")) == b""
         assert there.send(raw, expired) == b""
         assert there.send(other, there.context("server")).startswith(b"HTTP/1.1 200")
-
-
-@needs_haproxy
-def test_a_member_over_its_rate_is_put_off_and_the_others_are_not(place: Place) -> None:
-    port, metrics = free_ports(2)
-    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, requests=5)
-    with running(place.folder, "limited", proxy.render(), port):
-        there = replace(place, proxy=proxy)
-        found = [there.status(FLEET, "clinic") for _ in range(8)]
-        assert found == [200] * 5 + [503] * 3  # 503: what Flower's clients try again after
-        assert there.status(FLEET, "server") == 200
-        url = f"http://127.0.0.1:{metrics}/metrics"
-        told = urllib.request.urlopen(url, timeout=5).read().decode()
-        assert 'haproxy_frontend_http_responses_total{proxy="fleet",code="5xx"}' in told
-        limit = 'haproxy_server_limit_sessions{proxy="superlink",server="superlink"}'
-        assert f"{limit} {MOST_AT_SUPERLINK}" in told
-
-
-@needs_haproxy
-def test_one_connection_too_many_of_a_member_is_closed_and_the_others_are_not(place: Place) -> None:
-    port, metrics = free_ports(2)
-    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, connections=3)
-    with running(place.folder, "crowded", proxy.render(), port):
-        there = replace(place, proxy=proxy)
-        context = there.context("server")
-        with contextlib.ExitStack() as stack:
-            for _ in range(3):
-                plain = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
-                stack.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
-            assert there.status(FLEET, "server") == 0
-            assert there.status(FLEET, "clinic") == 200
-        deadline = time.monotonic() + 10
-        while there.status(FLEET, "server") != 200:  # once the proxy has seen the others' end
-            assert time.monotonic() < deadline
-
-
-@needs_haproxy
-def test_an_address_that_floods_is_turned_away_before_any_handshake(place: Place) -> None:
-    port, metrics = free_ports(2)
-    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, handshakes=10)
-    with running(place.folder, "flooded", proxy.render(), port):
-        there = replace(place, proxy=proxy)
-        for _ in range(20):
-            with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=20):
-                pass
-        assert there.status(FLEET, "clinic") == 0
-
-
-@needs_haproxy
-def test_connections_that_never_shake_hands_are_few_from_an_address(place: Place) -> None:
-    port, metrics = free_ports(2)
-    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, open_connections=20)
-    raw = f"POST {FLEET} HTTP/1.1\r\n{place.key('clinic')}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-    with running(place.folder, "silent", proxy.render(), port), contextlib.ExitStack() as stack:
-        there = replace(place, proxy=proxy)
-        silent, turned = [], 0
-        for _ in range(25):
-            try:
-                silent.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)))
-            except ConnectionError:  # one too many may be closed before connect() is back
-                turned += 1
-        deadline = time.monotonic() + 20
-        while turned + len(select.select(silent, [], [], 0.05)[0]) < 5:  # its threads take them in any order
-            assert time.monotonic() < deadline
-        assert turned + len(select.select(silent, [], [], 0.2)[0]) == 5
-        assert there.status(FLEET, "clinic") == 0
-        plain = stack.enter_context(socket.create_connection(("127.0.0.1", port), 20, ("127.0.0.2", 0)))
-        with place.context("clinic").wrap_socket(plain, server_hostname="localhost") as tls:  # from another address
-            tls.sendall(raw.encode())
-            assert tls.recv(64).startswith(b"HTTP/1.1 200")
-
-
-@needs_haproxy
-def test_connections_that_never_shake_hands_do_not_last(place: Place) -> None:
-    port, metrics = free_ports(2)
-    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, patience=1)
-    with running(place.folder, "patient", proxy.render(), port):
-        there = replace(place, proxy=proxy)
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
-            assert silent.recv(1) == b""
-        assert there.status(FLEET, "clinic") == 200
 
 
 @needs_haproxy

@@ -23,6 +23,7 @@ from quire.consortium.proxy import KEY_HEADER, ServerProxy, find_haproxy, render
 from quire.consortium.registry import node_keys
 from quire.consortium.services import free_ports, listens
 
+FLEET = "/v1/fleet/pull-messages"
 PLACES = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin"
 needs_haproxy = pytest.mark.skipif(shutil.which("haproxy", path=PLACES) is None, reason="haproxy is not installed")
 
