@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ OVERRIDES = (
     "output.progress=none runtime.join_timeout=600"
 )
 EXCHANGES = 4
+#: Contenders by whether their client imports torch, and what they are called.
+FLOWERS = ("flower", "flower-torch")
+_WORDS = {"flower": "Flower as it comes, no torch", "flower-torch": "Flower as it comes, torch imported"}
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,8 @@ def flowers(nodes: int, rounds: int, torch: bool) -> Rounds:
     )
 
 
-def rounds_figures(silos: int, rounds: int, repetitions: int, torch: bool) -> list[harness.Figure]:
-    """Measure rounds, in turns."""
+def rounds_figures(silos: int, rounds: int, repetitions: int, beside: Sequence[str]) -> list[harness.Figure]:
+    """Measure rounds, in turns with those of some of ``FLOWERS``."""
     found: dict[str, list[Rounds]] = {}
 
     def contender(name: str, make: Callable[[], Rounds]) -> Callable[[], float]:
@@ -96,15 +99,12 @@ def rounds_figures(silos: int, rounds: int, repetitions: int, torch: bool) -> li
         return once
 
     contenders = {"ours": contender("ours", lambda: ours(silos, rounds))}
-    contenders["flower"] = contender("flower", lambda: flowers(silos, rounds, False))
-    if torch:
-        contenders["flower-torch"] = contender("flower-torch", lambda: flowers(silos, rounds, True))
+    for name in beside:
+        contenders[name] = contender(name, lambda name=name: flowers(silos, rounds, name == "flower-torch"))
     taken = harness.interleaved(contenders, repetitions)
     figures = []
-    names = {"flower": "Flower as it comes, no torch", "flower-torch": "Flower as it comes, torch imported"}
-    for name, words in names.items():
-        if name not in contenders:
-            continue
+    for name in beside:
+        words = _WORDS[name]
         ratio = harness.median_ratio(taken, name, "ours")
         cpu = statistics.median(a.cpu / b.cpu for a, b in zip(found[name], found["ours"], strict=True))
         note = f"{words}: {harness.spread(taken[name])} s a round of four exchanges; {SHARED}"

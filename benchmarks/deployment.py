@@ -30,13 +30,17 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 import harness
 import psutil
 from deployed import Deployed, rounds_of
-from deployed_rounds import EXCHANGES, SHARED, overrides, recovery, rounds_figures, stages_of
+from deployed_rounds import EXCHANGES, FLOWERS, SHARED, overrides, recovery, rounds_figures, stages_of
 from plain_flower import Federation, cpu_seconds, memory
 from proxy_load import Load, Proxies
+
+#: Seconds that many silos have to come up, and for their round; bytes of memory that stay free.
+MANY_LIMIT, LEAST_LEFT = 900.0, 2e9
 
 
 def many(nodes: int) -> list[harness.Figure]:
@@ -48,25 +52,15 @@ def many(nodes: int) -> list[harness.Figure]:
         return [
             harness.Figure("many silos: nodes", None, None, f"not measured: {left / 1e9:.1f} GB of memory are free")
         ]
-    most, done = 0.0, threading.Event()
-    with Federation(nodes) as federation:
+    with Federation(nodes) as federation, Watched(federation) as watched:
         began = time.monotonic()
-        federation.run(1800.0, rounds=0)
+        federation.run(MANY_LIMIT, rounds=0)
         up, idle = time.monotonic() - began, memory(federation.processes)
-
-        def watch() -> None:
-            nonlocal most
-            while not done.wait(2.0):
-                most = max(most, memory(federation.processes))
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
+        watched.most = idle
         link = psutil.Process(federation.link)
         before, all_before = sum(link.cpu_times()[:2]), cpu_seconds(federation.processes)
-        (seconds,) = federation.run(1800.0, secure=True)
+        (seconds,) = federation.run(MANY_LIMIT, secure=True)
         spent, all_spent = sum(link.cpu_times()[:2]) - before, cpu_seconds(federation.processes) - all_before
-        done.set()
-        watcher.join()
     messages = nodes * len(seconds)
     figures = [
         harness.Figure(
@@ -77,7 +71,7 @@ def many(nodes: int) -> list[harness.Figure]:
         ),
         harness.Figure(
             f"many silos: peak memory of {nodes} SuperNodes and the server, GB",
-            most / 1e9,
+            watched.most / 1e9,
             None,
             f"{idle / 1e9:.1f} GB while idle"
             + ("" if nodes == asked else f"; of {asked} no more fit into {left / 1e9:.0f} GB"),
@@ -90,6 +84,41 @@ def many(nodes: int) -> list[harness.Figure]:
         ),
     ]
     return [*figures, *extrapolated(spent / messages, nodes)]
+
+
+class Watched:
+    """Notes how much memory a federation takes, and ends it before the machine has none left.
+
+    Parameters
+    ----------
+    federation : Federation
+
+    Attributes
+    ----------
+    most : float
+        Bytes, the most that was seen.
+    """
+
+    def __init__(self, federation: Federation) -> None:
+        self.most, self._federation, self._done = 0.0, federation, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Watched:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(2.0):
+            self.most = max(self.most, memory(self._federation.processes))
+            if psutil.virtual_memory().available < LEAST_LEFT:
+                self._federation.give_up(f"less than {LEAST_LEFT / 1e9:.0f} GB of memory were left")
+                return
 
 
 def extrapolated(per_message: float, nodes: int) -> list[harness.Figure]:
@@ -223,14 +252,38 @@ def flooder(consortium: Deployed, node: int) -> subprocess.Popen[bytes]:
     return process
 
 
+PARTS: dict[str, tuple[str, Callable[[], list[harness.Figure]]]] = {
+    "rounds": ("round: Flower as it comes, times ours", lambda: rounds_figures(4, 3, 2, FLOWERS)),
+    "recovery": ("recovery: seconds from the SuperLink's return to the next round's start", lambda: [recovery(4)]),
+    "many": ("many silos: seconds of a session and a round", lambda: many(30)),
+    "proxy": ("proxy: requests a second with mutual TLS, times without", lambda: proxy_figures(4.0, 5)),
+    "flood": ("flood: a round's exchanges while a member floods, times without", lambda: [flood(3)]),
+}
+
+
+def measured(name: str) -> list[harness.Figure]:
+    """Measure a part, and say at once what came out; what cannot be measured is said to be so, and the rest goes on."""
+    title, measure = PARTS[name]
+    try:
+        figures = measure()
+    except (RuntimeError, TimeoutError) as error:
+        sys.stderr.write(f"{error}\n")
+        figures = [harness.Figure(title, None, None, f"not measured: {str(error).splitlines()[0]:.200}")]
+    for item in figures:
+        sys.stderr.write(f"{item.figure}: {harness.shown(item.value)} ({item.note})\n")
+    sys.stderr.flush()
+    return figures
+
+
 def main() -> int:
     """Measure all, or the rounds of two silos and the proxy."""
-    args = harness.arguments(__doc__)
+    parser = harness.parser(__doc__)
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure this part; may be given repeatedly")
+    args = parser.parse_args()
     if args.quick:
-        figures = [*rounds_figures(2, 1, 1, torch=False), *proxy_figures(1.0, 2)]
+        figures = [*rounds_figures(2, 1, 1, ()), *proxy_figures(0.5, 2)]
     else:
-        figures = rounds_figures(4, 3, 2, torch=True)
-        figures += [recovery(4), *many(30), *proxy_figures(4.0, 5), flood(3)]
+        figures = [item for name in args.only or PARTS for item in measured(name)]
     return harness.report(figures, args, "A deployed consortium")
 
 

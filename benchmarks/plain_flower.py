@@ -23,6 +23,9 @@ import psutil
 from quire.simulation.flower_daemon import environment, free_port
 from quire.simulation.processes import ProcessTree
 
+# SuperNodes that are started all at once, and seconds between two of more.
+FEW, PAUSE = 8, 1.5
+
 PYPROJECT = """
 [build-system]
 requires = ["hatchling"]
@@ -100,6 +103,7 @@ class Federation:
     def __init__(self, nodes: int) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="q-", dir="/tmp"))
         self.nodes = nodes
+        self._given_up: str | None = None
         self.processes = ProcessTree()
         found = environment(os.environ, self.home, self.home)
         del found["QUIRE_RUN_DIR"]
@@ -121,6 +125,7 @@ class Federation:
         )
         self.link = self._start("superlink", "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", port)
         for number in range(self.nodes):
+            time.sleep(0.0 if self.nodes <= FEW else PAUSE)
             where = ("--insecure", "--superlink", f"127.0.0.1:{port}", "--port", free_port())
             self._start(f"node-{number}", "flower-supernode", *where, "--node-config", f"number={number}")
         return self
@@ -144,6 +149,11 @@ class Federation:
         self.processes.add(process.pid)
         return process.pid
 
+    def give_up(self, why: str) -> None:
+        """End all processes; whoever waits for a run is told why."""
+        self._given_up = why
+        self.processes.stop()
+
     def run(self, limit: float = 600.0, **config: object) -> Any:
         """Run the app, and return what its server has written down."""
         out = self.home / f"out-{time.monotonic_ns()}.json"
@@ -151,14 +161,18 @@ class Federation:
         words = " ".join(f"{name}={json.dumps(value)}" for name, value in told.items())
         deadline = time.monotonic() + limit
         while (done := self._submit(words)).returncode:
-            if time.monotonic() > deadline:
-                raise TimeoutError(done.stdout + done.stderr)
+            self._check(deadline, done.stdout + done.stderr)
             time.sleep(0.5)
         while not out.exists() or not out.read_text().endswith("]"):
-            if time.monotonic() > deadline:
-                raise TimeoutError(self.logs())
+            self._check(deadline, "")
             time.sleep(0.1)
         return json.loads(out.read_text())
+
+    def _check(self, deadline: float, words: str) -> None:
+        if self._given_up is not None:
+            raise RuntimeError(self._given_up)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no end in time\n{words}\n{self.logs()}")
 
     def _submit(self, words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
