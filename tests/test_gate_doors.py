@@ -182,4 +182,5 @@ def test_a_run_waits_behind_gates_until_both_operators_have_approved_it(
     told = [(one.body["silo"], one.body["decision"], one.binding.run) for one in statements]
     assert told == [("clinic-1", "approved", number), ("clinic-2", "approved", number)]
     assert {one.binding.hash for one in statements} == {matter.request.what}
-    assert "for the approval of clinic-1, clinic-2: `quire approve" in federation.log("superlink")
+    for gate in ("gate-1", "gate-2"):
+        assert f"run {number} ({matter.request.what[:12]}) has not been approved" in federation.log(gate)
