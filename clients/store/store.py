@@ -8,6 +8,7 @@
       counters.jsonl       where every session stands
       heads.json           how long the ledgers are, signed
       ledger/              one file of chained lines per population
+      approvals.jsonl      runs that had to be approved, and what was decided; see decision_book
       state/  secrets/     what is kept between two stages
 """
 
@@ -253,7 +254,7 @@ class Store:
         self.close()
 
 
-_PARTS = ("counters.jsonl", "heads.json", "store.json", "ledger", "state", "secrets")
+_PARTS = ("approvals.jsonl", "counters.jsonl", "heads.json", "store.json", "ledger", "state", "secrets")
 
 
 def _contents(path: Path) -> list[str]:
