@@ -11,6 +11,7 @@ import quire
 from quire import (
     app_cli,
     audit_cli,
+    charter_cli,
     consortium_cli,
     identity_cli,
     launch_cli,
@@ -95,6 +96,7 @@ app.add_typer(app_cli.app, name="app")
 app.command()(app_cli.gate)
 app.add_typer(identity_cli.app, name="identity")
 app.add_typer(roster_cli.app, name="roster")
+app.add_typer(charter_cli.app, name="charter")
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(log_cli.app, name="log")
 app.add_typer(silo_cli.app, name="silo")

@@ -33,7 +33,7 @@ from pathlib import Path
 from quire.clients.data.connectors import Connector, Source, connector_of
 from quire.clients.policy.model import SHIPPED, Operator
 from quire.clients.policy.read import OPERATOR_KEYS, read_operator
-from quire.clients.strict_yaml import Entry, read_yaml
+from quire.conf.strict_yaml import Entry, read_yaml
 from quire.clients.tasks.schema import Label, Schema, read_schema
 from quire.errors import DataError
 

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from quire.clients.policy.model import NONE, SHIPPED, Operator, Policy, Population, RosterPin
-from quire.clients.strict_yaml import Entry
+from quire.conf.strict_yaml import Entry
 from quire.conf.schema import GROUPS
 from quire.privacy.dp.lattice import MAX_EPSILON, NoiseKind
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from quire.clients.strict_yaml import Entry
+from quire.conf.strict_yaml import Entry
 from quire.clients.tasks.schema import Schema
 from quire.errors import DataError
 
