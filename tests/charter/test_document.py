@@ -168,7 +168,7 @@ def test_whatever_bytes_come_nothing_but_a_refusal_does(data: bytes) -> None:
         SignedCharter.decode(data)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(some.recursive(some.none() | some.booleans() | some.integers(-9, 9) | some.text("ab", max_size=3), some.lists))
 def test_a_field_of_another_kind_is_refused_or_read_as_it_stands(value: object) -> None:
     for name in to_json(charter()):
