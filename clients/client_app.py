@@ -22,6 +22,7 @@ from quire.clients.contract import Code
 from quire.clients.data.own import load
 from quire.clients.data.preprocess import FEDERATED, Loaded, preprocessing_of
 from quire.clients.member import SILO_KEY, Member, member_of
+from quire.clients.policy.approval import NotApproved, withheld
 from quire.clients.private.plan import Plan, SharedPlan, plan_of
 from quire.clients.receipts import Round, Stand, receipt_of
 from quire.clients.secure.handlers import register
@@ -31,6 +32,7 @@ from quire.clients.tasks.moments import MEAN, SCALE, Statistics
 from quire.conf.compose import compose
 from quire.conf.schema import NoPrivacy, SecureAggregation, Settings
 from quire.errors import DataError, SettingsError
+from quire.privacy.approval import Statement
 from quire.privacy.dp.contract import PrivacyError
 
 __all__ = ["CODE_HASH", "SILO_KEY", "app"]
@@ -49,6 +51,7 @@ class _Silo:
     settings: Settings
     member: Member
     stand: Stand | None = None
+    approval: Statement | None = None
 
     @property
     def name(self) -> str:
@@ -191,8 +194,8 @@ def _silo(message: Message, context: Context, stage: str, round_number: int = 0,
     silo = _asked(message, context)
     if stage == contract.TRAIN and isinstance(silo.settings.aggregation, SecureAggregation):
         raise Refusal(Code.SECURE_REFUSED, "under aggregation=secure no update leaves in clear")
-    stand = silo.member.admit(silo.settings, stage, CODE_HASH, context.run_id, round_number, clip)
-    return silo.charged(stand)
+    stand, approval = silo.member.admit(silo.settings, stage, CODE_HASH, context.run_id, round_number, clip)
+    return replace(silo, stand=stand, approval=approval)
 
 
 def _statistics(message: Message) -> Statistics | None:
@@ -259,7 +262,14 @@ def _reply(
 @answering(Code.INTERNAL)
 def query(message: Message, context: Context) -> Message:
     """Say who this silo is and which code it runs. Touches no data and imports no torch."""
-    return _reply(message, _silo(message, context, contract.QUERY), {})
+    try:
+        silo = _silo(message, context, contract.QUERY)
+    except NotApproved as why:
+        return withheld(message, why, CODE_HASH)
+    reply = _reply(message, silo, {})
+    if silo.approval is not None:
+        reply.content[contract.IDENTITY][contract.APPROVAL] = silo.approval.encode()
+    return reply
 
 
 @app.query("moments")

@@ -6,7 +6,8 @@ This is the published interface between server and silo. Nothing else of a silo 
 stage          the server sends                                the silo replies
 =============  ==============================================  ================================================
 ``query``      nothing                                         who it is, which code it runs, the hash of its
-                                                               schema where silos read their own rows
+                                                               schema where silos read their own rows; before its
+                                                               operator approves the run, no more than who it is
 ``moments``    nothing; ``data.preprocessing=federated`` only  count, sum, sum of squares of its features
 ``train``      the global model, the round                     its update (new - old), rows, training loss
 ``evaluate``   the global model, the round                     rows, loss and metrics on rows it keeps aside
@@ -53,6 +54,9 @@ CLIP, WITHIN = "clip", "clip/within"
 SILO, CODE_HASH, CONTRACT, SCHEMA = "silo", "code-hash", "contract", "schema"
 # Under privacy: the public number of records that the operator declares, and the signed statement of what was charged.
 RECORDS, RECEIPT = "records", "receipt"
+# Where the operator has to approve each run: the signed statement of the decision; and, of a silo that says who it is
+# and nothing else, the code for why.
+APPROVAL, WITHHELD = "approval", "withheld"
 # Of secure aggregation: the record that holds a message of the protocol, as bytes; a masked vector travels as an array.
 # A simulated silo is told the names of all, which a real one finds in its roster.
 PROTOCOL, MASKED, MESSAGE, ROSTER = "protocol", "masked", "message", "roster"
@@ -85,6 +89,8 @@ class Code(enum.IntEnum):
     REPLAY_REFUSED = 115
     ROSTER_REFUSED = 116
     SECURE_REFUSED = 117
+    AWAITING_APPROVAL = 118
+    REJECTED = 119
     INTERNAL = 199
 
 
@@ -106,6 +112,8 @@ WORDS: dict[Code, str] = {
     Code.REPLAY_REFUSED: "it has answered this round already, and does not answer twice",
     Code.ROSTER_REFUSED: "the roster it finds is not the one that it has pinned",
     Code.SECURE_REFUSED: "it cannot take part in secure aggregation as it was asked to",
+    Code.AWAITING_APPROVAL: "its operator has not approved this run yet",
+    Code.REJECTED: "its operator has rejected this run",
     Code.INTERNAL: "an unexpected error inside the silo",
 }
 

@@ -19,6 +19,7 @@ from quire.clients.contract import Code
 from quire.clients.data.own import Where
 from quire.clients.data.silo_file import SILOS_VARIABLE, SiloFile, read_silo, read_silo_file, silo_files
 from quire.clients.entropy import Entropy, Fresh, Seeded
+from quire.clients.policy.approval import require_approval
 from quire.clients.policy.case import State
 from quire.clients.policy.decide import Refuse, decide
 from quire.clients.policy.model import Operator, Policy
@@ -28,6 +29,7 @@ from quire.errors import DataError
 
 if TYPE_CHECKING:
     from quire.clients.policy.books import Books
+    from quire.privacy.approval import Statement
 
 #: Key of a node's config that names the silo's own file.
 SILO_KEY = "silo"
@@ -67,7 +69,7 @@ class Member:
 
     def admit(
         self, settings: Settings, stage: str, code: str, run: int, round_number: int = 0, clip: float | None = None
-    ) -> Stand | None:
+    ) -> tuple[Stand | None, Statement | None]:
         """Hold a run against the policy and the silo's own books; on the way in, count the round and charge for it.
 
         Parameters
@@ -86,8 +88,10 @@ class Member:
 
         Returns
         -------
-        Stand or None
+        stand : Stand or None
             Where a real silo's books stand after it was charged; None if it was not.
+        approval : Statement or None
+            That its operator has approved the run, where the policy demands it.
 
         Raises
         ------
@@ -95,7 +99,10 @@ class Member:
             If the silo does not answer; the words are for its own log.
         """
         with self.books(settings, stage, code, run, clip) as books:
-            return books.enter(stage, settings, code, round_number) if books and stage != contract.QUERY else None
+            if books is None:
+                return None, None
+            stand = books.enter(stage, settings, code, round_number) if stage != contract.QUERY else None
+            return stand, books.approval
 
     @contextmanager
     def books(
@@ -111,7 +118,10 @@ class Member:
             from quire.clients.policy.books import opened
 
             with opened(self.operator, self.policy, run, self.name) as books:
-                hold(self.policy, settings, replace(books.state(stage, code), clip=clip))
+                state = replace(books.state(stage, code), clip=clip)
+                hold(self.policy, settings, state)
+                if self.policy.approval:
+                    books.approval = require_approval(books, self.policy, settings, state, run, self.name)
                 if stage != contract.QUERY:
                     books.bind(settings)
                 yield books

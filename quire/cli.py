@@ -10,6 +10,7 @@ import typer
 import quire
 from quire import (
     app_cli,
+    approve_cli,
     audit_cli,
     charter_cli,
     consortium_cli,
@@ -94,6 +95,8 @@ def report(folder: Annotated[Path, typer.Argument(help="The folder of a run, or 
 
 app.add_typer(app_cli.app, name="app")
 app.command()(app_cli.gate)
+app.command()(approve_cli.approve)
+app.command()(approve_cli.reject)
 app.add_typer(identity_cli.app, name="identity")
 app.add_typer(roster_cli.app, name="roster")
 app.add_typer(charter_cli.app, name="charter")

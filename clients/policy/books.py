@@ -30,6 +30,7 @@ from quire.privacy.receipts import NOMINAL_DELTA, settings_hash
 if TYPE_CHECKING:
     from quire.clients.store import Charge, Store
     from quire.conf.schema import Settings
+    from quire.privacy.approval import Statement
     from quire.privacy.dp.spending import Spending
     from quire.privacy.identity.keys import PrivateIdentity
 
@@ -51,18 +52,29 @@ class Books:
         The silo's own.
     members : int or None
         How many the pinned roster lists; None where none is pinned.
+    roster : str or None
+        The hash (hex) of the pinned roster; None where none is pinned.
 
     Attributes
     ----------
-    store, signer
+    store, signer, roster
+    approval : Statement or None
+        Of the operator's approval of the run, where the policy demands one.
     today : datetime.date
         UTC.
     """
 
     def __init__(
-        self, store: Store, policy: Policy, run: int, signer: PrivateIdentity, members: int | None = None
+        self,
+        store: Store,
+        policy: Policy,
+        run: int,
+        signer: PrivateIdentity,
+        members: int | None = None,
+        roster: str | None = None,
     ) -> None:
-        self.store, self.signer, self.today = store, signer, today()
+        self.store, self.signer, self.today, self.roster = store, signer, today(), roster
+        self.approval: Statement | None = None
         self._policy, self._session, self._members = policy, f"run-{run}", members
 
     def bind(self, settings: Settings) -> None:
@@ -225,7 +237,8 @@ def opened(operator: Operator, policy: Policy, run: int, name: str) -> Iterator[
         if roster is not None and (why := not_a_member(roster, name, signer.public.fingerprint, now())):
             raise Refusal(Code.ROSTER_REFUSED, why)
         with Store.open(operator.store, signer, witness=operator.witness) as store:
-            yield Books(store, policy, run, signer, None if roster is None else len(roster.members))
+            pinned = (None, None) if roster is None else (len(roster.members), roster.hash)
+            yield Books(store, policy, run, signer, *pinned)
     except BudgetExceeded as error:
         raise Refusal(Code.BUDGET_REFUSED, _words(error)) from None
     except Replay as error:

@@ -88,6 +88,9 @@ class Policy:
         can take the noise off again.
     rehearsal : bool
         Whether a simulation on the silo's own machine may read its rows, for which no ledger is charged.
+    approval : bool
+        Whether the operator has to approve each run (`quire approve`) before the silo answers anything in it. A
+        rehearsal, which the operator starts, needs none.
     shipped : bool
         Whether the silo's rows ship with Quire, so that there is nobody to protect. Not a key: told by ``data``.
     file : pathlib.Path
@@ -112,6 +115,7 @@ class Policy:
     trusts_server: bool = False
     test_seed: bool = False
     rehearsal: bool = False
+    approval: bool = False
     shipped: bool = False
     file: Path = field(default=Path("silo.yaml"), compare=False)
     lines: tuple[tuple[str, int], ...] = field(default=(), compare=False)

@@ -24,6 +24,7 @@
       trusts_server: false
       test_seed: false
       rehearsal: false
+      approval: false
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ MAX_DAYS = 36_500
 _REQUIRED = ("modes", "aggregation", "code")
 _OPTIONAL = (
     *("epsilon", "delta", "period_days", "min_cohort", "colluders", "noise", "min_noise", "max_clip"),
-    *("max_rounds", "max_rounds_per_day", "trusts_server", "test_seed", "rehearsal"),
+    *("max_rounds", "max_rounds_per_day", "trusts_server", "test_seed", "rehearsal", "approval"),
 )
 # Meaningless without privacy: a cap that nothing could hold would only look like one.
 _BUDGET = ("epsilon", "delta", "period_days")
@@ -154,6 +155,7 @@ def _policy(top: Mapping[str, Entry], population: Population, file: Path) -> Pol
         trusts_server=_truth(found, "trusts_server"),
         test_seed=test_seed,
         rehearsal=_truth(found, "rehearsal"),
+        approval=_truth(found, "approval"),
         shipped=shipped,
         file=file,
         lines=tuple((key, item.node.start_mark.line + 1) for key, item in found.items()),

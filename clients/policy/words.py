@@ -52,6 +52,10 @@ def cautions(policy: Policy) -> list[str]:
         found.append("Warning: test_seed is true. Whoever knows the seed can undo the noise: never over real records.")
     if policy.rehearsal:
         found.append("Warning: rehearsal is true. A simulation on this machine reads these rows and charges no ledger.")
+    if policy.approval:
+        found.append(
+            "Note: approval is true. Nothing is answered in a run before it is approved here (`quire approve --list`)."
+        )
     if policy.trusts_server:
         found.append(
             "Note: trusts_server is true. Under privacy=silo the server sees this silo's clipped update without noise."

@@ -124,6 +124,11 @@ class Inspection:
             raise RolledBack(f"{self._counters.path} holds {self._counters.count} of {known} positions; {REMEDY}.")
 
     @property
+    def counters(self) -> Counters:
+        """Where every session stands."""
+        return self._counters
+
+    @property
     def heads(self) -> Heads:
         """What the store knows of its ledgers."""
         return self._file.now

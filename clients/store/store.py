@@ -8,6 +8,7 @@
       counters.jsonl       where every session stands
       heads.json           how long the ledgers are, signed
       ledger/              one file of chained lines per population
+      approvals.jsonl      runs that had to be approved, and what was decided; see decision_book
       state/  secrets/     what is kept between two stages
 """
 

@@ -82,8 +82,8 @@ class RealSilo:
         self.csv.write_text("age,sick\n" + "".join(f"{age},{int(age > 50)}\n" for age in ages) + more)
 
     def write(self, more: str = "", records: int = RECORDS, **policy: object) -> None:
-        """Write ``silo.yaml``, with changes to the policy."""
-        lines = "".join(f"  {key}: {value}\n" for key, value in {**POLICY, **policy}.items())
+        """Write ``silo.yaml``, with changes to the policy; None leaves a key out."""
+        lines = "".join(f"  {key}: {value}\n" for key, value in {**POLICY, **policy}.items() if value is not None)
         (self.folder / "silo.yaml").write_text(
             "name: clinic-1\ndata: {connector: csv, path: rows.csv}\n"
             f"population: {{name: clinic, records: {records}}}\n{more}policy:\n{lines}"

@@ -51,7 +51,7 @@ def test_everything_can_be_said(tmp_path):
     every = (
         f"modes: [record, silo], aggregation: [plain], code: [{HASH}], epsilon: 8, delta: 1.0e-6, period_days: 365, "
         "min_cohort: 10, colluders: 3, min_noise: 0, max_clip: 10, max_rounds: 7, max_rounds_per_day: 8, "
-        "test_seed: true, noise: [gaussian, discrete], trusts_server: true, rehearsal: true"
+        "test_seed: true, noise: [gaussian, discrete], trusts_server: true, rehearsal: true, approval: true"
     )
     more = f"store: books\nidentity: keys/silo.key\nroster: {{file: roster.json, hash: {HASH}}}\n"
     operator = operator_of(tmp_path, every, more)
