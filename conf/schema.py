@@ -315,6 +315,7 @@ class Settings:
     output: OutputSettings
     tracking: NoTracking | TensorboardTracking | MlflowTracking
     seed: int = setting("seed of the simulation", ge=0, lt=2**63)
+    charter: str | None = setting("hash of the charter that the run is under", digest=True)
     overrides: str = ""
 
     @property

@@ -19,7 +19,7 @@ A test over a data set that ships with Quire names its part of it instead::
 
     data: {connector: shipped, partition: 0, partitions: 3}
 
-What the operator lays down beside (population, store, witness, identity, roster, policy) is read by
+What the operator lays down beside (population, store, witness, identity, roster, charter, policy) is read by
 :mod:`quire.clients.policy.read`.
 """
 
