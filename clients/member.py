@@ -133,7 +133,6 @@ class Member:
                     books.bind(settings)
                 yield books
 
-
     def hold(self, settings: Settings, state: State) -> None:
         """Hold a run against charter and policy.
 
