@@ -35,9 +35,9 @@ from quire.consortium.services import (
 from quire.consortium.supervise import Duty, Say, Service, Supervisor
 from quire.consortium.too_large import Refusals
 from quire.simulation.flower_daemon import log_variables
+from quire.strategies.charter import CHARTER_VARIABLE
 from quire.strategies.members import MEMBERS_VARIABLE
 from quire.strategies.message_size import LIMIT_VARIABLE
-from quire.strategies.charter import CHARTER_VARIABLE
 from quire.strategies.server_app import ROSTER_VARIABLE, RUN_DIR_VARIABLE, SCHEMA_VARIABLE
 
 #: Name of the connection in the configuration of Flower's own command line.

@@ -1,4 +1,4 @@
-"""The charter that a run is under, as its server has it: the one that the operator names, in force when a run begins."""
+"""The charter that a run is under, as its server has it: named by the operator, in force when the run begins."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def charter_of_run(named: str | None, settings: Settings) -> Charter | None:
         if settings.charter is None:
             return None
         raise RunFailed(
-            f"The settings name a charter ({settings.charter[:16]}), and this server has none: set {CHARTER_VARIABLE} to "
-            "the folder of its versions before the SuperLink starts."
+            f"The settings name a charter ({settings.charter[:16]}), and this server has none: set {CHARTER_VARIABLE} "
+            "to the folder of its versions before the SuperLink starts."
         )
     now = int(time.time())
     charter = read_chain(Path(named)).in_force(now)

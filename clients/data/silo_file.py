@@ -33,8 +33,8 @@ from pathlib import Path
 from quire.clients.data.connectors import Connector, Source, connector_of
 from quire.clients.policy.model import SHIPPED, Operator
 from quire.clients.policy.read import OPERATOR_KEYS, read_operator
-from quire.conf.strict_yaml import Entry, read_yaml
 from quire.clients.tasks.schema import Label, Schema, read_schema
+from quire.conf.strict_yaml import Entry, read_yaml
 from quire.errors import DataError
 
 SCHEMA_FILE = "schema.yaml"

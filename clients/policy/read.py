@@ -39,8 +39,8 @@ from pathlib import Path
 from typing import Any
 
 from quire.clients.policy.model import NONE, SHIPPED, CharterPin, Operator, Policy, Population, RosterPin
-from quire.conf.strict_yaml import Entry
 from quire.conf.schema import GROUPS
+from quire.conf.strict_yaml import Entry
 from quire.privacy.dp.lattice import MAX_EPSILON, NoiseKind
 
 #: Keys of ``silo.yaml`` that are the operator's, beside those that say where the rows are.
