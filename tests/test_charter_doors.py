@@ -43,7 +43,7 @@ def draft(tmp_path: Path) -> str:
 
 
 def test_the_page_does_what_it_says(quire, draft: str, tmp_path: Path) -> None:
-    first, second = ([line for line in block.splitlines()] for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))
+    first, second = (block.splitlines() for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))
     said = [quire(*line.split()[1:]) for line in first]
     assert [status for status, *_ in said] == [0] * 4
     assert "It needs the signatures of 2 of its 3 members" in said[0][1]

@@ -227,7 +227,7 @@ def hold_to_memory(bound: Bound, books: Books) -> None:
         raise Refusal(
             Code.CHARTER_REFUSED,
             f"this silo has seen version {version} of the charter {chain.first.charter_id} ({digest[:16]}), and what "
-            f"it finds now, up to version {chain.last.version}, does not have it: an older one was put back, or another",
+            f"it finds now, up to version {chain.last.version}, lacks it: an older one was put back, or another",
         )
     if chain.last.version > version:
         books.store.state.put(place, dumps({"version": chain.last.version, "hash": chain.last.hash}))
