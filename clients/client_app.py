@@ -266,10 +266,10 @@ def query(message: Message, context: Context) -> Message:
         silo = _silo(message, context, contract.QUERY)
     except NotApproved as why:
         return withheld(message, why, CODE_HASH)
-    reply = _reply(message, silo, {})
+    identity = silo.identity()
     if silo.approval is not None:
-        reply.content[contract.IDENTITY][contract.APPROVAL] = silo.approval.encode()
-    return reply
+        identity[contract.APPROVAL] = silo.approval.encode()
+    return Message(RecordDict({contract.IDENTITY: identity}), reply_to=message)
 
 
 @app.query("moments")

@@ -29,7 +29,7 @@ from quire.errors import SettingsError
 FAULT_KINDS = ("drop", "delay", "error")
 FAULT_STAGES = ("query", "train", "evaluate", "open", "pairs", "ready", "shares", "mask", "confirm", "unmask")
 #: Exchanges that can have a deadline of their own; who joins has runtime.join_timeout.
-DEADLINE_STAGES = ("moments", *FAULT_STAGES[1:])
+DEADLINE_STAGES = ("approval", "moments", *FAULT_STAGES[1:])
 MAX_DELAY, MAX_DEADLINE = 86_400, 1e7
 MAX_CELLS = 200_000_000
 # What each task learns from; for data=sklearn the data set of the same name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
@@ -15,6 +15,7 @@ from quire.clients import contract
 from quire.conf.asked import silos_asked
 from quire.errors import RunFailed
 from quire.privacy.randomness import stream
+from quire.strategies.approvals import Approvals, Found
 from quire.strategies.enrolment import read_identities
 from quire.strategies.exchange import exchange
 from quire.strategies.members import members_of
@@ -90,6 +91,7 @@ def enrol(
     schema: str | None = None,
     private: bool = False,
     members: Mapping[bytes, str] | None = None,
+    approvals: Approvals | None = None,
 ) -> tuple[Roster, list[Failure]]:
     """Wait until every silo has joined, ask each who it is, and make the roster.
 
@@ -112,6 +114,8 @@ def enrol(
         Whether silos have to declare a public number of records. One that does not is left out.
     members : mapping of bytes to str, optional
         In a consortium: whose a node key is. A node that answers under another member's name is left out.
+    approvals : Approvals, optional
+        Receives what silos' operators have decided, and says how long those are waited for who have not.
 
     Returns
     -------
@@ -125,11 +129,20 @@ def enrol(
         If the number of nodes is not the expected one, or fewer than ``minimum`` could be enrolled.
     """
     nodes = _wait_for_nodes(grid, expected, join_timeout, simulated)
-    messages = [Message(RecordDict(), node, contract.QUERY, ttl=join_timeout, group_id="0") for node in nodes]
-    replies = exchange(grid, messages, join_timeout)
     records: dict[str, int] = {}
-    whose = members_of(grid, members) if members is not None else None
-    silos, failed = read_identities(messages, replies, code_hash, schema, records if private else None, whose)
+
+    def ask(some: Sequence[int], taken: Collection[str] = ()) -> Found:
+        messages = [Message(RecordDict(), node, contract.QUERY, ttl=join_timeout, group_id="0") for node in some]
+        replies = exchange(grid, messages, join_timeout)
+        whose = members_of(grid, members) if members is not None else None
+        asked = (schema, records if private else None, whose, approvals, taken)
+        return read_identities(messages, replies, code_hash, *asked)
+
+    found = ask(nodes)
+    if approvals is not None and approvals.seconds:
+        approvals.wait(found, ask, minimum)
+    silos = {node: name for node, name in found.items() if isinstance(name, str)}
+    failed = [failure for failure in found.values() if isinstance(failure, Failure)]
     if len(silos) < minimum:
         if simulated and all(failure.code == "other_code" for failure in failed):
             # Ray's workers look for code where that daemon was started before they look into the bundle.
@@ -141,6 +154,7 @@ def enrol(
             f"{len(silos)} of {expected} silos could be enrolled, {minimum} are needed: "
             + "; ".join(f"{failure.silo}: {failure.words}" for failure in failed[:5])
             + "."
+            + (approvals.advice(failed) if approvals is not None else "")
         )
     ordered = dict(sorted(silos.items(), key=lambda item: natural(item[1])))
     return Roster(ordered, code_hash, records), failed

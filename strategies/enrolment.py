@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from quire.clients import contract
 from quire.clients.arrays import Arrays, decode
+from quire.clients.contract import Code
 from quire.clients.tasks.moments import usable
+from quire.privacy.approval import APPROVED, REJECTED
+from quire.strategies.approvals import Approvals, Found
 from quire.strategies.reading import (
     Failure,
     Silos,
@@ -31,7 +34,9 @@ def read_identities(
     schema: str | None = None,
     records: dict[str, int] | None = None,
     members: Mapping[int, str] | None = None,
-) -> tuple[Silos, list[Failure]]:
+    approvals: Approvals | None = None,
+    taken: Collection[str] = (),
+) -> Found:
     """Read who answered ``query``.
 
     Parameters
@@ -45,35 +50,43 @@ def read_identities(
         Under privacy: receives each silo's declared number of records, which it then has to declare.
     members : mapping of int to str, optional
         In a consortium: the member that each node is, under whose name it has to answer.
+    approvals : Approvals, optional
+        Receives what silos' operators have decided.
+    taken : collection of str
+        Names of silos that are enrolled already.
 
     Returns
     -------
-    silos : dict of int to str
-        Node id to silo name, of those that run the server's own code.
-    failed : list of Failure
-        The others.
+    dict of int to str or Failure
+        By node: the name of a silo that runs the server's own code, or why it cannot be enrolled.
     """
     known = members or {}
-    silos: Silos = {}
-    failed: list[Failure] = []
+    found: Found = {}
     for node, reply in by_node(sent, replies).items():
+        label = known.get(node, f"node {node}")
         try:
             content = content_of(reply)
             name = identity_of(content, code_hash)
             if members is not None:
                 _check_member(members.get(node), name)
-            if schema is not None and content[contract.IDENTITY].get(contract.SCHEMA) != schema:
+            identity = of_kind(content, ConfigRecord)[contract.IDENTITY]
+            if contract.WITHHELD in identity:
+                label = name
+                raise _withheld(name, identity, approvals)
+            if schema is not None and identity.get(contract.SCHEMA) != schema:
                 raise Unusable("other_schema", "it has another schema than the server")
-            if name in silos.values():
+            if name in found.values() or name in taken:
                 raise Unusable("name_taken", f"another node already answered as {name}")
             if records is not None:
                 records[name] = _records(content)
-            silos[node] = name
+            if approvals is not None and contract.APPROVAL in identity:
+                approvals.take(name, identity[contract.APPROVAL], APPROVED)
+            found[node] = name
         except Unusable as why:
-            failed.append(Failure(known.get(node, f"node {node}"), contract.QUERY, why.code, why.words))
+            found[node] = Failure(label, contract.QUERY, why.code, why.words)
         except Exception:  # as below
-            failed.append(unreadable(known.get(node, f"node {node}"), contract.QUERY))
-    return silos, failed
+            found[node] = unreadable(label, contract.QUERY)
+    return found
 
 
 def read_moments(
@@ -96,6 +109,19 @@ def read_moments(
         except Exception:  # arrays that cannot be read, or whatever else a reply stumbles over
             failed.append(unreadable(silos[node], contract.QUERY))
     return good, failed
+
+
+def _withheld(name: str, identity: ConfigRecord, approvals: Approvals | None) -> Unusable:
+    """Return why a silo says who it is and nothing else; in its operator's words where these may travel."""
+    number = identity[contract.WITHHELD]
+    if number not in Code._value2member_map_ or not isinstance(number, int):
+        raise Unusable("malformed", "its reply cannot be read")
+    code = Code(number)
+    words = contract.WORDS[code]
+    if code is Code.REJECTED and approvals is not None and contract.APPROVAL in identity:
+        reason = approvals.take(name, identity[contract.APPROVAL], REJECTED).body["reason"]
+        words += f": '{reason}'" if reason is not None else ""
+    return Unusable(code.name.lower(), words)
 
 
 def _check_member(member: str | None, name: str) -> None:

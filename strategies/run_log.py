@@ -19,6 +19,7 @@ from typing import Any
 
 from quire.clients.identity import load_identity
 from quire.conf.schema import Settings
+from quire.privacy.approval import Statement
 from quire.privacy.identity.hashing import tagged_hash
 from quire.privacy.identity.keys import PrivateIdentity
 from quire.privacy.receipts import Receipt, settings_hash
@@ -103,6 +104,13 @@ class RunLog:
             entries.append(self._entry("resume", 0, {"lines": kept}))
         self._at = journal[kept - 1][1] if kept else 0
         self._write([*entries, *self._new_lines(0)])
+
+    def decided(self, statements: Mapping[str, Statement]) -> None:
+        """Log what silos' operators have decided about the run, as their silos state it."""
+        told = [(word(silo), statements[silo]) for silo in sorted(statements)]
+        bodies = [{"silo": silo, "decision": one.body["decision"], "what": one.binding.hash} for silo, one in told]
+        if bodies:
+            self._write(self._entry("approval", 0, body) for body in bodies)
 
     def round_done(self, report: RoundReport, state: RoundState) -> None:
         """Log a round, after the folder has it."""

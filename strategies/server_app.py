@@ -23,6 +23,7 @@ from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.identity.signed import SignedRoster
 from quire.privacy.randomness import stream
 from quire.privacy.receipts import simulated_roster
+from quire.strategies.approvals import APPROVALS_FILE, Approvals
 from quire.strategies.build import build_strategy
 from quire.strategies.charter import CHARTER_KEY, CHARTER_VARIABLE, charter_of_run
 from quire.strategies.checkpoint import Checkpoint, replace
@@ -152,6 +153,7 @@ def _federate(
     if charter is not None:
         folder.hold_to("charter", {"charter": charter.hash, "version": charter.version, "previous": charter.previous})
     strategy = build_strategy(settings, simulated)
+    approvals = _approvals(context, settings, simulated)
     roster, absent = enrol(
         grid,
         expected=settings.partition.silos,
@@ -162,10 +164,13 @@ def _federate(
         schema=schema.sha256 if schema is not None else None,
         private=strategy.private,
         members=_members(simulated),
+        approvals=approvals,
     )
     for failure in absent:
         LOG.warning("%s is left out: %s", failure.silo, failure.words)
     folder.left_out(absent)
+    if approvals.statements:
+        replace(folder.path / APPROVALS_FILE, approvals.encode())
     told = ConfigRecord()
     if getattr(settings.data, "preprocessing", "public") == "federated":
         features, minimum = numeric_features(settings, schema), settings.strategy.min_silos
@@ -200,6 +205,7 @@ def _federate(
         )
     if log is not None:
         log.began(settings, CODE_HASH)
+        log.decided(approvals.statements)
     strategy.start(
         grid,
         encode(state.model),
@@ -218,6 +224,12 @@ def _federate(
 def _members(simulated: bool) -> dict[bytes, str] | None:
     named = os.environ.get(MEMBERS_VARIABLE)
     return read_members(Path(named)) if named and not simulated else None
+
+
+def _approvals(context: Context, settings: Settings, simulated: bool) -> Approvals:
+    named = None if simulated else context.node_config.get(ROSTER_KEY) or os.environ.get(ROSTER_VARIABLE)
+    roster = read_server_roster(Path(str(named))).roster if named else None
+    return Approvals.of(str(context.run_id), CODE_HASH, settings, roster)
 
 
 def _signed_roster(context: Context, settings: Settings, silos: list[str], simulated: bool) -> SignedRoster | None:

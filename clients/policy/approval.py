@@ -90,11 +90,11 @@ def require_approval(books: Books, policy: Policy, settings: Settings, state: St
 def withheld(message: Message, why: NotApproved, code_hash: str) -> Message:
     """Answer the question who the silo is, so that the server can say by name whom it waits for; and nothing else."""
     LOG.error("%s answered with %s: %s.", message.metadata.message_type, why.code.name, why.words)
-    told: dict[str, str | int | bytes] = {contract.SILO: why.silo, contract.CODE_HASH: code_hash}
-    told |= {contract.CONTRACT: contract.VERSION, contract.WITHHELD: int(why.code)}
+    told = ConfigRecord({contract.SILO: why.silo, contract.CODE_HASH: code_hash})
+    told[contract.CONTRACT], told[contract.WITHHELD] = contract.VERSION, int(why.code)
     if why.statement is not None:
         told[contract.APPROVAL] = why.statement.encode()
-    return Message(RecordDict({contract.IDENTITY: ConfigRecord(told)}), reply_to=message)
+    return Message(RecordDict({contract.IDENTITY: told}), reply_to=message)
 
 
 def terms(policy: Policy, settings: Settings, state: State) -> list[tuple[str, str]]:

@@ -170,17 +170,21 @@ def begin_anew(store: Store, signer: PrivateIdentity, why: str) -> Path | None:
         pass
     else:
         raise StoreError(f"{path} is sound: there is no need for a new book.")
-    kept = None
-    if path.exists():
-        number = 0
-        while (kept := path.with_name(f"approvals.{number:03d}.jsonl")).exists():
-            number += 1
-        with files.explained(path, "kept"):
-            kept.hardlink_to(path)
-            files.sync_folder(store.path)
+    kept = _set_aside(path) if path.exists() else None
     count = 1 if last is None else last.round + 1
     moment = datetime.now(UTC).isoformat(timespec="seconds")
     body = {"seq": count, "prev": START, "kind": "opening", "time": moment, "why": why}
     files.replace(path, Signed(TAG, signer.public, signer).close(body) + b"\n")
     store.advance(Position(SESSION, count), datetime.now(UTC).date())
+    return kept
+
+
+def _set_aside(path: Path) -> Path:
+    """Give a book a second name, under which it stays."""
+    number = 0
+    while (kept := path.with_name(f"approvals.{number:03d}.jsonl")).exists():
+        number += 1
+    with files.explained(path, "kept"):
+        kept.hardlink_to(path)
+        files.sync_folder(path.parent)
     return kept

@@ -254,7 +254,7 @@ class Store:
         self.close()
 
 
-_PARTS = ("counters.jsonl", "heads.json", "store.json", "ledger", "state", "secrets")
+_PARTS = ("approvals.jsonl", "counters.jsonl", "heads.json", "store.json", "ledger", "state", "secrets")
 
 
 def _contents(path: Path) -> list[str]:

@@ -136,8 +136,8 @@ def test_identities_are_read_and_doubtful_ones_left_out(silos):
         silos.reply(sent[1], identity={contract.SILO: "a"}),
         silos.reply(sent[2], identity={contract.CODE_HASH: "0" * 64}),
     ]
-    enrolled, failed = read_identities(sent, replies, silos.code)
-    assert enrolled == {10: "a"}
+    enrolled, *failed = read_identities(sent, replies, silos.code).values()
+    assert enrolled == "a"
     assert [failure.code for failure in failed] == ["name_taken", "other_code"]
     assert failed[1].words == "it runs other code than the server"
 
@@ -146,7 +146,8 @@ def test_an_identity_of_another_type_is_no_identity(silos):
     sent = silos.sent("query")
     reply = silos.reply(sent[0])
     reply.content["identity"] = ConfigRecord({"silo": 5, "code-hash": silos.code, "contract": 1})
-    assert read_identities(sent[:1], [reply], silos.code)[1][0].code == "no_identity"
+    (failure,) = read_identities(sent[:1], [reply], silos.code).values()
+    assert failure.code == "no_identity"
 
 
 def test_what_nobody_would_call_a_metric_is_left_aside(silos, model):
