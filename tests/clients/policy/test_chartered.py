@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 from charters import charter, key, member, signed, written
-from real_silo import RealSilo
+from real_silo import RealSilo, merged
+from typer.testing import CliRunner
 
 from quire.charter.document import Charter
 from quire.charter.parts import Release
 from quire.charter.signed import SignedCharter
+from quire.cli import app as command
 from quire.clients.code import code_hash
+from quire.clients.data.silo_file import read_operator_of
 from quire.clients.identity import load_identity, new_identity
+from quire.errors import DataError
 
 CLINICS = ("clinic-1", "clinic-2", "clinic-3", "clinic-4")
 HOUR = 3600
@@ -233,3 +237,60 @@ def test_a_silo_that_is_no_member_or_has_another_key_takes_part_in_nothing(silo:
     new_identity(silo.folder / "silo.key")
     (silo.folder / "store").rename(silo.folder / "old-store")
     assert silo.asked() == "CHARTER_REFUSED"
+
+
+def quire(silo: Chartered, *words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(command, list(words), catch_exceptions=True)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_an_approval_that_the_charter_asks_for_is_given_as_any_other(silo: Chartered) -> None:
+    silo.use(approval="each_run")
+    assert silo.asked() == "AWAITING_APPROVAL"
+    status, said = quire(silo, "approve", str(silo.run), "--silo", str(silo.folder / "silo.yaml"))
+    assert status == 0, said
+    assert silo.answered() == "ANSWERED"
+    silo.run += 1
+    assert silo.asked() == "AWAITING_APPROVAL"
+
+
+def test_silo_check_says_what_the_charter_does(silo: Chartered, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    file, run = str(silo.folder / "silo.yaml"), merged(f"charter={silo.charter.hash}").split()
+    status, said = quire(silo, "silo", "check", file)
+    assert (status, "Charter: the charter heart, version 1; with it the stricter holds" in said) == (0, True)
+    assert quire(silo, "silo", "check", file, *run)[0] == 0
+    status, said = quire(silo, "silo", "check", file, *merged("").split())
+    assert status == 1
+    assert f"submit it with charter={silo.charter.hash}" in said
+    status, said = quire(
+        silo, "silo", "check", file, *merged(f"charter={silo.charter.hash} privacy.delta=1e-3").split()
+    )
+    assert (status, "Charter: the charter heart, version 1: the run aims at delta 0.001" in said) == (1, True)
+    silo.pin(silo.charter, residency="us")
+    status, said = quire(silo, "silo", "check", file)
+    assert (status, "one of the two is wrong (charter: residency)" in said) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("charter: {file: charter}\n", "'charter' lacks the key 'hash'"),
+        ("charter: {file: charter, hash: 5f0c}\n", "'hash' must be a SHA-256"),
+        ("charter: charter\n", "'charter' must hold keys with values"),
+        (f"charter: {{file: charter, hash: {'a' * 64}, residence: eu}}\n", "no key 'residence'"),
+    ],
+)
+def test_a_pin_is_read_strictly(silo: Chartered, more: str, words: str) -> None:
+    silo.write(more)
+    with pytest.raises(DataError, match=words):
+        read_operator_of(silo.folder / "silo.yaml")
+
+
+def test_a_charter_needs_a_policy_beside_it(silo: Chartered) -> None:
+    (silo.folder / "silo.yaml").write_text(
+        f"data: {{connector: csv, path: rows.csv}}\ncharter: {{file: charter, hash: {'a' * 64}}}\n"
+    )
+    with pytest.raises(DataError, match="a 'charter' needs a 'policy' beside it"):
+        read_operator_of(silo.folder / "silo.yaml")
