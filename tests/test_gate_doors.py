@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ import pytest
 from gated import ROOT, Federation, checkout
 
 import quire
+from quire.clients.store.decision_book import look
+from quire.privacy.approval import Statement
 
 POLICY = """population: {name: clinic, records: 90}
 policy: {modes: [none], aggregation: [plain], code: [], min_cohort: 2, colluders: 0, test_seed: true}
@@ -148,3 +152,35 @@ def test_approved_code_trains_through_the_gate_until_it_is_revoked(
     found = federation.run(app, OVERRIDES)
     assert found["status"] == "failed"
     assert "its operator has not approved this code" in found["error"]
+
+
+def test_a_run_waits_behind_gates_until_both_operators_have_approved_it(
+    federation: Federation, homes: list[Path], tmp_path: Path
+) -> None:
+    app = checkout(tmp_path / "app")
+    approve(federation, homes, app)
+    before = [silo.read_text() for silo in homes]
+    for silo, text in zip(homes, before, strict=True):
+        silo.write_text(text.replace("test_seed: true", "test_seed: true, approval: true"))
+    opening = ([], ["--passphrase-file", str(homes[1].with_name("passphrase"))])
+    try:
+        with ThreadPoolExecutor() as thread:
+            run = thread.submit(federation.run, app, f"{OVERRIDES} strategy.deadlines=[approval:300]")
+            for silo, words in zip(homes, opening, strict=True):
+                while not (waiting := look(silo.with_name("store")).pending) and not run.done():
+                    time.sleep(0.2)
+                (matter,) = waiting
+                assert "task tabular" in federation.quire("approve", "--silo", str(silo)).stdout
+                number = matter.request.binding.run
+                federation.quire("approve", number, "--silo", str(silo), "--by", "anna", *words)
+            found = run.result()
+    finally:
+        for silo, text in zip(homes, before, strict=True):
+            silo.write_text(text)
+    assert (found["status"], found["folder"].name) == ("completed", number)
+    statements = [Statement.decode(line) for line in (found["folder"] / "approvals.jsonl").read_bytes().splitlines()]
+    told = [(one.body["silo"], one.body["decision"], one.binding.run) for one in statements]
+    assert told == [("clinic-1", "approved", number), ("clinic-2", "approved", number)]
+    assert {one.binding.hash for one in statements} == {matter.request.what}
+    for gate in ("gate-1", "gate-2"):
+        assert f"run {number} ({matter.request.what[:12]}) has not been approved" in federation.log(gate)
