@@ -91,6 +91,12 @@ class Code(enum.IntEnum):
     SECURE_REFUSED = 117
     AWAITING_APPROVAL = 118
     REJECTED = 119
+    CHARTER_REFUSED = 121
+    CHARTER_EXPIRED = 122
+    ANOTHER_CHARTER = 123
+    CHARTER_TASK = 124
+    CHARTER_CODE = 125
+    CHARTER_TERMS = 126
     INTERNAL = 199
 
 
@@ -114,6 +120,12 @@ WORDS: dict[Code, str] = {
     Code.SECURE_REFUSED: "it cannot take part in secure aggregation as it was asked to",
     Code.AWAITING_APPROVAL: "its operator has not approved this run yet",
     Code.REJECTED: "its operator has rejected this run",
+    Code.CHARTER_REFUSED: "the charter that it finds does not hold, or has no place for it",
+    Code.CHARTER_EXPIRED: "its charter is not in force",
+    Code.ANOTHER_CHARTER: "the run is under none, or under another charter than is in force there",
+    Code.CHARTER_TASK: "its charter does not admit this task",
+    Code.CHARTER_CODE: "its charter does not admit this code",
+    Code.CHARTER_TERMS: "its charter does not allow these settings",
     Code.INTERNAL: "an unexpected error inside the silo",
 }
 

@@ -20,7 +20,7 @@ from quire.clients.data.own import Where
 from quire.clients.data.silo_file import SILOS_VARIABLE, SiloFile, read_silo, read_silo_file, silo_files
 from quire.clients.entropy import Entropy, Fresh, Seeded
 from quire.clients.policy.approval import require_approval
-from quire.clients.policy.case import State
+from quire.clients.policy.case import Case, State
 from quire.clients.policy.decide import Refuse, decide
 from quire.clients.policy.model import Operator, Policy
 from quire.clients.receipts import Stand
@@ -29,6 +29,7 @@ from quire.errors import DataError
 
 if TYPE_CHECKING:
     from quire.clients.policy.books import Books
+    from quire.clients.policy.chartered import Bound
     from quire.privacy.approval import Statement
 
 #: Key of a node's config that names the silo's own file.
@@ -47,14 +48,17 @@ class Member:
     where : int or SiloFile
         Where its rows are.
     operator : Operator or None
-        What its operator lays down; None for a simulated silo without a file.
+        What its operator lays down, as strict as the charter has it; None for a simulated silo without a file.
     simulated : bool
+    bound : Bound or None
+        The charter that is in force for it.
     """
 
     name: str
     where: Where
     operator: Operator | None
     simulated: bool
+    bound: Bound | None = None
 
     @property
     def policy(self) -> Policy | None:
@@ -112,32 +116,40 @@ class Member:
         if self.operator is None or self.policy is None:  # only in a simulation, see `member_of`
             yield None
         elif self.simulated:  # nothing leaves this machine, so there are no books to keep
-            hold(self.policy, settings, State(stage, code, simulated=True, clip=clip))
+            self.hold(settings, State(stage, code, simulated=True, clip=clip))
             yield None
         else:
             from quire.clients.policy.books import opened
+            from quire.clients.policy.chartered import hold_to_memory
 
             with opened(self.operator, self.policy, run, self.name) as books:
+                if self.bound is not None:
+                    hold_to_memory(self.bound, books)
                 state = replace(books.state(stage, code), clip=clip)
-                hold(self.policy, settings, state)
+                self.hold(settings, state)
                 if self.policy.approval:
                     books.approval = require_approval(books, self.policy, settings, state, run, self.name)
                 if stage != contract.QUERY:
                     books.bind(settings)
                 yield books
 
+    def hold(self, settings: Settings, state: State) -> None:
+        """Hold a run against charter and policy.
 
-def hold(policy: Policy, settings: Settings, state: State) -> None:
-    """Decide on a run.
+        Raises
+        ------
+        Refusal
+            If the silo does not take part.
+        """
+        if self.policy is None:
+            raise Refusal(Code.NO_POLICY)
+        if self.bound is not None:
+            from quire.clients.policy.chartered import hold_to_charter
 
-    Raises
-    ------
-    Refusal
-        If the silo does not take part.
-    """
-    decision = decide(policy, settings, state)
-    if isinstance(decision, Refuse):
-        raise Refusal(decision.code, decision.words)
+            hold_to_charter(self.bound, Case(self.policy, settings, state))
+        decision = decide(self.policy, settings, state)
+        if isinstance(decision, Refuse):
+            raise Refusal(decision.code, decision.words)
 
 
 def member_of(settings: Settings, node_config: NodeConfig, simulated: bool) -> Member:
@@ -154,11 +166,17 @@ def member_of(settings: Settings, node_config: NodeConfig, simulated: bool) -> M
     Raises
     ------
     Refusal
-        If a real silo has no policy, or the node has no place among the silos of the settings.
+        If a real silo has no policy, its charter is not in force, or the node has no place among the silos.
     DataError
         If its file cannot be used.
     """
-    return _simulated(settings, node_config) if simulated else _real(settings, node_config)
+    member = _simulated(settings, node_config) if simulated else _real(settings, node_config)
+    if member.operator is None or member.operator.charter is None:
+        return member
+    from quire.clients.policy.chartered import under_charter
+
+    operator, bound = under_charter(member.operator, member.name)
+    return replace(member, operator=operator, bound=bound)
 
 
 def _real(settings: Settings, node_config: NodeConfig) -> Member:

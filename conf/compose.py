@@ -25,7 +25,7 @@ from quire.errors import SettingsError
 
 _CONF_DIR = Path(__file__).resolve().parent
 _LOCK = threading.RLock()
-_TOP_LEVEL = ("seed",)
+_TOP_LEVEL = ("seed", "charter")
 
 
 def compose(overrides: str = "") -> Settings:
@@ -149,9 +149,9 @@ def _build(tree: dict[str, Any], canonical: str) -> Settings:
             )
         parts[group] = cls(**{name: _checked(f"{group}.{name}", field, part[name]) for name, field in fields.items()})
     top = {field.name: field for field in dataclasses.fields(Settings)}
-    return Settings(
-        **parts, seed=_checked("seed", _Typed(int, top["seed"].metadata), tree["seed"]), overrides=canonical
-    )
+    for key in _TOP_LEVEL:
+        parts[key] = _checked(key, _Typed(top[key].type, top[key].metadata), tree[key])
+    return Settings(**parts, overrides=canonical)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +189,7 @@ def _checked(key: str, field: _Typed, value: Any) -> Any:
 
 LABEL_WORDS = "a word of at most 32 lower-case letters, digits and dashes that begins with a letter"
 _LABEL = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 _LIMITS: dict[str, tuple[str, typing.Callable[[Any, Any], bool]]] = {
     "ge": ("at least", lambda value, limit: value >= limit),
@@ -207,6 +208,8 @@ def _check_limits(key: str, value: Any, limits: typing.Mapping[str, Any]) -> Non
         raise SettingsError(f"{key} must be one of {_listed(limits['choices'])}, not {_quoted(value)}.")
     if limits.get("word") and not _LABEL.fullmatch(value):
         raise SettingsError(f"{key} must be {LABEL_WORDS}, not {_quoted(value)}.")
+    if limits.get("digest") and not _DIGEST.fullmatch(value):
+        raise SettingsError(f"{key} must be a hash, 64 digits 0-9 and letters a-f, not {_quoted(value)}.")
     bounds = [name for name in _LIMITS if name in limits]
     if any(not _LIMITS[name][1](value, limits[name]) for name in bounds):
         wanted = " and ".join(f"{_LIMITS[name][0]} {_number(limits[name])}" for name in bounds)

@@ -135,8 +135,7 @@ class FedAvgStrategy:
     min_silos: int = setting("a round with fewer good replies than this fails", ge=1, le=100_000)
     deadline: float = setting("seconds that the server waits for the replies of one exchange", gt=0.0, le=1e7)
     deadlines: tuple[str, ...] = setting(
-        "seconds for single exchanges, as in [confirm:60,unmask:60]; to wait for approval: [approval:3600]",
-        max_items=16,
+        "seconds for single exchanges, as in [confirm:60]; to wait for approval: [approval:3600]", max_items=16
     )
     server_lr: float = setting("step that the server takes along the mean update", gt=0.0)
 
@@ -316,6 +315,7 @@ class Settings:
     output: OutputSettings
     tracking: NoTracking | TensorboardTracking | MlflowTracking
     seed: int = setting("seed of the simulation", ge=0, lt=2**63)
+    charter: str | None = setting("hash of the charter that the run is under", digest=True)
     overrides: str = ""
 
     @property

@@ -5,6 +5,7 @@
     operator/                            silo/
       consortium.json                      consortium.json
       ca/ca.pem ca.key                     silo.yaml
+      charter/charter-1.json ...           charter/charter-1.json ...
          crl.pem issued.jsonl              identity/silo.key silo.key.pub
       server/server.pem server.key         tls/client.key client.pem ca.pem crl.pem
       roster/admin.key admin.key.pub       node/node.key node.pub
@@ -93,6 +94,11 @@ class OperatorFolder(Folder):
     def about(self) -> Path:
         """Name, server, port, when it was made: canonical JSON."""
         return self.root / "consortium.json"
+
+    @property
+    def charter(self) -> Path:
+        """The folder of the charter's versions, where the consortium has one."""
+        return self.root / "charter"
 
     @property
     def ca(self) -> Path:

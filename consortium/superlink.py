@@ -35,6 +35,7 @@ from quire.consortium.services import (
 from quire.consortium.supervise import Duty, Say, Service, Supervisor
 from quire.consortium.too_large import Refusals
 from quire.simulation.flower_daemon import log_variables
+from quire.strategies.charter import CHARTER_VARIABLE
 from quire.strategies.members import MEMBERS_VARIABLE
 from quire.strategies.message_size import LIMIT_VARIABLE
 from quire.strategies.server_app import ROSTER_VARIABLE, RUN_DIR_VARIABLE, SCHEMA_VARIABLE
@@ -170,6 +171,7 @@ def _flower(folder: OperatorFolder, port: int, own: Loopback, secret: Path, memb
         **{SCHEMA_VARIABLE: str(folder.root / "schema.yaml")},
         **{MEMBERS_VARIABLE: str(run / "nodes.map"), LIMIT_VARIABLE: str(MOST_MESSAGE)},
         **log_variables(os.environ),
+        **({CHARTER_VARIABLE: str(folder.charter)} if folder.charter.is_dir() else {}),
     )
     link = Service(
         name="superlink",

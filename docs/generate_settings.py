@@ -63,12 +63,12 @@ def page() -> str:
         first = getattr(defaults, group).name
         names = [first, *(name for name in options if name != first)]
         lines.append(f"| [`{group}`](#{group}) | {', '.join(f'`{name}`' for name in names)} | {GROUP_WORDS[group]} |")
-    seed = next(field for field in dataclasses.fields(Settings) if field.name == "seed")
+    alone = [field for field in dataclasses.fields(Settings) if field.name in ("seed", "charter")]
     lines += [
         "",
-        f"One value stands by itself: {seed.metadata['help']}.",
+        "Two values stand by themselves.",
         "",
-        *_table([_row("seed", seed, defaults.seed)]),
+        *_table([_row(field.name, field, getattr(defaults, field.name)) for field in alone]),
     ]
     for group, options in GROUPS.items():
         lines += ["", f"## {group}", "", GROUP_WORDS[group]]

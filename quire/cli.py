@@ -12,6 +12,7 @@ from quire import (
     app_cli,
     approve_cli,
     audit_cli,
+    charter_cli,
     consortium_cli,
     identity_cli,
     launch_cli,
@@ -98,6 +99,7 @@ app.command()(approve_cli.approve)
 app.command()(approve_cli.reject)
 app.add_typer(identity_cli.app, name="identity")
 app.add_typer(roster_cli.app, name="roster")
+app.add_typer(charter_cli.app, name="charter")
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(log_cli.app, name="log")
 app.add_typer(silo_cli.app, name="silo")

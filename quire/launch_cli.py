@@ -114,7 +114,8 @@ def submit(
     """Submit a run to the consortium's SuperLink, on the machine where that runs.
 
     What is shipped is the code of this installation and the string of settings. Silos let it in if they have approved
-    its content hash, which is printed; `--bundle FILE` writes it for them beforehand.
+    its content hash, which is printed; `--bundle FILE` writes it for them beforehand. Where FOLDER has a charter, the
+    run is under the version in force.
 
     \b
     quire submit consortium --bundle quire.fab
@@ -122,6 +123,7 @@ def submit(
     quire submit consortium partition.silos=3 strategy.rounds=5 --wait
     """
     from quire.conf.compose import compose
+    from quire.consortium.charter import with_charter
     from quire.consortium.layout import OperatorFolder
     from quire.consortium.submit import follow, make_bundle
     from quire.consortium.submit import submit as send
@@ -129,7 +131,7 @@ def submit(
     from quire.simulation.hydra_main import quoted
 
     place = OperatorFolder(folder)
-    settings = compose(" ".join(quoted(item) for item in overrides or []))
+    settings = compose(" ".join(quoted(item) for item in with_charter(place, overrides or [])))
     if bundle is not None:
         made = make_bundle()
         bundle.write_bytes(made.raw)

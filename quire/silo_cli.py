@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from quire.clients.policy.chartered import Bound
     from quire.clients.policy.model import Operator, Policy
     from quire.clients.policy.words import Line
     from quire.clients.store import Spending
@@ -63,12 +64,15 @@ def check(
 
     console = Console(soft_wrap=False, highlight=False)
     settings = compose(" ".join(overrides)) if overrides else None
-    operator = read_operator_of(file)
+    operator, bound, outside = _chartered(read_operator_of(file), file)
     _head(console, file, operator)
+    if bound is not None:
+        console.print(f"Charter: {bound.charter.label}; with it the stricter holds", markup=False)
     if operator.policy is None:
         console.print("It has no policy: it serves the simulator, and a real silo refuses every run.", markup=False)
         raise typer.Exit(1 if settings is not None else 0)
     spent, broken = _standing(file, operator, operator.policy)
+    broken += outside
     if settings is None:
         _explain(console, operator.policy)
         _budget(console, operator.policy, spent)
@@ -76,9 +80,43 @@ def check(
         if broken:
             console.print("Until that is mended it refuses every run.", style="bold red")
         raise typer.Exit(1 if broken else 0)
+    if bound is not None:
+        broken += _against_charter(bound, operator, operator.policy, settings, spent)
     if operator.roster is None and settings.aggregation.name == "secure":
         broken.append("Roster: none is pinned, and secure aggregation is with members that the silo knows.")
     raise typer.Exit(0 if _judge(console, operator, operator.policy, settings, spent, broken) else 1)
+
+
+def _chartered(operator: Operator, file: Path) -> tuple[Operator, Bound | None, list[str]]:
+    """Return what the operator lays down as strict as the charter has it, the charter, and what is wrong with that."""
+    if operator.charter is None:
+        return operator, None, []
+    from quire.clients.answering import Refusal
+    from quire.clients.data.silo_file import name_in
+    from quire.clients.policy.chartered import under_charter
+
+    try:
+        return *under_charter(operator, name_in(file) or ""), []
+    except Refusal as refusal:
+        return operator, None, [f"Charter: {refusal.words}."]
+
+
+def _against_charter(
+    bound: Bound, operator: Operator, policy: Policy, settings: Settings, spent: Spending | None
+) -> list[str]:
+    """Say what the charter has against a run; what is spent is reckoned as for the policy."""
+    from quire.clients.answering import Refusal
+    from quire.clients.code import code_hash
+    from quire.clients.contract import EVALUATE
+    from quire.clients.policy.case import Case, State
+    from quire.clients.policy.chartered import hold_to_charter
+
+    state = State(stage=EVALUATE, code=code_hash(), spent=spent, chartered=spent, members=_members(operator))
+    try:
+        hold_to_charter(bound, Case(policy, settings, state))
+    except Refusal as refusal:
+        return [f"Charter: {refusal.words}."]
+    return []
 
 
 def _head(console: Console, file: Path, operator: Operator) -> None:

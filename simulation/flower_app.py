@@ -14,7 +14,7 @@ from pathlib import Path
 import quire
 from quire.conf.schema import Settings
 
-_ROOMS = ("conf", "clients", "privacy", "strategies", "simulation", "transparency")
+_ROOMS = ("charter", "conf", "clients", "privacy", "strategies", "simulation", "transparency")
 #: Installed beside them, and not shipped: it is for operators.
 _AT_HOME = ("consortium",)
 _SHIPPED = (".py", ".yaml")
@@ -32,6 +32,7 @@ dependencies = []
 publisher = "quire"
 fab-include = [
   "quire/**/*.py",
+  "charter/**/*.py",
   "conf/**/*.py",
   "conf/**/*.yaml",
   "clients/**/*.py",

@@ -29,6 +29,7 @@ from quire.clients.identity.passphrase import VARIABLE as PASSPHRASE_VARIABLE
 from quire.clients.plugins import PLUGINS_VARIABLE
 from quire.errors import RunFailed, SettingsError
 from quire.simulation.processes import ProcessTree
+from quire.strategies.charter import CHARTER_VARIABLE
 from quire.strategies.server_app import LOG_KEY_VARIABLE, RESUME_VARIABLE, RUN_DIR_VARIABLE, SCHEMA_VARIABLE
 
 CONNECTION = "quire"
@@ -114,6 +115,12 @@ def log_variables(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: str(Path(variables[name]).absolute()) for name in told if variables.get(name)}
 
 
+def charter_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return what tells the server where the charter of its runs is, if anything does."""
+    named = variables.get(CHARTER_VARIABLE)
+    return {CHARTER_VARIABLE: str(Path(named).absolute())} if named else {}
+
+
 class FlowerDaemon:
     """A SuperLink in simulation mode.
 
@@ -145,6 +152,7 @@ class FlowerDaemon:
         self._environment = {
             **environment(os.environ, self.home, run_folder),
             **log_variables(os.environ),
+            **charter_variables(os.environ),
             **self.processes.mark,
         }
         if resume:

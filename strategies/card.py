@@ -84,6 +84,7 @@ def run_card(material: Material) -> dict[str, Any]:
             "aggregation": facts.aggregation,
             "rounds": {"planned": planned, "done": len(material.rounds)},
             "settings": settings_hash(material.settings),
+            **({"charter": charter} if (charter := material.settings.get("charter")) else {}),
             "code": by_silo[names[0]][0].body["code"],
             "model": material.model,
             "roster": material.roster.roster.hash if material.roster is not None else None,

@@ -95,9 +95,11 @@ class RunLog:
         logged = journal_in(self._log.each(lambda line: b'"kind":"journal"' in line or b'"kind":"resume"' in line))
         same = next((at for at, pair in enumerate(zip(logged, journal, strict=False)) if pair[0] != pair[1][0]), None)
         kept = min(len(logged), len(journal)) if same is None else same
-        roster = read_about(self._folder.path).get("held_to", {}).get("roster")
+        held = read_about(self._folder.path).get("held_to", {})
+        roster, charter = held.get("roster"), held.get("charter")
         body = {"settings": settings_hash(settings.as_dict()), "code": code, "roster": roster}
-        entries = [self._entry("session", 0, body)]
+        entries = [self._entry("charter", 0, charter)] if charter else []
+        entries.append(self._entry("session", 0, body))
         if logged:
             entries.append(self._entry("resume", 0, {"lines": kept}))
         self._at = journal[kept - 1][1] if kept else 0

@@ -25,6 +25,7 @@ from quire.privacy.randomness import stream
 from quire.privacy.receipts import simulated_roster
 from quire.strategies.approvals import APPROVALS_FILE, Approvals
 from quire.strategies.build import build_strategy
+from quire.strategies.charter import CHARTER_KEY, CHARTER_VARIABLE, charter_of_run
 from quire.strategies.checkpoint import Checkpoint, replace
 from quire.strategies.cohort import enrol
 from quire.strategies.folder import RunFolder, read_overrides
@@ -147,6 +148,10 @@ def _federate(
     log: RunLog | None,
 ) -> None:
     simulated = _runtime(grid) != "deployment"
+    named = context.node_config.get(CHARTER_KEY) or os.environ.get(CHARTER_VARIABLE)
+    charter = charter_of_run(str(named) if named else None, settings)
+    if charter is not None:
+        folder.hold_to("charter", {"charter": charter.hash, "version": charter.version, "previous": charter.previous})
     strategy = build_strategy(settings, simulated)
     approvals = _approvals(context, settings, simulated)
     roster, absent = enrol(

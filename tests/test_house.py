@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("conf", "clients", "strategies", "privacy", "transparency", "simulation", "consortium", "quire")
+ROOMS = ("conf", "clients", "strategies", "privacy", "charter", "transparency", "simulation", "consortium", "quire")
 MAX_LINES = 350
 
 # How a model moves, in pure functions: all that a silo may import of the server's room.
@@ -27,6 +27,12 @@ STEPS = (
 ALLOWED = {
     "privacy": (),
     "conf": ("quire.errors",),
+    "charter": (
+        "quire.privacy.identity",  # keys, signatures, and JSON with one spelling
+        "quire.conf.schema",  # the names of modes and tasks
+        "quire.conf.strict_yaml",
+        "quire.errors",
+    ),
     "transparency": (
         "quire.privacy.identity",  # keys, signatures, rosters, and JSON with one spelling
         "quire.clients.store.appended",
@@ -36,7 +42,9 @@ ALLOWED = {
     "clients": (
         "quire.privacy",
         "quire.transparency",  # a silo checks the log that it is shown
+        "quire.charter",  # and holds every message against the charter that its members signed
         "quire.conf.schema",
+        "quire.conf.strict_yaml",
         "quire.conf.numbers",
         "quire.conf.asked",
         "quire.errors",
@@ -51,6 +59,7 @@ ALLOWED = {
         "quire.clients.secure.noise",
         "quire.clients.secure.chain",
         "quire.clients.identity",  # the key that signs a run's transparency log
+        "quire.charter",
         "quire.privacy",
         "quire.transparency",
         "quire.conf.schema",
@@ -61,6 +70,7 @@ ALLOWED = {
         "quire.strategies",
         "quire.clients",
         "quire.privacy",
+        "quire.charter",
         "quire.transparency",
         "quire.conf",
         "quire.errors",
@@ -70,6 +80,7 @@ ALLOWED = {
         "quire.strategies",
         "quire.clients",
         "quire.privacy",
+        "quire.charter",
         "quire.transparency",
         "quire.conf",
         "quire.errors",
@@ -79,6 +90,7 @@ ALLOWED = {
         "quire.consortium",
         "quire.strategies",
         "quire.clients",
+        "quire.charter",
         "quire.transparency",
         "quire.conf",
         "quire.errors",

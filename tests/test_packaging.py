@@ -15,7 +15,8 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = ("conf", "clients", "strategies", "privacy", "transparency", "simulation", "quire")  # in Flower's bundle
+# What is in Flower's bundle.
+SHIPPED = ("charter", "conf", "clients", "strategies", "privacy", "transparency", "simulation", "quire")
 ROOMS = (*SHIPPED, "consortium")
 
 

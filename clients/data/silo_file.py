@@ -19,7 +19,7 @@ A test over a data set that ships with Quire names its part of it instead::
 
     data: {connector: shipped, partition: 0, partitions: 3}
 
-What the operator lays down beside (population, store, witness, identity, roster, policy) is read by
+What the operator lays down beside (population, store, witness, identity, roster, charter, policy) is read by
 :mod:`quire.clients.policy.read`.
 """
 
@@ -33,8 +33,8 @@ from pathlib import Path
 from quire.clients.data.connectors import Connector, Source, connector_of
 from quire.clients.policy.model import SHIPPED, Operator
 from quire.clients.policy.read import OPERATOR_KEYS, read_operator
-from quire.clients.strict_yaml import Entry, read_yaml
 from quire.clients.tasks.schema import Label, Schema, read_schema
+from quire.conf.strict_yaml import Entry, read_yaml
 from quire.errors import DataError
 
 SCHEMA_FILE = "schema.yaml"

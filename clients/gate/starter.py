@@ -37,6 +37,7 @@ from quire.clients import contract
 from quire.clients.contract import Code
 from quire.clients.gate.approvals import approvals_file, require_approved
 from quire.clients.gate.bundle import Bundle
+from quire.clients.gate.chartered import hold_to_charter
 from quire.clients.gate.launch import GATE_VARIABLE
 from quire.clients.gate.mark import MARK_VARIABLE
 from quire.clients.gate.scrub import scrubbed
@@ -89,9 +90,11 @@ class Gate:
         file = approvals_file(self.silo)
         try:
             hint = f"if you have reviewed this code, quire app approve {bundle.content} --silo {self.silo}"
-            return require_approved(bundle, file, f"is not in {file}: {hint}")
+            approved = require_approved(bundle, file, f"is not in {file}: {hint}")
         except QuireError as error:  # of the bundle, or of the list: in doubt nothing runs
             raise Refused(Code.CODE_REFUSED, str(error)) from error
+        hold_to_charter(self.silo, bundle)
+        return approved
 
 
 def answer(

@@ -60,6 +60,8 @@ class Books:
     store, signer, roster
     approval : Statement or None
         Of the operator's approval of the run, where the policy demands one.
+    charter_began : datetime.date or None
+        When the charter took force that caps what the records spend (UTC).
     today : datetime.date
         UTC.
     """
@@ -75,6 +77,7 @@ class Books:
     ) -> None:
         self.store, self.signer, self.today, self.roster = store, signer, today(), roster
         self.approval: Statement | None = None
+        self.charter_began: date | None = None
         self._policy, self._session, self._members = policy, f"run-{run}", members
 
     def bind(self, settings: Settings) -> None:
@@ -118,14 +121,15 @@ class Books:
             rounds_today=max(0, counters.rounds_on(self.today) - under_way),
             members=self._members,
             begun=counters.rounds(self._session) > 0,
+            chartered=None if self.charter_began is None else self.spent(self.charter_began),
         )
 
-    def spent(self) -> Spending:
-        """Return what the records of the population have spent in the current period."""
+    def spent(self, first: date | None = None) -> Spending:
+        """Return what the records of the population have spent since a day; without one, in the current period."""
         from quire.clients.store import Unit
 
         ledger = self.store.ledger(self._policy.population.name)
-        return ledger.spent(Unit.RECORD, since(self._policy, self.today))
+        return ledger.spent(Unit.RECORD, since(self._policy, self.today) if first is None else first)
 
     def enter(self, stage: str, settings: Settings, code: str, round_number: int, again: int = 0) -> Stand | None:
         """Count a round and charge for what is about to leave, before any data is touched.

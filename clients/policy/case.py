@@ -40,6 +40,8 @@ class State:
         Whether nothing leaves this machine; see :mod:`quire.clients.simulation`.
     members : int or None
         How many the roster lists that the silo has pinned; None: unknown, and taken to be the silos of the run.
+    chartered : Spending or None
+        What the population has spent since its charter took force; None: unknown, or there is none.
     clip : float or None
         What the server tells the silo to clip to in this round; None: it says nothing. The one claim of the server
         that is decided on here.
@@ -55,6 +57,7 @@ class State:
     members: int | None = None
     clip: float | None = None
     begun: bool = False
+    chartered: Spending | None = None
 
 
 class Case:

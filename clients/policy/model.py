@@ -50,6 +50,25 @@ class RosterPin:
 
 
 @dataclass(frozen=True)
+class CharterPin:
+    """The charter that the silo takes part under.
+
+    Attributes
+    ----------
+    file : pathlib.Path
+        The folder of its versions, or the file of the only one.
+    sha256 : str
+        The hash (hex) of version 1, as ``quire charter show`` prints it: later versions follow from it by signatures.
+    residency : str or None
+        Where the silo's records lie, which has to be what the charter says of it.
+    """
+
+    file: Path
+    sha256: str
+    residency: str | None = None
+
+
+@dataclass(frozen=True)
 class Policy:
     """What the silo accepts. Settings may only be stricter.
 
@@ -96,6 +115,8 @@ class Policy:
     file : pathlib.Path
     lines : tuple of (str, int)
         Where each limit stands in the file; those that were left out are not in it.
+    charter : tuple of (str, str)
+        Limits that a charter has made stricter, and which charter.
     """
 
     modes: frozenset[str]
@@ -119,6 +140,7 @@ class Policy:
     shipped: bool = False
     file: Path = field(default=Path("silo.yaml"), compare=False)
     lines: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+    charter: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def capped(self) -> bool:
@@ -133,6 +155,8 @@ class Policy:
     def place(self, key: str) -> str:
         """Say where a limit stands, for a refusal: ``policy.epsilon (silo.yaml, line 9)``."""
         line = dict(self.lines).get(key)
+        if key in (stricter := dict(self.charter)):
+            return f"{key} ({stricter[key]})"
         where = f"line {line}" if line is not None else "its default"
         return f"policy.{key} ({self.file.name}, {where})"
 
@@ -153,6 +177,8 @@ class Operator:
     roster : RosterPin or None
     policy : Policy or None
         Without one the file serves the simulator only.
+    charter : CharterPin or None
+        With one, the stricter of policy and charter holds.
     """
 
     population: Population | None
@@ -161,3 +187,4 @@ class Operator:
     identity: Path
     roster: RosterPin | None
     policy: Policy | None
+    charter: CharterPin | None = None

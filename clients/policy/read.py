@@ -7,6 +7,7 @@
     witness: /another/disk/witness.json
     identity: silo.key
     roster: {file: roster.json, hash: 5f0c...}
+    charter: {file: charter, hash: 91ab..., residency: eu}
     policy:
       modes: [record]
       aggregation: [plain]
@@ -37,13 +38,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from quire.clients.policy.model import NONE, SHIPPED, Operator, Policy, Population, RosterPin
-from quire.clients.strict_yaml import Entry
+from quire.clients.policy.model import NONE, SHIPPED, CharterPin, Operator, Policy, Population, RosterPin
 from quire.conf.schema import GROUPS
+from quire.conf.strict_yaml import Entry
 from quire.privacy.dp.lattice import MAX_EPSILON, NoiseKind
 
 #: Keys of ``silo.yaml`` that are the operator's, beside those that say where the rows are.
-OPERATOR_KEYS = ("population", "store", "witness", "identity", "roster", "policy")
+OPERATOR_KEYS = ("population", "store", "witness", "identity", "roster", "charter", "policy")
 
 MAX_RECORDS = 1_000_000_000_000
 MAX_ROUNDS = 1_000_000
@@ -80,6 +81,8 @@ def read_operator(found: Mapping[str, Entry], file: Path) -> Operator:
     population = _population(found["population"]) if "population" in found else None
     if "policy" in found and population is None:
         found["policy"].fail("a 'policy' needs 'population: {name: NAME, records: NUMBER}' beside it, to keep books by")
+    if "charter" in found and "policy" not in found:
+        found["charter"].fail("a 'charter' needs a 'policy' beside it: the stricter of the two holds")
     policy = _policy(found, population, file) if "policy" in found and population is not None else None
     store = file.parent / (found["store"].text() if "store" in found else "store")
     return Operator(
@@ -89,6 +92,7 @@ def read_operator(found: Mapping[str, Entry], file: Path) -> Operator:
         identity=file.parent / (found["identity"].text() if "identity" in found else "silo.key"),
         roster=_roster(found["roster"], file) if "roster" in found else None,
         policy=policy,
+        charter=_charter(found["charter"], file) if "charter" in found else None,
     )
 
 
@@ -113,6 +117,12 @@ def _witness(entry: Entry, store: Path, file: Path) -> Path:
 def _roster(entry: Entry, file: Path) -> RosterPin:
     found = entry.mapping(["file", "hash"])
     return RosterPin(file.parent / found["file"].text(), _sha256(found["hash"]))
+
+
+def _charter(entry: Entry, file: Path) -> CharterPin:
+    found = entry.mapping(["file", "hash"], ["residency"])
+    residency = found["residency"].text() if "residency" in found else None
+    return CharterPin(file.parent / found["file"].text(), _sha256(found["hash"]), residency)
 
 
 def _sha256(entry: Entry) -> str:

@@ -14,7 +14,7 @@ from quire.clients import contract
 from quire.clients.answering import Refusal
 from quire.clients.contract import Code
 from quire.clients.entropy import Entropy
-from quire.clients.member import Member, hold
+from quire.clients.member import Member
 from quire.clients.policy.books import Books, now
 from quire.clients.policy.membership import roster_of
 from quire.clients.receipts import Stand
@@ -64,7 +64,7 @@ class Desk:
         """
         if self._books is None or self._member.policy is None:
             return None  # a simulated silo: nothing leaves this machine, see `desk`
-        hold(self._member.policy, self._settings, self._books.state(contract.TRAIN, self._code, round_number))
+        self._member.hold(self._settings, self._books.state(contract.TRAIN, self._code, round_number))
         return self._books.enter(contract.TRAIN, self._settings, self._code, round_number, attempt - 1)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quire.clients.strict_yaml import Entry, read_yaml
+from quire.conf.strict_yaml import Entry, read_yaml
 
 Label = str | float
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quire.clients.data.silo_file import read_silo, silo_files
-from quire.clients.strict_yaml import MAX_BYTES, read_yaml
 from quire.clients.tasks.schema import Categorical, Numeric, read_schema
+from quire.conf.strict_yaml import MAX_BYTES, read_yaml
 from quire.errors import DataError
 
 GOOD = "{name: sick, kind: classification, classes: [0, 1]}"

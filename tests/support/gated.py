@@ -26,6 +26,7 @@ SHIPPED = (
     "privacy",
     "strategies",
     "simulation",
+    "charter",
     "transparency",
     "pyproject.toml",
     ".gitignore",

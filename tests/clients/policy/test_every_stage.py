@@ -152,7 +152,7 @@ def test_books_do_not_charge_for_a_stage_that_they_do_not_know(silo: RealSilo) -
 
 
 def test_a_real_silo_that_was_not_charged_does_not_train(silo: RealSilo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(member.Member, "admit", lambda *args: None)
+    monkeypatch.setattr(member.Member, "admit", lambda *args: (None, None))
     assert silo.refused() == "BOOKS_UNUSABLE"
 
 
@@ -238,7 +238,7 @@ def test_without_a_cap_it_is_let_in_and_the_ledger_says_that_everything_is_spent
 def test_the_books_charge_it_so_by_themselves(silo: RealSilo, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were the decision to let it pass, the charge is without limit and does not fit under the cap."""
     silo.write(test_seed="true", epsilon=44.0)
-    monkeypatch.setattr(member, "hold", lambda *args: None)
+    monkeypatch.setattr(member.Member, "hold", lambda *args: None)
     assert silo.refused() == "BUDGET_REFUSED"
     assert silo.charges() == []
 

@@ -61,7 +61,9 @@ def test_everything_can_be_said(tmp_path):
     assert (policy.min_cohort, policy.colluders, policy.min_noise, policy.max_clip) == (10, 3, 0.0, 10.0)
     assert (policy.max_rounds, policy.max_rounds_per_day, policy.test_seed) == (7, 8, True)
     assert (policy.noise, policy.trusts_server, policy.rehearsal) == ({"gaussian", "discrete"}, True, True)
-    assert set(policy.__dataclass_fields__) - {"population", "shipped", "file", "lines"} == set(dict(policy.lines))
+    assert set(policy.__dataclass_fields__) - {"population", "shipped", "file", "lines", "charter"} == set(
+        dict(policy.lines)
+    )
     assert (operator.store, operator.identity) == (tmp_path / "books", tmp_path / "keys" / "silo.key")
     assert (operator.roster.file, operator.roster.sha256) == (tmp_path / "roster.json", HASH)
 

@@ -1,4 +1,4 @@
-"""YAML that a silo's operator writes, read strictly: bounded, no tags, no aliases, no key twice.
+"""YAML that people write, for a silo or a charter, read strictly: bounded, no tags, no aliases, no key twice.
 
 Every mistake is one sentence that names the file, the line and the column.
 """
