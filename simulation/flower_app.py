@@ -47,6 +47,7 @@ clientapp = "quire.client_app:app"
 
 [tool.flwr.app.config]
 overrides = ""
+resume = ""
 """
 
 

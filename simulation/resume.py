@@ -48,7 +48,7 @@ def resume_command(args: list[str]) -> int:
     folder = Path(folders[0].strip("'\""))
     overrides = read_overrides(folder)
     settings = compose(overrides)
-    _check_repeated(others, settings, folder)
+    check_repeated(others, settings, folder)
     try:
         launch(settings, folder, resume=True)
     except QuireError as error:
@@ -57,8 +57,13 @@ def resume_command(args: list[str]) -> int:
     return 0
 
 
-def _check_repeated(args: list[str], settings: Settings, folder: Path) -> None:
-    """Refuse overrides that say something else than the run was started with."""
+def check_repeated(args: list[str], settings: Settings, folder: Path) -> None:
+    """Refuse overrides that say something else than the run was started with.
+
+    Raises
+    ------
+    SettingsError
+    """
     compose(" ".join(args))
     tree = settings.as_dict()
     for item in parse(" ".join(args)):
