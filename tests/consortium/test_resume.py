@@ -20,7 +20,7 @@ from flwr.proto.fab_pb2 import Fab
 from flwr.proto.run_pb2 import Run, RunStatus
 from flwr.proto.runtime_pb2 import PullTaskInputResponse
 from flwr.proto.transport_pb2 import Scalar
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from provisioned import Provisioned, provision
 
@@ -115,6 +115,7 @@ def test_with_the_word_it_goes_on_in_the_other_ones_folder_and_the_word_is_good_
     assert continued(gate.runs) == {8: 7}
 
 
+@settings(deadline=None)
 @given(word=st.text(max_size=90) | st.from_regex(r"[0-9]{1,3}-[0-9a-f]{64}", fullmatch=True))
 def test_no_other_word_opens_a_folder(tmp_path_factory: pytest.TempPathFactory, word: str) -> None:
     home = tmp_path_factory.mktemp("t")
