@@ -13,15 +13,14 @@ from pathlib import Path
 
 from quire.clients.code import code_hash
 from quire.clients.gate.bundle import Bundle
-from quire.conf.compose import compose
 from quire.conf.schema import Settings
 from quire.consortium.layout import OperatorFolder
 from quire.consortium.submit import list_runs, submit, told_of
 from quire.consortium.superlink import runs_folder, tickets
 from quire.consortium.tickets import ResumeError, check_can_go_on, lineage
-from quire.simulation.resume import check_repeated
+from quire.simulation.resume import settings_of
 from quire.strategies.build import build_strategy
-from quire.strategies.folder import read_about, read_overrides
+from quire.strategies.folder import read_about
 
 # Seconds for the SuperLink to notice that a run's process is gone, which takes it a minute.
 _PATIENCE, _POLL = 120.0, 1.0
@@ -113,8 +112,7 @@ def resume(
 
 def _settings(place: Path, overrides: Sequence[str]) -> Settings:
     """Return the settings of the run in a folder, if they are what is asked for and this installation can go on."""
-    settings = compose(read_overrides(place))
-    check_repeated(list(overrides), settings, place)
+    settings = settings_of(place, list(overrides))
     check_can_go_on(place)
     if read_about(place).get("code") != code_hash():
         raise ResumeError(

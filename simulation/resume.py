@@ -46,9 +46,7 @@ def resume_command(args: list[str]) -> int:
         if arg.startswith("-") or arg.startswith("hydra"):
             raise SettingsError(f"'{arg}' cannot be used with resume=FOLDER: a run goes on where it was, as it was.")
     folder = Path(folders[0].strip("'\""))
-    overrides = read_overrides(folder)
-    settings = compose(overrides)
-    check_repeated(others, settings, folder)
+    settings = settings_of(folder, others)
     try:
         launch(settings, folder, resume=True)
     except QuireError as error:
@@ -57,13 +55,27 @@ def resume_command(args: list[str]) -> int:
     return 0
 
 
-def check_repeated(args: list[str], settings: Settings, folder: Path) -> None:
-    """Refuse overrides that say something else than the run was started with.
+def settings_of(folder: Path, args: list[str]) -> Settings:
+    """Return the settings with which the run in a folder was started.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    args : list of str
+        Overrides that were given again.
 
     Raises
     ------
     SettingsError
+        If one of them says something else, or the folder holds no readable settings.
     """
+    settings = compose(read_overrides(folder))
+    _check_repeated(args, settings, folder)
+    return settings
+
+
+def _check_repeated(args: list[str], settings: Settings, folder: Path) -> None:
+    """Refuse overrides that say something else than the run was started with."""
     compose(" ".join(args))
     tree = settings.as_dict()
     for item in parse(" ".join(args)):

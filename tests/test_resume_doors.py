@@ -20,7 +20,7 @@ from quire.consortium.services import free_ports
 
 NAMES = ["clinic", "ward"]
 ROUNDS = 4
-POLICY = "modes: [record], aggregation: [plain], code: [], epsilon: 50, delta: 1.0e-4, min_cohort: 2, colluders: 0"
+POLICY = "modes: [record], aggregation: [plain], code: [], epsilon: 40, delta: 1.0e-4, min_cohort: 2, colluders: 0"
 RUN = (
     f"task=breast_cancer partition=iid partition.silos=2 strategy.min_silos=2 strategy.rounds={ROUNDS} "
     "privacy=record privacy.epsilon=8 data.preprocessing=public training.steps=2 runtime.join_timeout=600 "
