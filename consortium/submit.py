@@ -301,4 +301,4 @@ def _tell_rounds(place: Path, told: int, say: Callable[[str], None]) -> int:
             continue
         words = f"round {event['round']}: {len(event['replied'])} silos, {sum(event['seconds'].values()):.1f} s"
         say(words + (f"; failed: {', '.join(failed)}" if failed else ""))
-    return len(rounds)
+    return max(told, len(rounds))
