@@ -32,6 +32,7 @@ from quire.clients.gate.approvals import require_approved
 from quire.clients.gate.bundle import Bundle
 from quire.clients.gate.launch import write_commands
 from quire.consortium import handed_on
+from quire.consortium.tickets import RESUME_CONFIG, Tickets
 from quire.errors import QuireError
 
 LOG = logging.getLogger("quire.consortium")
@@ -64,6 +65,10 @@ class ServerGate:
         Names to it, in the environment, where its run folder is.
     log : pathlib.Path
         Of what is decided: SuperExec drops what this process prints.
+    resumes : pathlib.Path
+        Of the tickets with which runs go on in the folders of others (:mod:`quire.consortium.tickets`).
+    again : str
+        Names to the ServerApp, in the environment, that it goes on with the run in its folder.
     """
 
     approvals: Path
@@ -72,6 +77,8 @@ class ServerGate:
     path: str
     variable: str
     log: Path
+    resumes: Path
+    again: str
 
     def to_json(self) -> str:
         """Return it for the environment variable."""
@@ -87,8 +94,10 @@ class ServerGate:
             If this process was not started by it.
         """
         told = json.loads(variables[GATE_VARIABLE])
-        approvals, homes, runs, log = (Path(told[name]) for name in ("approvals", "homes", "runs", "log"))
-        return cls(approvals, homes, runs, told["path"], told["variable"], log)
+        approvals, homes, runs, log, resumes = (
+            Path(told[name]) for name in ("approvals", "homes", "runs", "log", "resumes")
+        )
+        return cls(approvals, homes, runs, told["path"], told["variable"], log, resumes, told["again"])
 
     def admit(self, kind: str, task: PullTaskInputResponse) -> str:
         """Return the hash by which a task's bundle is approved.
@@ -114,7 +123,29 @@ class ServerGate:
         except QuireError as error:
             raise Refused(str(error)) from error
 
-    def environment(self, variables: Mapping[str, str], home: Path, run: int) -> dict[str, str]:
+    def gone_on_with(self, task: PullTaskInputResponse) -> Path | None:
+        """Return the run folder of another run, if an admitted run goes on there; this process holds it from now on.
+
+        Parameters
+        ----------
+        task : PullTaskInputResponse
+
+        Raises
+        ------
+        Refused
+            If it cannot: see :meth:`quire.consortium.tickets.Tickets.redeem`.
+        """
+        word = task.run.override_config[RESUME_CONFIG].string if RESUME_CONFIG in task.run.override_config else ""
+        if not word:
+            return None
+        try:
+            return Tickets(self.resumes, self.runs).redeem(word, task.run.run_id)
+        except QuireError as error:
+            raise Refused(str(error).rstrip(".")) from error
+
+    def environment(
+        self, variables: Mapping[str, str], home: Path, run: int, resumed: Path | None = None
+    ) -> dict[str, str]:
         """Return the environment of an approved run's process.
 
         Parameters
@@ -125,10 +156,12 @@ class ServerGate:
             The run's own folder.
         run : int
             Its number.
+        resumed : pathlib.Path or None
+            The run folder in which it goes on, if that is another run's.
         """
-        kept = {name: value for name, value in variables.items() if name != GATE_VARIABLE}
+        kept = {name: value for name, value in variables.items() if name not in (GATE_VARIABLE, self.again)}
         own = {"PATH": self.path, "FLWR_HOME": str(home / "flwr"), self.variable: str(self.runs / str(run))}
-        return {**kept, **own}
+        return {**kept, **own, **({} if resumed is None else {self.variable: str(resumed), self.again: "1"})}
 
 
 def prepare_gate(gate: ServerGate, commands: Path) -> None:
@@ -176,6 +209,7 @@ def main(kind: str) -> int:
         task = client.PullTaskInput(PullTaskInputRequest())
         try:
             approved = gate.admit(kind, task)
+            resumed = gate.gone_on_with(task)
             home = hand_over(gate, task)
         except Exception as error:
             words = str(error) if isinstance(error, Refused) else f"it cannot be checked ({type(error).__name__})"
@@ -187,7 +221,7 @@ def main(kind: str) -> int:
         client.close()
     LOG.info("Run %d is admitted by %s", task.run.run_id, approved)
     command = [sys.executable, "-IB", str(Path(handed_on.__file__).resolve()), str(home), *sys.argv[1:]]
-    os.execve(sys.executable, command, gate.environment(os.environ, home, task.run.run_id))
+    os.execve(sys.executable, command, gate.environment(os.environ, home, task.run.run_id, resumed))
 
 
 def hand_over(gate: ServerGate, task: PullTaskInputResponse) -> Path:

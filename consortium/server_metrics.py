@@ -94,8 +94,7 @@ class Journals:
         """Read what was written since the last look, and yield how runs stand."""
         for name in self._names():
             if name not in self._over:
-                tail = self._open.setdefault(name, Tail(self._root / name / "metrics.jsonl"))
-                for line in tail.lines():
+                for line in self._tail(name).lines():
                     self._take(name, _event(line))
         at, of = ({(name,): float(where[part]) for name, where in self._now.items()} for part in (0, 1))
         yield gauge("quire_run_round", "The last round of a run that goes on.", ["run"], at)
@@ -104,6 +103,16 @@ class Journals:
             yield tally.counted()
         for tally in (self._seconds, self._stages, self._bytes):
             yield tally.counted()
+
+    def _tail(self, name: str) -> Tail:
+        """Return who reads a run's journal; of one that goes on with another's, that run's rounds are left out."""
+        if name not in self._open:
+            place, linked = self._root / name / "metrics.jsonl", (self._root / name).is_symlink()
+            for event in map(_event, Tail(place).lines() if linked else ()):
+                if event.get("event") == "start":
+                    self._now[name] = (0, _count(event.get("rounds")))
+            self._open[name] = Tail(place, from_end=linked)
+        return self._open[name]
 
     def _take(self, run: str, event: dict[str, Any]) -> None:
         kind = event.get("event")

@@ -18,6 +18,7 @@ from quire.conf.schema import Settings
 from quire.consortium.layout import OperatorFolder
 from quire.consortium.registry import Connection, RegistryError, members_in
 from quire.consortium.superlink import read_running, runs_folder
+from quire.consortium.tickets import RESUME_CONFIG, continued
 from quire.errors import QuireError, RunFailed, SettingsError
 from quire.simulation.flower_app import stage
 from quire.strategies.folder import read_about
@@ -36,7 +37,7 @@ def make_bundle() -> Bundle:
         return read_bundle(stage(Path(name) / "quire"))
 
 
-def submit(folder: OperatorFolder, settings: Settings) -> tuple[int, Bundle]:
+def submit(folder: OperatorFolder, settings: Settings, word: str = "") -> tuple[int, Bundle]:
     """Start a run.
 
     Parameters
@@ -45,6 +46,8 @@ def submit(folder: OperatorFolder, settings: Settings) -> tuple[int, Bundle]:
         Of a server that is up.
     settings : Settings
         Of the run; its string of overrides is what travels.
+    word : str
+        For the ticket with which it goes on with another run (:mod:`quire.consortium.resume`).
 
     Returns
     -------
@@ -77,7 +80,7 @@ def submit(folder: OperatorFolder, settings: Settings) -> tuple[int, Bundle]:
         answer = client.StartRun(
             StartRunRequest(
                 fab=fab_to_proto(Fab(hashlib.sha256(bundle.raw).hexdigest(), bundle.raw, {})),
-                override_config=user_config_to_proto({"overrides": settings.overrides}),
+                override_config=user_config_to_proto({"overrides": settings.overrides, RESUME_CONFIG: word}),
             )
         )
     if not answer.HasField("run_id"):
@@ -85,7 +88,7 @@ def submit(folder: OperatorFolder, settings: Settings) -> tuple[int, Bundle]:
     return int(answer.run_id), bundle
 
 
-def follow(folder: OperatorFolder, run: int, say: Callable[[str], None]) -> Path:
+def follow(folder: OperatorFolder, run: int, say: Callable[[str], None], told: int = 0) -> Path:
     """Wait for the end of a run, telling of every round; a SuperLink that is killed meanwhile is waited for.
 
     Parameters
@@ -94,6 +97,8 @@ def follow(folder: OperatorFolder, run: int, say: Callable[[str], None]) -> Path
     run : int
     say : callable
         Told a line for every round.
+    told : int
+        How much of the journal of a run that this one goes on with need not be told.
 
     Returns
     -------
@@ -107,7 +112,7 @@ def follow(folder: OperatorFolder, run: int, say: Callable[[str], None]) -> Path
     RegistryError
         If the SuperLink was away for too long.
     """
-    place, told = runs_folder(folder) / str(run), 0
+    place = runs_folder(folder) / str(run)
     seen = time.monotonic()
     while True:
         told = _tell_rounds(place, told, say)
@@ -134,7 +139,7 @@ class RunLine:
     ----------
     run : int
     status : str
-        pending, running, completed, failed, interrupted, stopped, lost.
+        pending, running, completed, failed, interrupted, stopped, lost; continued: another run went on with it.
     rounds, of : int or None
         Rounds done, and planned.
     submitted, started, finished : str or None
@@ -145,6 +150,8 @@ class RunLine:
         One sentence.
     folder : str or None
         Where its results are.
+    continues, continued : int or None
+        The run that it goes on with, and the one that went on with it.
     """
 
     run: int
@@ -157,6 +164,8 @@ class RunLine:
     model: str | None
     error: str | None
     folder: str | None
+    continues: int | None = None
+    continued: int | None = None
 
     @property
     def over(self) -> bool:
@@ -187,7 +196,12 @@ def list_runs(folder: OperatorFolder, strict: bool = False) -> list[RunLine]:
             raise
         answered = False
     places = {int(path.name): path for path in _folders(folder)}
-    lines = [_line(run, known.get(run), places.get(run), answered) for run in {**known, **places}]
+    older = continued(runs_folder(folder))
+    newer = {old: new for new, old in older.items()}
+    lines = [
+        _line(run, known.get(run), places.get(run), answered, older.get(run), newer.get(run))
+        for run in {**known, **places}
+    ]
     return sorted(lines, key=lambda line: (line.submitted or line.started or "", line.run))
 
 
@@ -203,12 +217,23 @@ def _folders(folder: OperatorFolder) -> list[Path]:
     return [path for path in root.iterdir() if path.name.isdecimal()] if root.is_dir() else []
 
 
-def _line(run: int, known: Run | None, place: Path | None, answered: bool) -> RunLine:
-    about = _about(place)
+def _line(
+    run: int,
+    known: Run | None,
+    place: Path | None,
+    answered: bool,
+    continues: int | None = None,
+    continued: int | None = None,
+) -> RunLine:
+    about = _about(place) if continued is None else {}  # the folder speaks of the newest run in it
     status, error = about.get("status"), about.get("error")
-    if known is not None:
+    if continued is not None:
+        status, error = "continued", f"run {continued} goes on with it"
+    elif known is not None:
         ended = known.status.status == "finished"
         details = known.status.details.rpartition("with exception: ")[2] or None
+        if continues is not None and not ended:
+            status, error = None, None  # as long as it has not begun, the folder says how the run before it ended
         if status in (None, "running"):
             status = (known.status.sub_status if ended else known.status.status) or "pending"
             if ended and about and status == "failed":
@@ -230,6 +255,8 @@ def _line(run: int, known: Run | None, place: Path | None, answered: bool) -> Ru
         model=about.get("model"),
         error=error,
         folder=str(place) if place is not None else None,
+        continues=continues,
+        continued=continued,
     )
 
 
@@ -258,6 +285,12 @@ def _planned(place: Path | None) -> int | None:
     return next((event["rounds"] for event in _events(place) if event["event"] == "start"), None) if place else None
 
 
+def told_of(place: Path) -> tuple[int, int]:
+    """Return how many rounds of a run are done, and how much :func:`follow` need not tell if it is gone on with."""
+    rounds = max((event["round"] for event in _events(place) if event["event"] == "round"), default=0)
+    return rounds, _tell_rounds(place, 0, lambda words: None) if rounds else 0
+
+
 def _tell_rounds(place: Path, told: int, say: Callable[[str], None]) -> int:
     """Tell of who was left out and of the rounds, as far as that was not told, and return how much has been now."""
     rounds = [event for event in _events(place) if event["event"] in ("enrolment", "round")]
@@ -268,4 +301,4 @@ def _tell_rounds(place: Path, told: int, say: Callable[[str], None]) -> int:
             continue
         words = f"round {event['round']}: {len(event['replied'])} silos, {sum(event['seconds'].values()):.1f} s"
         say(words + (f"; failed: {', '.join(failed)}" if failed else ""))
-    return len(rounds)
+    return max(told, len(rounds))

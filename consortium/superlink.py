@@ -33,12 +33,13 @@ from quire.consortium.services import (
     proxy_service,
 )
 from quire.consortium.supervise import Duty, Say, Service, Supervisor
+from quire.consortium.tickets import Tickets
 from quire.consortium.too_large import Refusals
 from quire.simulation.flower_daemon import log_variables
 from quire.strategies.charter import CHARTER_VARIABLE
 from quire.strategies.members import MEMBERS_VARIABLE
 from quire.strategies.message_size import LIMIT_VARIABLE
-from quire.strategies.server_app import ROSTER_VARIABLE, RUN_DIR_VARIABLE, SCHEMA_VARIABLE
+from quire.strategies.server_app import RESUME_VARIABLE, ROSTER_VARIABLE, RUN_DIR_VARIABLE, SCHEMA_VARIABLE
 
 #: Name of the connection in the configuration of Flower's own command line.
 CONNECTION = "consortium"
@@ -66,6 +67,11 @@ class Running:
 def runs_folder(folder: OperatorFolder) -> Path:
     """Return where the run folders are, each named for its run."""
     return folder.root / "runs"
+
+
+def tickets(folder: OperatorFolder) -> Tickets:
+    """Return the tickets with which runs go on in the folders of others."""
+    return Tickets(folder.run / "resumes", runs_folder(folder))
 
 
 def read_running(folder: OperatorFolder) -> Running:
@@ -209,6 +215,8 @@ def _gate(folder: OperatorFolder) -> ServerGate:
         path,
         RUN_DIR_VARIABLE,
         run / "log" / "server-gate.log",
+        tickets(folder).folder,
+        RESUME_VARIABLE,
     )
 
 

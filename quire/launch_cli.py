@@ -110,6 +110,12 @@ def submit(
             metavar="FILE", help="Only write the code that would be shipped, for silos to review and approve."
         ),
     ] = None,
+    resume: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER", help="Go on with a run whose process is gone, from its last round, as it was; see `runs`."
+        ),
+    ] = None,
 ) -> None:
     """Submit a run to the consortium's SuperLink, on the machine where that runs.
 
@@ -117,20 +123,37 @@ def submit(
     its content hash, which is printed; `--bundle FILE` writes it for them beforehand. Where FOLDER has a charter, the
     run is under the version in force.
 
+    `--resume NUMBER` goes on with a run that failed, or was lost when the server went down: in its folder, from its
+    last checkpoint, with its settings and the code that it began with. Silos charge again for a round that was under
+    way. It has a number of its own, under which the same folder is found.
+
     \b
     quire submit consortium --bundle quire.fab
     quire submit consortium task=breast_cancer partition.silos=4 aggregation=secure
     quire submit consortium partition.silos=3 strategy.rounds=5 --wait
+    quire submit consortium --resume 8361724598273645982 --wait
     """
     from quire.conf.compose import compose
     from quire.consortium.charter import with_charter
     from quire.consortium.layout import OperatorFolder
+    from quire.consortium.resume import resume as go_on
     from quire.consortium.submit import follow, make_bundle
     from quire.consortium.submit import submit as send
     from quire.consortium.superlink import runs_folder
+    from quire.errors import SettingsError
     from quire.simulation.hydra_main import quoted
 
     place = OperatorFolder(folder)
+    if resume is not None:
+        if bundle is not None:
+            raise SettingsError("--bundle writes the code and submits nothing: leave out --resume, or --bundle.")
+        gone_on = go_on(place, resume, [quoted(item) for item in overrides or []], typer.echo)
+        typer.echo(f"Run {gone_on.run} goes on with run {gone_on.before} after round {gone_on.rounds}.")
+        typer.echo(f"Results: {gone_on.folder}")
+        if wait:
+            follow(place, gone_on.run, typer.echo, gone_on.told)
+            typer.echo(f"Run {gone_on.run} is completed.")
+        return
     settings = compose(" ".join(quoted(item) for item in with_charter(place, overrides or [])))
     if bundle is not None:
         made = make_bundle()
@@ -150,7 +173,7 @@ def runs(
 ) -> None:
     """List the runs of a consortium: status, rounds, times, and why one failed.
 
-    While the SuperLink is down, what the run folders say is shown.
+    While the SuperLink is down, what the run folders say is shown. A run that another one went on with is `continued`.
 
     \b
     quire runs consortium
@@ -170,7 +193,10 @@ def runs(
             continue
         rounds = "-" if line.rounds is None else f"{line.rounds}/{line.of or '?'}"
         times = f"{_minute(line.started or line.submitted)}  {_minute(line.finished)}"
-        typer.echo(f"{line.run:>20}  {line.status:<11}  {rounds:>9}  {times}  {line.error or ''}".rstrip())
+        words = [line.error or "", f"goes on with run {line.continues}" if line.continues is not None else ""]
+        typer.echo(
+            f"{line.run:>20}  {line.status:<11}  {rounds:>9}  {times}  {'; '.join(filter(None, words))}".rstrip()
+        )
     if not lines and not as_json:
         typer.echo("No runs yet.")
 

@@ -48,6 +48,7 @@ clientapp = "quire.client_app:app"
 
 [tool.flwr.app.config]
 overrides = ""
+resume = ""
 """
 
 

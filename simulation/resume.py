@@ -46,15 +46,32 @@ def resume_command(args: list[str]) -> int:
         if arg.startswith("-") or arg.startswith("hydra"):
             raise SettingsError(f"'{arg}' cannot be used with resume=FOLDER: a run goes on where it was, as it was.")
     folder = Path(folders[0].strip("'\""))
-    overrides = read_overrides(folder)
-    settings = compose(overrides)
-    _check_repeated(others, settings, folder)
+    settings = settings_of(folder, others)
     try:
         launch(settings, folder, resume=True)
     except QuireError as error:
         sys.stderr.write(f"quire: {error}\n")
         return error.exit_code
     return 0
+
+
+def settings_of(folder: Path, args: list[str]) -> Settings:
+    """Return the settings with which the run in a folder was started.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    args : list of str
+        Overrides that were given again.
+
+    Raises
+    ------
+    SettingsError
+        If one of them says something else, or the folder holds no readable settings.
+    """
+    settings = compose(read_overrides(folder))
+    _check_repeated(args, settings, folder)
+    return settings
 
 
 def _check_repeated(args: list[str], settings: Settings, folder: Path) -> None:

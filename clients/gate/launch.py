@@ -31,6 +31,8 @@ LOG = logging.getLogger("quire.gate")
 
 #: Tells the starters what the operator has said: a JSON object with ``silo`` and ``pass``.
 GATE_VARIABLE = "QUIRE_GATE"
+# Ends with the gate, however that ends: the kernel's SIGTERM (prctl(2), PR_SET_PDEATHSIG), unless it is gone already.
+_LEASH = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15, 0, 0, 0); os.getppid() == {} or sys.exit(1); "
 _SUPEREXEC = "import sys; from flwr.supercore.cli import flower_superexec; sys.argv[0] = 'flower-superexec'; "
 _GRACE = 15.0
 #: Nothing is imported before messages come.
@@ -138,7 +140,8 @@ def open_gate(silo: Path, superexec: Sequence[str], passed: Sequence[str] = (), 
         (folder / "bin").mkdir(mode=0o700)
         socket = folder / "warm" if warm != COLD else None
         write_commands(folder / "bin", sorted(TASK_TYPE_TO_COMMAND.values()), warm=socket)
-        command = [sys.executable, "-I", "-c", f"{_SUPEREXEC}flower_superexec()", *superexec]
+        leash = _LEASH.format(os.getpid()) if sys.platform == "linux" else ""
+        command = [sys.executable, "-I", "-c", f"{leash}{_SUPEREXEC}flower_superexec()", *superexec]
         command += ["--parent-pid", str(os.getpid())]
         variables = gate_environment(os.environ, silo, passed, folder)
         process = subprocess.Popen(command, env=variables)

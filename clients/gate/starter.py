@@ -11,9 +11,12 @@ import argparse
 import json
 import logging
 import os
+import select
 import signal
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +53,8 @@ LOG = logging.getLogger("quire.gate")
 SILO_KEY = "silo"
 #: The only kind of task that runs code here; what else a server can ask a SuperNode for is refused.
 CLIENT_APP = "flwr-clientapp"
+# Seconds from the end of SuperExec to that of this process.
+_GRACE = 15.0
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,7 @@ def main(kind: str, forked: tuple[int, int, int] | None = None) -> int:
     add_args_flwr_app_common(parser)
     args = parser.parse_args()
     if args.parent_pid is not None:
-        start_parent_process_monitor(args.parent_pid)
+        end_with(args.parent_pid)
     retries = make_simple_http_retry_invoker()
     client = RuntimeHttpClient.from_server_address(
         server_address=args.runtime_api_address,
@@ -221,6 +226,34 @@ def _note(message: Message, reply: Message) -> None:
     stage = message.metadata.message_type
     told = Code(reply.error.code).name if reply.has_error() else "CONTENT"
     LOG.info("Answered %s with %s", stage if stage in contract.STAGES else "other", told)
+
+
+def end_with(executor: int) -> None:
+    """Interrupt this process once SuperExec is gone, however that ended, and make it end if it does not.
+
+    Flower's own monitor raises the signal in its own thread, where it does not interrupt a main thread that waits for
+    approved code; and a process that has ended counts as there until its parent has asked how.
+
+    Parameters
+    ----------
+    executor : int
+        SuperExec's process.
+    """
+    if sys.platform != "linux":
+        start_parent_process_monitor(executor)
+        return
+    try:
+        handle = os.pidfd_open(executor)
+    except ProcessLookupError:
+        os._exit(1)
+    threading.Thread(target=_end_after, args=(handle,), daemon=True).start()
+
+
+def _end_after(handle: int) -> None:
+    select.select([handle], [], [])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE)
+    os._exit(1)  # the process of approved code is killed with this one
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -116,10 +116,11 @@ def _as_new(handlers: dict[Any, Any]) -> None:
         numpy.random.seed()  # else all messages would see the same "random" numbers
 
 
-def _work(incoming: int, outgoing: int, close: list[int], worker: Any) -> NoReturn:
+def _work(incoming: int, outgoing: int, close: list[int], worker: Any, starter: int) -> NoReturn:
     """Be the process of approved code."""
     status = 1
     try:
+        worker.end_with(starter)
         for descriptor in close:
             os.close(descriptor)
         os.setsid()
@@ -159,9 +160,10 @@ def _handle(connection: socket.socket, listener: socket.socket, worker: Any) -> 
         listener.close()
         incoming, to = os.pipe()
         back, outgoing = os.pipe()
+        starter = os.getpid()
         child = os.fork()
         if not child:
-            _work(incoming, outgoing, [connection.fileno(), to, back], worker)
+            _work(incoming, outgoing, [connection.fileno(), to, back], worker, starter)
         os.close(incoming)
         os.close(outgoing)
         status = _start(connection, child, to, back, worker)

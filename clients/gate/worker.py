@@ -2,7 +2,7 @@
 
 Nothing here may import ``quire``: the bundle brings its own copy, and that is the one that was approved. While this
 process imports Flower, the gate is still reading the bundle; what the gate refuses is never named here. The pipe from
-the gate stays open as long as the gate lives, and its end ends this process.
+the gate stays open as long as the gate lives, and its end ends this process; so does the kernel, if the gate is killed.
 
 Frames, each with its length as eight bytes, big-endian. From the gate: a JSON header, Flower's context, the message.
 Back: the context, the reply. No text of an exception goes back: a worker that fails says nothing and ends.
@@ -10,13 +10,16 @@ Back: the context, the reply. No text of an exception goes back: a worker that f
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
 from typing import Any, BinaryIO
 
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 #: The largest frame, in bytes: no message of Flower's protobuf is larger.
 MAX_FRAME = 2**31
 
@@ -51,6 +54,22 @@ def _exactly(file: BinaryIO, length: int) -> bytes:
     if len(content) != length:
         raise EOFError("the other side ended")
     return content
+
+
+def end_with(parent: int) -> None:
+    """Have this process killed once the gate's has ended, however that did; at once if it has.
+
+    The end of the pipe tells it too, to a thread, which code that holds the interpreter's lock keeps from running.
+
+    Parameters
+    ----------
+    parent : int
+        Number of the gate's process, which has started or forked this one.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the line above
+        os._exit(1)
 
 
 def _end_with(gate: int) -> None:
@@ -104,6 +123,7 @@ def main(incoming: int, outgoing: int) -> int:
 
 
 if __name__ == "__main__":
+    end_with(int(sys.argv.pop()))
     STATUS = main(int(sys.argv[1]), int(sys.argv[2]))
     sys.stdout.flush()
     sys.stderr.flush()

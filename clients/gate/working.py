@@ -118,6 +118,7 @@ def cold_worker(passed: Sequence[str], home: Path) -> Worker:
     incoming, to = os.pipe()
     back, outgoing = os.pipe()
     command = [sys.executable, "-IB", str(Path(worker.__file__).resolve()), str(incoming), str(outgoing)]
+    command.append(str(os.getpid()))
     process = subprocess.Popen(
         command,
         env=scrubbed(os.environ, home, passed),

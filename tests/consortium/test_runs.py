@@ -62,4 +62,5 @@ def test_who_is_left_out_and_each_round_are_told_once(tmp_path: Path) -> None:
     count = _tell_rounds(tmp_path, 0, told.append)
     journal.write_text("".join(json.dumps(line) + "\n" for line in [*lines, round_]))
     assert _tell_rounds(tmp_path, count, told.append) == 2
+    assert _tell_rounds(tmp_path / "later", 2, told.append) == 2  # a folder that is linked once the run is admitted
     assert told == ["left out: clinic another_member", "round 1: 1 silos, 1.0 s"]

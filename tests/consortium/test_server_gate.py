@@ -30,7 +30,8 @@ GOOD = packed(APP)
 @pytest.fixture
 def gate(tmp_path: Path) -> ServerGate:
     made = ServerGate(
-        tmp_path / "list.json", tmp_path / "homes", tmp_path / "runs", "/usr/bin", "RUN_DIR", tmp_path / "log"
+        *(tmp_path / "list.json", tmp_path / "homes", tmp_path / "runs", "/usr/bin", "RUN_DIR"),
+        *(tmp_path / "log", tmp_path / "resumes", "AGAIN"),
     )
     approve(made.approvals, Approval((Bundle(GOOD).content, Bundle(GOOD).fab)))
     return made

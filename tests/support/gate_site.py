@@ -35,6 +35,12 @@ def train(message, context):
         import numpy, tempfile
         numpy.pi, sys.spoilt, os.environ["SPOILT"] = 3, True, "yes"
         sys.modules["left"], tempfile.tempdir = os, "/nowhere"
+    if asked == "hold":  # a store's lock, in native code that lets no other thread of Python run
+        import ctypes, fcntl
+        lock = open({folder!r} + "/lock", "a")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        pathlib.Path({folder!r} + "/holder").write_text(str(os.getpid()))
+        ctypes.PyDLL(None).sleep(600)
     if asked == "knock":
         import contextlib, glob, socket
         (place,) = glob.glob({folder!r} + "/quire-gate-*/warm")
