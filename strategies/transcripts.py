@@ -12,7 +12,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from quire.errors import RunFailed
 from quire.privacy.secagg.recording import RecordedRound
@@ -86,6 +86,8 @@ class Transcripts:
         logs, unfinished = {log.number: log for log in attempts}, self._open
         self._open = {}
         for number, (file, server) in unfinished.items():
+            if file.broken:  # which has ended the run, for a reason that is to be told
+                continue
             log = logs[number]
             digest, total = server.finish(log.error)
             log.transcript = {"file": file.keep(), "sha256": digest, "sum": total}
@@ -98,6 +100,7 @@ class _File:
         self._folder, self._stem = folder, stem
         self._new = folder / f".{stem}.bin.new"
         self._stream: BinaryIO | None = None
+        self.broken = False
 
     def write(self, data: bytes) -> None:
         """Write some bytes."""
@@ -132,6 +135,7 @@ class _File:
         return path.name
 
     def _failed(self, error: OSError) -> None:
+        self.broken = True
         with contextlib.suppress(OSError):
             self._new.unlink()
         raise RunFailed(
