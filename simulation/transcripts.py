@@ -1,9 +1,9 @@
 """Holding a run to the transcripts of its secure aggregation: from the stored bytes to the models, all recomputed.
 
 Each attempt is replayed by the code of the server's round (:mod:`quire.privacy.secagg.recording`). What comes of it is
-held against the journal (who took part, who is blamed with proof, the sum), against the settings, and against the models:
-from the first one, which the seed gives, every model follows from the one before it and the opened sum, for every
-strategy that sums can be had of, by the code that the server and the silos step with.
+held against the journal (who took part, who is blamed with proof, the sum), against the settings, and against the
+models: from the first one, which the seed gives, every model follows from the one before it and the opened sum, for
+every strategy that secure aggregation serves, by the code that server and silos step with.
 """
 
 from __future__ import annotations
@@ -137,7 +137,11 @@ class Auditor:
             listed = []
         for log in listed:
             found = self._attempt(number, log, before)
-            if found is not None and found.replay.total is not None:
+            if found is None:
+                continue
+            if found.replay.digest is None and found.replay.error is None and line.get("event") == "round":
+                self._wrong(f"Round {number}, attempt {found.attempt}: it was stopped, and the run went on.")
+            if found.replay.total is not None:
                 if opened is not None:
                     self._wrong(f"Round {number}: two of its attempts opened a sum.")
                 opened = found

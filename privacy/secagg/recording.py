@@ -1,8 +1,8 @@
 """A round at the server that writes its transcript as it goes on, and the same round gone through once more offline.
 
-Both are :class:`quire.privacy.secagg.server_round.ServerRound`: what is replayed is the code that ran. A replay believes
-nothing but the roster: it takes every stored message as the server did, with all of its checks, opens the secrets from
-the stored shares, takes the masks off, and holds what comes of it to what the transcript says.
+Both are :class:`quire.privacy.secagg.server_round.ServerRound`: what is replayed is the code that ran. A replay trusts
+the roster alone: it takes every stored message as the server did, with all of its checks, opens the secrets from the
+stored shares, takes the masks off, and holds what comes of it to what the transcript says.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from quire.privacy.secagg.messages import (
     Unmasked,
     UnmaskRequest,
 )
-from quire.privacy.secagg.server_round import Collecting, ServerRound
+from quire.privacy.secagg.server_round import ServerRound
 from quire.privacy.secagg.server_session import ServerSession, SessionRecord
 from quire.privacy.secagg.transcript import NO_SUM, Asked, Head, Outcome, Reader, Writer
 from quire.privacy.secagg.wire import Message
@@ -134,7 +134,7 @@ class RecordedRound(ServerRound):
         return self._writer.seal(), None if self._total == NO_SUM else self._total.hex()
 
     def _tell(self) -> None:
-        if self._waiting is Collecting.MASKED and not self._told:
+        if self._asked and not self._told:
             self._writer.add(Asked(self._asked).encode())
             self._told = True
 

@@ -24,7 +24,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from quire.privacy.secagg.errors import MalformedMessage
 from quire.privacy.secagg.messages import (
@@ -138,16 +138,23 @@ KINDS: dict[int, type[Message]] = {
 }
 
 
+class Sink(Protocol):
+    """What a transcript is written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write all of some bytes."""
+
+
 class Writer:
     """Writes a transcript as the attempt goes on. Holds nothing: what is given goes to the file.
 
     Parameters
     ----------
-    file : binary file
+    file : Sink
         Empty.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Sink) -> None:
         self._file, self._hash = file, hashlib.sha256()
         self._put(FIRST_LINE)
 
