@@ -255,13 +255,18 @@ def test_other_settings_than_the_silos_agreed_on_are_found(run):
     assert "its session was agreed on other settings than the run's" in wrong(run)
 
 
-def test_another_roster_or_pin_is_refused(run, original):
-    roster = json.loads((run / "roster.json").read_bytes())
+def test_another_roster_or_pin_is_refused(run):
     with pytest.raises(QuireError, match="and the pin is 00"):
         audit_run(run, pin="00" * 32)
-    (run / "roster.json").write_text(json.dumps(roster))
-    with pytest.raises(QuireError, match="cannot be audited"):
+    with pytest.raises(QuireError, match=r"cannot be audited: settings\.yaml is no roster"):
         audit_run(run, roster=run / "settings.yaml")
+    # Outside of a simulation the roster has to be signed, and this one is not.
+    (run / "run.json").write_text(json.dumps({**read_about(run), "runtime": "deployment"}))
+    with pytest.raises(QuireError, match="cannot be audited"):
+        audit_run(run)
+    (run / "roster.json").unlink()
+    with pytest.raises(QuireError, match="the run folder has no roster; name the consortium's with --roster FILE"):
+        audit_run(run)
 
 
 def test_runs_without_transcripts_say_so(tmp_path):
