@@ -233,6 +233,7 @@ class OutputSettings:
         "train models to compare with: pooled, local-only and, beside privacy or masks, the same federation in clear"
     )
     report: bool = setting("write report.html")
+    transcripts: bool = setting("keep what secure aggregation received, for an audit: a round's updates, masked")
     progress: str = setting("how progress is shown", choices=("auto", "rich", "plain", "none"))
 
 

@@ -27,6 +27,11 @@ def check_secure(settings: Settings) -> None:
     """
     secure = settings.aggregation
     if not isinstance(secure, SecureAggregation):
+        if settings.output.transcripts:
+            raise SettingsError(
+                "output.transcripts=true keeps what secure aggregation received, and aggregation=plain has none of it: "
+                "take aggregation=secure, or leave transcripts out."
+            )
         return
     _fits_the_strategy(settings)
     _nothing_travels_in_clear(settings)

@@ -21,6 +21,7 @@ from quire import (
     roster_cli,
     selftest_cli,
     silo_cli,
+    transcript_cli,
     verify_cli,
 )
 from quire.errors import Interrupted, QuireError, SettingsError
@@ -102,6 +103,7 @@ app.add_typer(roster_cli.app, name="roster")
 app.add_typer(charter_cli.app, name="charter")
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(log_cli.app, name="log")
+app.add_typer(transcript_cli.app, name="transcript")
 app.add_typer(silo_cli.app, name="silo")
 app.add_typer(selftest_cli.app, name="selftest")
 app.add_typer(consortium_cli.app, name="consortium")

@@ -27,6 +27,7 @@ from quire.privacy.receipts import Receipt, ReceiptError, settings_hash, simulat
 from quire.simulation.verify_log import check_log
 from quire.simulation.verify_noise import check_noise
 from quire.simulation.verify_secure import check_lost
+from quire.simulation.verify_transcripts import check_transcripts
 from quire.strategies.adaptive import check_clips
 from quire.strategies.card import CARD_FILE, PAGE_FILE, run_card
 from quire.strategies.card_page import page
@@ -85,14 +86,15 @@ def verify_run(folder: Path, roster: Path | None = None, pin: str | None = None)
         settings = _settings(material, result)
         about, card = _json(folder / "run.json"), _json(folder / CARD_FILE)
         material = _covered(material, card, about, result)
-        _check_roster(material, settings, roster, pin, result)
-        trusted = _trusted(material, roster)
+        trusted = _check_roster(material, settings, roster, pin, result)
         for number in range(len(material.lines)):
             _check_round(material, number, settings, about, trusted, result)
         members = len(trusted.members) if trusted is not None else None
         result.wrong += check_noise(folder, material, settings, members)
         _check_chain(folder, material, about, result)
         check_log(folder, about, settings, material.receipts, result.wrong, result.notes)
+        audit = check_transcripts(folder, material, settings, about, trusted)
+        result.wrong, result.notes = result.wrong + audit.wrong, result.notes + audit.notes
         _check_card(folder, card, material, about, result)
     except (CardError, OSError) as error:
         result.wrong.append(str(error))
@@ -132,14 +134,14 @@ def _covered(material: Material, card: Mapping[str, Any], about: Mapping[str, An
 
 def _check_roster(
     material: Material, settings: Settings | None, given: Path | None, pin: str | None, result: Verification
-) -> None:
-    """See to it that there is a roster, and say whose word it is."""
+) -> Roster | None:
+    """See to it that there is a roster, say whose word it is, and return it."""
     signed = read_roster(given) if given is not None else material.roster
     if signed is None:
         result.wrong.append(
             "No signature was checked: the run folder has no roster; name the consortium's with --roster FILE."
         )
-        return
+        return None
     kept = material.roster
     if kept is not None and given is not None and kept.roster.hash != signed.roster.hash:
         result.wrong.append(f"The run folder's roster is {kept.roster.hash}, not the given {signed.roster.hash}.")
@@ -165,6 +167,7 @@ def _check_roster(
         )
     else:
         result.notes.append(f"Signatures: against the roster {signed.roster.hash}, as you named it.")
+    return signed.roster
 
 
 def _of_seed(material: Material, settings: Settings) -> Roster | None:
@@ -177,11 +180,6 @@ def _of_seed(material: Material, settings: Settings) -> Roster | None:
 def _is_simulated(material: Material) -> bool:
     """Tell whether receipts come from simulated silos; they have to agree on it."""
     return any(receipt.body["simulated"] for receipts in material.receipts for receipt in receipts.values())
-
-
-def _trusted(material: Material, given: Path | None) -> Roster | None:
-    signed = read_roster(given) if given is not None else material.roster
-    return signed.roster if signed is not None else None
 
 
 def _check_round(

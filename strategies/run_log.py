@@ -138,6 +138,9 @@ class RunLog:
         for attempt in attempts or [{"attempt": 1, "cohort": report.cohort}]:
             silos = sorted({word(name) for name in attempt["cohort"]})
             yield self._entry("cohort", report.round, {"attempt": attempt["attempt"], "silos": silos})
+            if kept := attempt.get("transcript"):
+                body = {"attempt": attempt["attempt"], "transcript": kept["sha256"]}
+                yield self._entry("transcript", report.round, body)
             if attempt.get("error"):
                 yield self._entry("abort", report.round, {"code": word(attempt["error"])})
         for failure in report.failed:

@@ -47,6 +47,7 @@ from quire.strategies.secure_log import AttemptLog, StageLog
 from quire.strategies.secure_replies import Beside
 from quire.strategies.secure_round import Round, RoundLost, clause, filled_up
 from quire.strategies.secure_session import Sessions
+from quire.strategies.transcripts import Transcripts
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -82,7 +83,7 @@ class SecureRounds:
         self._opened: bool | None = None  # whether a sum of the run was opened; None before the first round
         self._in_vain = 0  # rounds in a row that were lost and told of nobody to go on without
         self._round: Round | None = None
-        self._chain = Chain(self._terms.chain)
+        self._chain, self.transcripts = Chain(self._terms.chain), Transcripts()
 
     # ----------------------------------------------------------------------------------- the two hooks
     def begin(
@@ -129,8 +130,7 @@ class SecureRounds:
         self._opened = number > 1 if self._opened is None else self._opened  # what is gone on with has a model
         agreement = self.agreement(state.model)
         asked = sorted(indices[name] for name in cohort)
-        digest = self._chain.begin(state, arrays)
-        self._round = Round(Line(grid, number, deadlines), asked, told, digest, agreement)
+        self._round = Round(Line(grid, number, deadlines), asked, told, self._chain.begin(state, arrays), agreement)
         self._sessions.check(number, set(asked) - self._conduct.out)
         return self._attempt(self._round)
 
@@ -199,9 +199,9 @@ class SecureRounds:
         one = self._round
         if one is None or one.line.round != report.round:
             return
-        asked = one.ever | (set(one.asked) - self._conduct.out)
+        self.transcripts.seal(one.attempts)
         about = {"members": self._terms.members, "colluders": self._terms.colluders, "session": self._sessions.made_in}
-        one.tell(report, self._courier.names, asked, **about)
+        one.tell(report, self._courier.names, one.ever | (set(one.asked) - self._conduct.out), **about)
 
     # ------------------------------------------------------------------------------------- attempts
     def _attempt(self, one: Round) -> list[Message]:
@@ -224,7 +224,7 @@ class SecureRounds:
 
     def _server_round(self, one: Round, session: ServerSession) -> ServerRound:
         cohort = self._cohort(one, session)
-        server = ServerRound(session, one.line.round, one.log.number, cohort, one.model, GENESIS)
+        server = self.transcripts.begin(session, one.line.round, one.log.number, cohort, one.model, GENESIS)
         one.ever |= set(cohort)
         one.log.cohort, one.log.threshold = self._named(cohort), server.limits.min_survivors
         return server

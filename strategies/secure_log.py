@@ -92,6 +92,8 @@ class AttemptLog:
         Why it came to nothing.
     threshold : int
         Silos that have to go through with it.
+    transcript : dict
+        Where one is kept: its file, SHA-256, and the digest of the opened sum or None.
     """
 
     number: int
@@ -104,6 +106,7 @@ class AttemptLog:
     bytes_of: dict[str, list[int]] = field(default_factory=dict)
     error: str | None = None
     threshold: int = 0
+    transcript: dict[str, Any] = field(default_factory=dict)
 
     def note(self, blame: Iterable[Blame]) -> None:
         """Add what is not noted yet."""
@@ -137,6 +140,7 @@ class AttemptLog:
                 for note in self.blame
             ],
             "error": self.error,
+            **({"transcript": self.transcript} if self.transcript else {}),
         }
 
     def failures(self, names: Mapping[int, str]) -> list[Failure]:

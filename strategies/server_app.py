@@ -37,6 +37,7 @@ from quire.strategies.rounds import Arrays, RoundState
 from quire.strategies.run_log import LOG_FOLDER, RunLog
 from quire.strategies.secure import SecureRounds
 from quire.strategies.selftest import finish
+from quire.strategies.transcripts import TRANSCRIPTS_FOLDER, Transcripts
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -189,7 +190,7 @@ def _federate(
         if signed is not None:
             replace(folder.path / ROSTER_FILE, signed.encode())
     if isinstance(settings.aggregation, SecureAggregation):
-        strategy.secure = _secure(context, settings, settings.aggregation, roster.names, simulated)
+        strategy.secure = _secure(context, settings, settings.aggregation, roster.names, simulated, folder.path)
     if strategy.algorithm.silos_remember:
         _keep_silo_memory(grid, folder, checkpoint)
     if checkpoint is not None:
@@ -244,7 +245,12 @@ def _signed_roster(context: Context, settings: Settings, silos: list[str], simul
 
 
 def _secure(
-    context: Context, settings: Settings, secure: SecureAggregation, silos: list[str], simulated: bool
+    context: Context,
+    settings: Settings,
+    secure: SecureAggregation,
+    silos: list[str],
+    simulated: bool,
+    folder: Path,
 ) -> SecureRounds:
     signed = _signed_roster(context, settings, silos, simulated)
     if signed is None:
@@ -253,9 +259,13 @@ def _secure(
             f"{ROSTER_VARIABLE} to its path before the SuperLink starts."
         )
     try:
-        return SecureRounds(settings, secure, signed.roster, context.run_id, simulated)
+        rounds = SecureRounds(settings, secure, signed.roster, context.run_id, simulated)
     except PrivacyError as error:
         raise RunFailed(f"The noise of this run cannot be planned: {error}") from error
+    if settings.output.transcripts:
+        rounds.transcripts = Transcripts(folder / TRANSCRIPTS_FOLDER)
+        replace(folder / ROSTER_FILE, signed.encode())  # by whose keys they are audited
+    return rounds
 
 
 def _keep_silo_memory(grid: Grid, folder: RunFolder, checkpoint: Checkpoint | None) -> None:

@@ -19,6 +19,7 @@ import quire
 from quire.conf.compose import compose
 from quire.privacy.secagg.state import Stage
 from quire.simulation.flower import run_flower
+from quire.simulation.verify_transcripts import audit_run
 from quire.strategies.folder import read_about
 
 pytestmark = pytest.mark.slow
@@ -50,7 +51,7 @@ def hospitals(tmp_path: Path) -> Iterator[Hospitals]:
 
 @pytest.mark.timeout(1800)
 def test_a_supernode_is_killed_in_the_middle_of_a_round(hospitals: Hospitals) -> None:
-    overrides = overrides_of(SILOS, 1, "runtime.join_timeout=300")
+    overrides = overrides_of(SILOS, 1, "runtime.join_timeout=300 output.transcripts=true")
     hospitals.submit(overrides)
     # It has begun the round, and dies while it trains, deals or masks.
     hospitals.wait(lambda: Stage.SHARED in hospitals.stages(VICTIM), 800.0)
@@ -69,3 +70,6 @@ def test_a_supernode_is_killed_in_the_middle_of_a_round(hospitals: Hospitals) ->
     assert line["silos"] == {}  # no silo's own figures: not its rows, its loss nor its scores
     assert line["evaluate"] is None
     assert [hospitals.stages(name).count(Stage.UNMASKED) for name in (*OTHERS, VICTIM)] == [1, 1, 0]
+
+    audit = audit_run(hospitals.run, roster=hospitals.files["hospital-1"].parents[1] / "roster.json")
+    assert (audit.wrong, [one.models for one in audit.attempts]) == ([], [True])

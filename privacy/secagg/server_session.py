@@ -169,6 +169,11 @@ class ServerSession:
         """Return who sent an advert that counts."""
         return tuple(sorted(self._adverts))
 
+    @property
+    def adverts_taken(self) -> tuple[bytes, ...]:
+        """Return the adverts that count, as they came: with session name, roster and configuration they make h0."""
+        return tuple(self._adverts[index].encode() for index in self.advertised)
+
     def _receive_pairs(self, sender: int, data: bytes) -> bool:
         message = Pairs.decode(data)
         _from(sender, message.index, self._adverts)

@@ -1,0 +1,187 @@
+"""``quire transcript verify``, and what ``quire verify`` asks of transcripts: all that a run folder has for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from quire.clients.arrays import Arrays, fingerprint
+from quire.conf.compose import compose
+from quire.conf.schema import SecureAggregation, Settings
+from quire.errors import QuireError, SettingsError
+from quire.privacy.dp.contract import PrivacyError
+from quire.privacy.dp.rounding import EncodingError
+from quire.privacy.identity.errors import IdentityError
+from quire.privacy.identity.roster import Roster
+from quire.privacy.identity.signed import check_signed
+from quire.privacy.randomness import stream
+from quire.privacy.receipts import simulated_roster
+from quire.simulation.transcripts import Audit, Auditor
+from quire.strategies.folder import read_about, read_overrides
+from quire.strategies.material import CardError, Material, read_material, read_roster
+from quire.strategies.run_log import LOG_FOLDER
+from quire.strategies.transcripts import TRANSCRIPTS_FOLDER
+from quire.transparency.errors import LogError
+from quire.transparency.reading import Entries
+from quire.transparency.verify import Place
+
+
+def check_transcripts(
+    folder: Path,
+    material: Material,
+    settings: Settings | None,
+    about: Mapping[str, Any],
+    roster: Roster | None,
+    schema: Path | None = None,
+) -> Audit:
+    """Audit the transcripts of a run, if it has any or ought to.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The run folder.
+    material : Material
+    settings : Settings or None
+        As composed anew; None where they could not be, which is said elsewhere.
+    about : mapping
+        What ``run.json`` says.
+    roster : Roster or None
+        Whose signatures count; None where there is none, which is said elsewhere.
+    schema : pathlib.Path, optional
+        The ``schema.yaml`` of a task whose silos read rows of their own: without it the first model is not known.
+
+    Returns
+    -------
+    Audit
+        An empty one of a run without transcripts.
+    """
+    if settings is None or roster is None or not isinstance(settings.aggregation, SecureAggregation):
+        return Audit()
+    if not settings.output.transcripts and not (folder / TRANSCRIPTS_FOLDER).exists():
+        return Audit()
+    first, notes, wrong = _first_model(settings, material, schema)
+    try:
+        auditor = Auditor(folder, settings, roster, _span(about), first)
+    except (EncodingError, PrivacyError) as error:
+        return Audit(wrong=[f"What the silos agreed on cannot be worked out: {str(error).rstrip('.')}."])
+    audit = auditor.audit
+    audit.notes += notes
+    audit.wrong += wrong
+    before = str(material.start.get("model"))
+    for line in material.charged:
+        auditor.line(line, before)
+        before = str(line.get("model"))
+    logged = _logged(folder)
+    auditor.others({digest: f"round {number}, attempt {attempt}" for digest, number, attempt in logged or ()})
+    if logged is not None:
+        audit.wrong += [
+            f"Round {one.round}, attempt {one.attempt}: the log has no entry for its transcript."
+            for one in audit.attempts
+            if (one.replay.sha256, one.round, one.attempt) not in logged
+        ]
+    audit.notes.append(audit.summary)
+    return audit
+
+
+def audit_run(folder: Path, roster: Path | None = None, pin: str | None = None, schema: Path | None = None) -> Audit:
+    """Audit the transcripts of a run by what lies in its folder, with or without privacy.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The run folder.
+    roster : pathlib.Path, optional
+        The consortium's, from where the reader trusts it; the run folder's own by default.
+    pin : str, optional
+        The hash that the roster must have.
+    schema : pathlib.Path, optional
+        See :func:`check_transcripts`.
+
+    Raises
+    ------
+    SettingsError
+        If the folder holds no run, or none with transcripts.
+    QuireError
+        If the roster cannot be read, or does not hold.
+    """
+    about = read_about(folder)
+    settings = compose(read_overrides(folder))
+    if not isinstance(settings.aggregation, SecureAggregation):
+        raise SettingsError(f"The run in '{folder}' had no secure aggregation, so there are no transcripts of it.")
+    if not settings.output.transcripts and not (folder / TRANSCRIPTS_FOLDER).exists():
+        raise SettingsError(f"The run in '{folder}' kept no transcripts: output.transcripts=true keeps them.")
+    try:
+        material = read_material(folder)
+        members, note = _roster(material, settings, about, roster, pin)
+    except (CardError, IdentityError) as error:
+        raise QuireError(f"The transcripts of '{folder}' cannot be audited: {error}") from error
+    audit = check_transcripts(folder, material, settings, about, members, schema)
+    audit.notes.insert(0, note)
+    return audit
+
+
+def _roster(
+    material: Material, settings: Settings, about: Mapping[str, Any], given: Path | None, pin: str | None
+) -> tuple[Roster, str]:
+    if given is None and about.get("runtime") != "deployment":
+        made = simulated_roster(settings.seed, material.start.get("silos", []))
+        note = (
+            f"Signatures: by keys made from the run's seed (roster {made.hash}); whoever knows the seed can make them."
+        )
+        return _pinned(made, pin), note
+    signed = read_roster(given) if given is not None else material.roster
+    if signed is None:
+        raise CardError("the run folder has no roster; name the consortium's with --roster FILE.")
+    check_signed(signed)
+    where = "as you named it" if given is not None or pin is not None else "which lies in the run folder itself"
+    return _pinned(signed.roster, pin), f"Signatures: against the roster {signed.roster.hash}, {where}."
+
+
+def _pinned(roster: Roster, pin: str | None) -> Roster:
+    if pin is not None and roster.hash != pin:
+        raise CardError(f"the roster's hash is {roster.hash}, and the pin is {pin}.")
+    return roster
+
+
+def _first_model(
+    settings: Settings, material: Material, schema: Path | None
+) -> tuple[Arrays | None, list[str], list[str]]:
+    """Return the model that the seed gives, with notes, and with what is wrong with it."""
+    from quire.clients.tasks import task_of
+    from quire.clients.tasks.schema import read_schema
+
+    try:
+        form = None if schema is None else read_schema(schema)
+        model = task_of(settings, form).initial_arrays(stream(settings.seed, "model"))
+    except QuireError as error:
+        why = f"The first model cannot be made here, so that sums were checked and models were not: {error}"
+        return None, [why], []
+    if fingerprint(model) != material.start.get("model"):
+        return None, [], ["The run did not begin with the model that its seed gives: no later model was recomputed."]
+    return model, [], []
+
+
+def _span(about: Mapping[str, Any]) -> tuple[int, int]:
+    """Return when a run began and ended; of what run.json does not say, now."""
+    moments = []
+    for key in ("started", "finished"):
+        try:
+            moments.append(int(datetime.fromisoformat(about[key]).timestamp()))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            moments.append(int(time.time()))
+    return moments[0], moments[1]
+
+
+def _logged(folder: Path) -> set[tuple[str, int, int]] | None:
+    """Return digest, round and attempt of the transcripts that the run's log tells of; None where there is no log."""
+    if not (folder / LOG_FOLDER).exists():
+        return None
+    try:
+        entries = Entries(Place.of(folder / LOG_FOLDER).entries)
+        found = [entry for _, entry in entries.each(lambda line: b'"kind":"transcript"' in line)]
+    except (LogError, OSError):
+        return None  # a log that cannot be read is told of by whoever verifies it
+    return {(entry.body["transcript"], entry.round, entry.body["attempt"]) for entry in found}
