@@ -61,6 +61,11 @@ PROTOCOL, MASKED, MESSAGE, ROSTER = "protocol", "masked", "message", "roster"
 CHAIN, BASE, CHAIN_MEMORY, SUMS = "chain", "base-round", "chain-memory", "chain-sums"
 # And how many silos are in each of these, in the same order, by which their noise is known.
 SURVIVORS = "survivors"
+# Of the transparency log, beside the first message of a round: the newest checkpoint, the log's key, and how the log
+# goes on from each of the sizes that the silo may have seen last. A silo replies with its countersignature; where it
+# refuses, with the size that it has seen.
+LOG, CHECKPOINT, LOG_KEY, SIZES, PATHS = "log", "checkpoint", "log-key", "sizes", "paths"
+COUNTERSIGNATURE, SEEN = "countersignature", "seen"
 # What only a simulated silo shows: metrics that a real one keeps to itself under privacy.
 SHOWN = "simulator-only"
 
@@ -85,6 +90,7 @@ class Code(enum.IntEnum):
     REPLAY_REFUSED = 115
     ROSTER_REFUSED = 116
     SECURE_REFUSED = 117
+    LOG_REFUSED = 118
     INTERNAL = 199
 
 
@@ -106,6 +112,7 @@ WORDS: dict[Code, str] = {
     Code.REPLAY_REFUSED: "it has answered this round already, and does not answer twice",
     Code.ROSTER_REFUSED: "the roster it finds is not the one that it has pinned",
     Code.SECURE_REFUSED: "it cannot take part in secure aggregation as it was asked to",
+    Code.LOG_REFUSED: "its operator asks for a transparency log, and this run has none or another one",
     Code.INTERNAL: "an unexpected error inside the silo",
 }
 

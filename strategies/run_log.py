@@ -51,6 +51,10 @@ class RunLog:
     ------
     LogError
         If the folder has a log that was begun with another key, is damaged, or cannot be written.
+
+    Attributes
+    ----------
+    log : Log
     """
 
     def __init__(self, folder: RunFolder, key: PrivateIdentity, run: str) -> None:
@@ -58,17 +62,17 @@ class RunLog:
         where = folder.path / LOG_FOLDER
         # No two logs of one key have the same name: they would be a split view.
         origin = origin_of(where) or f"run/{secrets.token_hex(8)}"
-        self._log = Log.open(where, origin, key, _now())
+        self.log = Log.open(where, origin, key, _now())
         try:
             self._check_covered(where)
         except BaseException:
-            self._log.close()
+            self.log.close()
             raise
 
     def _check_covered(self, where: Path) -> None:
         """Refuse to sign what no crash leaves behind: every write but the last is followed by its checkpoint."""
-        covered = self._log.notes[-1].checkpoint.size if self._log.notes else 0
-        unsigned = [entry.kind for at, entry in self._log.each() if at >= covered]
+        covered = self.log.notes[-1].checkpoint.size if self.log.notes else 0
+        unsigned = [entry.kind for at, entry in self.log.each() if at >= covered]
         if unsigned.count("model") + unsigned.count("end") > (1 if covered else 0):
             raise LogDamaged(
                 f"{where} has rounds that no checkpoint covers: checkpoints were taken away, or entries added; put the "
@@ -91,7 +95,7 @@ class RunLog:
     def began(self, settings: Settings, code: str) -> None:
         """Say what is run, once the journal has begun or goes on."""
         journal = list(_hashes(self._folder.path / JOURNAL, 0))
-        logged = journal_in(self._log.each(lambda line: b'"kind":"journal"' in line or b'"kind":"resume"' in line))
+        logged = journal_in(self.log.each(lambda line: b'"kind":"journal"' in line or b'"kind":"resume"' in line))
         same = next((at for at, pair in enumerate(zip(logged, journal, strict=False)) if pair[0] != pair[1][0]), None)
         kept = min(len(logged), len(journal)) if same is None else same
         roster = read_about(self._folder.path).get("held_to", {}).get("roster")
@@ -125,6 +129,8 @@ class RunLog:
 
     def _of_round(self, report: RoundReport) -> Iterator[Entry]:
         attempts: list[Mapping[str, Any]] = report.secure.get("attempts", [])
+        if "checkpoint" in report.secure:  # the last one: nothing was logged since the round began
+            yield self._entry("checkpoint", report.round, self._bound_to())
         for attempt in attempts or [{"attempt": 1, "cohort": report.cohort}]:
             silos = sorted({word(name) for name in attempt["cohort"]})
             yield self._entry("cohort", report.round, {"attempt": attempt["attempt"], "silos": silos})
@@ -138,6 +144,12 @@ class RunLog:
                 body = {"silo": word(silo), "entries": ledger["entries"], "head": ledger["head"]}
                 yield self._entry("ledger_head", report.round, body)
 
+    def _bound_to(self) -> dict[str, Any]:
+        """Return the checkpoint that the round under way is bound to, and who has countersigned it."""
+        note = self.log.notes[-1]
+        silos = sorted(word(mark.name) for mark in note.marks if mark.name != note.checkpoint.origin)
+        return {"size": note.checkpoint.size, "checkpoint": note.checkpoint.hash, "silos": silos}
+
     def _new_lines(self, round_number: int) -> Iterator[Entry]:
         """Yield an entry for every finished line that the journal has got since the last look."""
         for digest, end in _hashes(self._folder.path / JOURNAL, self._at):
@@ -148,12 +160,12 @@ class RunLog:
         return Entry(kind, word(self._run), round_number, _now(), body)
 
     def _write(self, entries: Iterable[Entry]) -> None:
-        self._log.append(*entries)
-        self._log.checkpoint(_now())
+        self.log.append(*entries)
+        self.log.checkpoint(_now())
 
     def close(self) -> None:
         """Close the log."""
-        self._log.close()
+        self.log.close()
 
     def __enter__(self) -> RunLog:
         return self

@@ -179,7 +179,7 @@ def _federate(
         if signed is not None:
             replace(folder.path / ROSTER_FILE, signed.encode())
     if isinstance(settings.aggregation, SecureAggregation):
-        strategy.secure = _secure(context, settings, settings.aggregation, roster.names, simulated)
+        strategy.secure = _secure(context, settings, settings.aggregation, roster.names, simulated, log)
     if strategy.algorithm.silos_remember:
         _keep_silo_memory(grid, folder, checkpoint)
     if checkpoint is not None:
@@ -227,7 +227,12 @@ def _signed_roster(context: Context, settings: Settings, silos: list[str], simul
 
 
 def _secure(
-    context: Context, settings: Settings, secure: SecureAggregation, silos: list[str], simulated: bool
+    context: Context,
+    settings: Settings,
+    secure: SecureAggregation,
+    silos: list[str],
+    simulated: bool,
+    log: RunLog | None,
 ) -> SecureRounds:
     signed = _signed_roster(context, settings, silos, simulated)
     if signed is None:
@@ -236,7 +241,8 @@ def _secure(
             f"{ROSTER_VARIABLE} to its path before the SuperLink starts."
         )
     try:
-        return SecureRounds(settings, secure, signed.roster, context.run_id, simulated)
+        shown = log.log if log is not None else None
+        return SecureRounds(settings, secure, signed.roster, context.run_id, simulated, shown)
     except PrivacyError as error:
         raise RunFailed(f"The noise of this run cannot be planned: {error}") from error
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 #: What ``connector`` of ``data`` says where the silo holds a part of a data set that ships with Quire.
 SHIPPED = "shipped"
+#: What ``log`` of the policy says beside a key: whether a run has to have a transparency log.
+OPTIONAL, REQUIRED = "optional", "required"
 #: The mode in which updates leave the silo as they are; see :data:`quire.conf.schema.GROUPS`.
 NONE = "none"
 
@@ -88,6 +90,9 @@ class Policy:
         can take the noise off again.
     rehearsal : bool
         Whether a simulation on the silo's own machine may read its rows, for which no ledger is charged.
+    log : str
+        Whether runs have to be bound to a transparency log: ``optional``, ``required``, or the fingerprint of the key
+        that the log has to be signed with.
     shipped : bool
         Whether the silo's rows ship with Quire, so that there is nobody to protect. Not a key: told by ``data``.
     file : pathlib.Path
@@ -112,6 +117,7 @@ class Policy:
     trusts_server: bool = False
     test_seed: bool = False
     rehearsal: bool = False
+    log: str = OPTIONAL
     shipped: bool = False
     file: Path = field(default=Path("silo.yaml"), compare=False)
     lines: tuple[tuple[str, int], ...] = field(default=(), compare=False)

@@ -24,6 +24,7 @@
       trusts_server: false
       test_seed: false
       rehearsal: false
+      log: optional
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from quire.clients.policy.model import NONE, SHIPPED, Operator, Policy, Population, RosterPin
+from quire.clients.policy.model import NONE, OPTIONAL, REQUIRED, SHIPPED, Operator, Policy, Population, RosterPin
 from quire.clients.strict_yaml import Entry
 from quire.conf.schema import GROUPS
 from quire.privacy.dp.lattice import MAX_EPSILON, NoiseKind
@@ -52,7 +53,7 @@ MAX_DAYS = 36_500
 _REQUIRED = ("modes", "aggregation", "code")
 _OPTIONAL = (
     *("epsilon", "delta", "period_days", "min_cohort", "colluders", "noise", "min_noise", "max_clip"),
-    *("max_rounds", "max_rounds_per_day", "trusts_server", "test_seed", "rehearsal"),
+    *("max_rounds", "max_rounds_per_day", "trusts_server", "test_seed", "rehearsal", "log"),
 )
 # Meaningless without privacy: a cap that nothing could hold would only look like one.
 _BUDGET = ("epsilon", "delta", "period_days")
@@ -154,6 +155,7 @@ def _policy(top: Mapping[str, Entry], population: Population, file: Path) -> Pol
         trusts_server=_truth(found, "trusts_server"),
         test_seed=test_seed,
         rehearsal=_truth(found, "rehearsal"),
+        log=_log(found["log"]) if "log" in found else OPTIONAL,
         shipped=shipped,
         file=file,
         lines=tuple((key, item.node.start_mark.line + 1) for key, item in found.items()),
@@ -162,6 +164,16 @@ def _policy(top: Mapping[str, Entry], population: Population, file: Path) -> Pol
 
 def _options(entry: Entry, group: str) -> frozenset[str]:
     return _listed(entry, f"the options of {group}", tuple(GROUPS[group]))
+
+
+def _log(entry: Entry) -> str:
+    value = entry.scalar()
+    if not isinstance(value, str) or not (value in (OPTIONAL, REQUIRED) or _SHA256.fullmatch(value)):
+        entry.fail(
+            f"'log' must be {OPTIONAL}, {REQUIRED}, or in quotes the fingerprint of the log's key, 64 digits 0-9 and "
+            "letters a-f (`quire identity show FILE.pub`)"
+        )
+    return value
 
 
 def _noise(entry: Entry) -> frozenset[str]:

@@ -9,6 +9,7 @@
       heads.json           how long the ledgers are, signed
       ledger/              one file of chained lines per population
       state/  secrets/     what is kept between two stages
+      logs/                which transparency logs were seen, and how far
 """
 
 from __future__ import annotations
@@ -253,7 +254,7 @@ class Store:
         self.close()
 
 
-_PARTS = ("counters.jsonl", "heads.json", "store.json", "ledger", "state", "secrets")
+_PARTS = ("counters.jsonl", "heads.json", "store.json", "ledger", "state", "secrets", "logs")
 
 
 def _contents(path: Path) -> list[str]:
