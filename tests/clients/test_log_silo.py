@@ -162,11 +162,11 @@ def test_a_silo_with_an_old_copy_of_its_memory_says_so_and_takes_part_again(
 
 
 # ----------------------------------------------------------------------------------------------- what is refused
-def _older(place: Place) -> Callable[[RecordDict, str], None]:
-    def older(content: RecordDict, silo: str) -> None:
+def _first(place: Place) -> Callable[[RecordDict, str], None]:
+    def first(content: RecordDict, silo: str) -> None:
         told(content)[contract.CHECKPOINT] = verify_log(LogPlace.of(place.folder / "run")).notes[0].encode()
 
-    return older
+    return first
 
 
 def _signed(key: PrivateIdentity, **changes: Any) -> Callable[[RecordDict, str], None]:
@@ -205,7 +205,6 @@ def _broken_signature(content: RecordDict, silo: str) -> None:
 
 
 LIES: dict[str, Callable[[Place, PrivateIdentity], Callable[[RecordDict, str], None]]] = {
-    "rolled back": lambda place, key: _older(place),
     "forked": lambda place, key: _signed(key, root=sha256(b"x").digest()),
     "longer, and another": lambda place, key: _signed(key, root=sha256(b"x").digest(), size=1000),
     "another key": lambda place, key: _signed(PrivateIdentity.from_seed(bytes(32))),
@@ -230,6 +229,24 @@ def test_a_silo_that_is_shown_something_else_refuses_and_is_not_charged(
     assert seen(place, FIRST) == log_of(place).notes[0].checkpoint
     assert signers(place)[1] == set(NAMES[1:])
     assert "train.shares answered with LogMismatch" in caplog.text  # in words, for the silo's operator
+
+
+def test_a_log_that_was_rolled_back_is_refused(tmp_path: Path, key: PrivateIdentity) -> None:
+    place = place_of(tmp_path, 3)
+    showing(place, _first(place), number="3")
+    reports = served(place)
+    assert [report.replied for report in reports] == [NAMES, NAMES, NAMES[1:]]
+    assert refused(reports[2]) == {(FIRST, "log_mismatch")}
+    assert seen(place, FIRST) == log_of(place).notes[1].checkpoint
+
+
+def test_a_log_that_is_shown_no_further_binds_no_sum_with_the_others(tmp_path: Path, key: PrivateIdentity) -> None:
+    """What a silo has seen before it takes again; the others have seen more, and their context is another one."""
+    place = place_of(tmp_path, 2)
+    showing(place, _first(place), number="2")
+    reports = served(place)
+    assert [report.replied for report in reports] == [NAMES, NAMES[1:]]
+    assert refused(reports[1]) == {(FIRST, "bad_countersignature")}
 
 
 GARBAGE: dict[str, Callable[[RecordDict], None]] = {
@@ -366,7 +383,8 @@ def test_silos_that_are_shown_different_logs_have_no_sum_together(
     tmp_path: Path, key: PrivateIdentity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server leaves out whoever it showed another log; one that does not gets shares that open to nobody."""
-    for owner, name in ((Bound, "beside"), (Bound, "accept"), (ServerRound, "_authentic"), (server_round, "cover")):
+    changed = ((Bound, ("beside", "accept")), (ServerRound, ("_authentic", "mask_request")), (server_round, ("cover",)))
+    for owner, name in ((owner, name) for owner, names in changed for name in names):
         monkeypatch.setattr(owner, name, getattr(owner, name))  # to be put back
     split_view.lie()
     place = place_of(tmp_path, 1, "aggregation.attempts=1")

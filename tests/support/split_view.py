@@ -14,6 +14,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from quire.clients import contract
 from quire.privacy.secagg import server_round
+from quire.privacy.secagg.messages import MaskRequest
 from quire.strategies.log_bound import Bound
 from quire.transparency.checkpoints import sign
 
@@ -49,10 +50,16 @@ def lie() -> None:
 
 
 def look_away() -> None:
-    """Let a server take messages of another context, and pairs of silos that have different masks."""
+    """Let a server take messages of another context and pairs with different masks, and tell each silo its own one."""
+    ask = server_round.ServerRound.mask_request
 
     def authentic(self: Any, sender: int, message: Any, use: str) -> None:
         server_round.check_signature(self._identities[sender], use, message.signed_part(), message.signature, sender)
 
+    def asking(self: Any, receiver: int) -> bytes:
+        request = MaskRequest.decode(ask(self, receiver))
+        return replace(request, context=self._shares[receiver].context).encode()
+
+    server_round.ServerRound.mask_request = asking  # type: ignore[method-assign]
     server_round.ServerRound._authentic = authentic  # type: ignore[method-assign]
     server_round.cover = lambda wrong: set()  # type: ignore[assignment]
