@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import secrets
 import time
@@ -26,6 +27,7 @@ from quire.strategies.card import CARD_FILE
 from quire.strategies.folder import RunFolder, read_about
 from quire.strategies.report import RoundReport
 from quire.strategies.rounds import RoundState
+from quire.transparency.checkpoints import Note
 from quire.transparency.entries import WORD, Entry
 from quire.transparency.errors import LogDamaged
 from quire.transparency.log import Log, origin_of
@@ -104,7 +106,7 @@ class RunLog:
         if logged:
             entries.append(self._entry("resume", 0, {"lines": kept}))
         self._at = journal[kept - 1][1] if kept else 0
-        self._write([*entries, *self._new_lines(0)])
+        self._write([*entries, *self._bound_before(), *self._new_lines(0)])
 
     def round_done(self, report: RoundReport, state: RoundState) -> None:
         """Log a round, after the folder has it."""
@@ -130,7 +132,7 @@ class RunLog:
     def _of_round(self, report: RoundReport) -> Iterator[Entry]:
         attempts: list[Mapping[str, Any]] = report.secure.get("attempts", [])
         if "checkpoint" in report.secure:  # the last one: nothing was logged since the round began
-            yield self._entry("checkpoint", report.round, self._bound_to())
+            yield self._bound(report.round, self.log.notes[-1])
         for attempt in attempts or [{"attempt": 1, "cohort": report.cohort}]:
             silos = sorted({word(name) for name in attempt["cohort"]})
             yield self._entry("cohort", report.round, {"attempt": attempt["attempt"], "silos": silos})
@@ -144,11 +146,22 @@ class RunLog:
                 body = {"silo": word(silo), "entries": ledger["entries"], "head": ledger["head"]}
                 yield self._entry("ledger_head", report.round, body)
 
-    def _bound_to(self) -> dict[str, Any]:
-        """Return the checkpoint that the round under way is bound to, and who has countersigned it."""
-        note = self.log.notes[-1]
+    def _bound(self, round_number: int, note: Note) -> Entry:
+        """Say which checkpoint a round was bound to, and who has countersigned it."""
         silos = sorted(word(mark.name) for mark in note.marks if mark.name != note.checkpoint.origin)
-        return {"size": note.checkpoint.size, "checkpoint": note.checkpoint.hash, "silos": silos}
+        body = {"size": note.checkpoint.size, "checkpoint": note.checkpoint.hash, "silos": silos}
+        return self._entry("checkpoint", round_number, body)
+
+    def _bound_before(self) -> Iterator[Entry]:
+        """Say the same of rounds in the journal that the log was not told of, as a crash between the two leaves it."""
+        notes = {note.checkpoint.hash: note for note in self.log.notes}
+        with (self._folder.path / JOURNAL).open("rb") as file:
+            file.seek(self._at)
+            lines = [json.loads(line) for line in file if line.endswith(b"\n")]
+        for line in lines:
+            note = notes.get((line.get("secure") or {}).get("checkpoint")) if line["event"] == "round" else None
+            if note is not None:
+                yield self._bound(line["round"], note)
 
     def _new_lines(self, round_number: int) -> Iterator[Entry]:
         """Yield an entry for every finished line that the journal has got since the last look."""
