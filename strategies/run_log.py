@@ -159,7 +159,7 @@ class RunLog:
             file.seek(self._at)
             lines = [json.loads(line) for line in file if line.endswith(b"\n")]
         for line in lines:
-            note = notes.get((line.get("secure") or {}).get("checkpoint")) if line["event"] == "round" else None
+            note = notes.get(str((line.get("secure") or {}).get("checkpoint"))) if line["event"] == "round" else None
             if note is not None:
                 yield self._bound(line["round"], note)
 
