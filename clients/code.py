@@ -12,7 +12,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-_ROOMS = ("charter", "conf", "clients", "privacy", "strategies")
+_ROOMS = ("charter", "conf", "clients", "privacy", "strategies", "transparency")
 _SOURCES = (".py", ".yaml")
 
 

@@ -65,6 +65,11 @@ PROTOCOL, MASKED, MESSAGE, ROSTER = "protocol", "masked", "message", "roster"
 CHAIN, BASE, CHAIN_MEMORY, SUMS = "chain", "base-round", "chain-memory", "chain-sums"
 # And how many silos are in each of these, in the same order, by which their noise is known.
 SURVIVORS = "survivors"
+# Of the transparency log, beside the first message of a round: the newest checkpoint, the log's key, and how the log
+# goes on from each of the sizes that the silo may have seen last. A silo replies with its countersignature; where it
+# refuses, with the size that it has seen.
+LOG, CHECKPOINT, LOG_KEY, SIZES, PATHS = "log", "checkpoint", "log-key", "sizes", "paths"
+COUNTERSIGNATURE, SEEN = "countersignature", "seen"
 # What only a simulated silo shows: metrics that a real one keeps to itself under privacy.
 SHOWN = "simulator-only"
 
@@ -91,6 +96,7 @@ class Code(enum.IntEnum):
     SECURE_REFUSED = 117
     AWAITING_APPROVAL = 118
     REJECTED = 119
+    LOG_REFUSED = 120
     CHARTER_REFUSED = 121
     CHARTER_EXPIRED = 122
     ANOTHER_CHARTER = 123
@@ -120,6 +126,7 @@ WORDS: dict[Code, str] = {
     Code.SECURE_REFUSED: "it cannot take part in secure aggregation as it was asked to",
     Code.AWAITING_APPROVAL: "its operator has not approved this run yet",
     Code.REJECTED: "its operator has rejected this run",
+    Code.LOG_REFUSED: "its operator asks for a transparency log, and this run has none or another one",
     Code.CHARTER_REFUSED: "the charter that it finds does not hold, or has no place for it",
     Code.CHARTER_EXPIRED: "its charter is not in force",
     Code.ANOTHER_CHARTER: "the run is under none, or under another charter than is in force there",

@@ -2,8 +2,7 @@
 
 The YAML files beside this module hold the *values*; the dataclasses here hold the *types and limits*. The
 registry :data:`GROUPS` is closed: a group or an option that is not in it does not exist, whatever lies on disk.
-This module imports neither Hydra nor anything of Quire's but the two leaves beside it, so that a silo can read it at no
-cost.
+This module imports neither Hydra nor anything of Quire's but the leaves beside it: a silo reads it at no cost.
 """
 
 # No `from __future__ import annotations` here: the types are read at run time, and must not need an eval.

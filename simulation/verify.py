@@ -92,7 +92,7 @@ def verify_run(folder: Path, roster: Path | None = None, pin: str | None = None)
         members = len(trusted.members) if trusted is not None else None
         result.wrong += check_noise(folder, material, settings, members)
         _check_chain(folder, material, about, result)
-        check_log(folder, about, settings, material.receipts, result.wrong, result.notes)
+        check_log(folder, about, settings, material, trusted, result.wrong, result.notes)
         audit = check_transcripts(folder, material, settings, about, trusted)
         result.wrong, result.notes = result.wrong + audit.wrong, result.notes + audit.notes
         _check_card(folder, card, material, about, result)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quire.conf.schema import Settings
+from quire.conf.schema import SecureAggregation, Settings
+from quire.privacy.identity.roster import Roster
 from quire.privacy.receipts import Receipt, settings_hash
 from quire.strategies.card import CARD_FILE
+from quire.strategies.material import Material
 from quire.strategies.run_log import JOURNAL, LOG_FOLDER, journal_in, word
 from quire.transparency.entries import Entry
 from quire.transparency.errors import LogError
@@ -21,7 +23,8 @@ def check_log(
     folder: Path,
     about: Mapping[str, Any],
     settings: Settings | None,
-    receipts: Sequence[Mapping[str, Receipt]],
+    material: Material,
+    roster: Roster | None,
     wrong: list[str],
     notes: list[str],
 ) -> None:
@@ -35,8 +38,10 @@ def check_log(
         What ``run.json`` says.
     settings : Settings or None
         As composed anew; None if they cannot be trusted, which is said elsewhere.
-    receipts : sequence of mapping of str to Receipt
-        Of each line of the journal, by silo.
+    material : Material
+        The journal, with the receipts of each line.
+    roster : Roster or None
+        Whose countersignatures count.
     wrong, notes : list of str
         Get discrepancies, and what a reader has to know; neither where there is no log.
     """
@@ -44,13 +49,15 @@ def check_log(
         return
     try:
         place = Place.of(folder / LOG_FOLDER)
-        found = verify_log(place)
+        found = verify_log(place, roster=roster)
         wrong += [f"The log: {words}" for words in found.wrong]
         notes += [f"The log: {words}" for words in found.remarks]
         if found.wrong:
             return
         entries = [entry for _, entry in Entries(place.entries).each()]
-        wrong += [f"The log {words}." for words in _contradictions(folder, about, settings, receipts, entries)]
+        wrong += [f"The log {words}." for words in _contradictions(folder, about, settings, material.receipts, entries)]
+        if settings is not None and isinstance(settings.aggregation, SecureAggregation):
+            wrong += [f"The log {words}." for words in _unbound(material.lines, entries)]
         over = about.get("status") == "completed"
         if over and found.size not in {note.checkpoint.size for note in found.notes}:
             wrong.append("The log ends with entries that are under no checkpoint.")
@@ -72,6 +79,32 @@ def _journal(folder: Path, entries: Sequence[Entry]) -> str | None:
     if len(lines) != len(logged):
         return f"was told {len(logged)} lines of {JOURNAL}, which has {len(lines)}"
     return None
+
+
+def _unbound(lines: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> Iterator[str]:
+    """Say which rounds under masks are not in the log with a checkpoint, and with all who took part as its signers.
+
+    Who had dropped out before it answered the first message of a round is in no set of those who dealt shares.
+    """
+    bound: dict[tuple[int, str], set[str]] = {}
+    for entry in entries:
+        if entry.kind == "checkpoint":
+            bound.setdefault((entry.round, entry.body["checkpoint"]), set()).update(entry.body["silos"])
+    for line in lines:
+        secure = line.get("secure") if line["event"] == "round" else None
+        if not isinstance(secure, dict):
+            continue
+        signed = bound.get((line["round"], str(secure.get("checkpoint"))))
+        if signed is None:
+            yield f"does not say which checkpoint round {line['round']} was bound to"
+            continue
+        attempts = secure.get("attempts")
+        dealt = [one.get("u2") for one in attempts if isinstance(one, dict)] if isinstance(attempts, list) else []
+        part = {str(silo) for names in [line["replied"], *dealt] if isinstance(names, list) for silo in names}
+        where = f"on the checkpoint that round {line['round']} was bound to"
+        for silo in sorted(part):
+            if word(silo) not in signed:
+                yield f"has no countersignature of {silo[:80]} {where}"
 
 
 def _contradictions(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import secrets
 import time
@@ -27,6 +28,7 @@ from quire.strategies.card import CARD_FILE
 from quire.strategies.folder import RunFolder, read_about
 from quire.strategies.report import RoundReport
 from quire.strategies.rounds import RoundState
+from quire.transparency.checkpoints import Note
 from quire.transparency.entries import WORD, Entry
 from quire.transparency.errors import LogDamaged
 from quire.transparency.log import Log, origin_of
@@ -52,6 +54,10 @@ class RunLog:
     ------
     LogError
         If the folder has a log that was begun with another key, is damaged, or cannot be written.
+
+    Attributes
+    ----------
+    log : Log
     """
 
     def __init__(self, folder: RunFolder, key: PrivateIdentity, run: str) -> None:
@@ -59,17 +65,17 @@ class RunLog:
         where = folder.path / LOG_FOLDER
         # No two logs of one key have the same name: they would be a split view.
         origin = origin_of(where) or f"run/{secrets.token_hex(8)}"
-        self._log = Log.open(where, origin, key, _now())
+        self.log = Log.open(where, origin, key, _now())
         try:
             self._check_covered(where)
         except BaseException:
-            self._log.close()
+            self.log.close()
             raise
 
     def _check_covered(self, where: Path) -> None:
         """Refuse to sign what no crash leaves behind: every write but the last is followed by its checkpoint."""
-        covered = self._log.notes[-1].checkpoint.size if self._log.notes else 0
-        unsigned = [entry.kind for at, entry in self._log.each() if at >= covered]
+        covered = self.log.notes[-1].checkpoint.size if self.log.notes else 0
+        unsigned = [entry.kind for at, entry in self.log.each() if at >= covered]
         if unsigned.count("model") + unsigned.count("end") > (1 if covered else 0):
             raise LogDamaged(
                 f"{where} has rounds that no checkpoint covers: checkpoints were taken away, or entries added; put the "
@@ -92,7 +98,7 @@ class RunLog:
     def began(self, settings: Settings, code: str) -> None:
         """Say what is run, once the journal has begun or goes on."""
         journal = list(_hashes(self._folder.path / JOURNAL, 0))
-        logged = journal_in(self._log.each(lambda line: b'"kind":"journal"' in line or b'"kind":"resume"' in line))
+        logged = journal_in(self.log.each(lambda line: b'"kind":"journal"' in line or b'"kind":"resume"' in line))
         same = next((at for at, pair in enumerate(zip(logged, journal, strict=False)) if pair[0] != pair[1][0]), None)
         kept = min(len(logged), len(journal)) if same is None else same
         held = read_about(self._folder.path).get("held_to", {})
@@ -103,7 +109,7 @@ class RunLog:
         if logged:
             entries.append(self._entry("resume", 0, {"lines": kept}))
         self._at = journal[kept - 1][1] if kept else 0
-        self._write([*entries, *self._new_lines(0)])
+        self._write([*entries, *self._bound_before(), *self._new_lines(0)])
 
     def decided(self, statements: Mapping[str, Statement]) -> None:
         """Log what silos' operators have decided about the run, as their silos state it."""
@@ -135,6 +141,8 @@ class RunLog:
 
     def _of_round(self, report: RoundReport) -> Iterator[Entry]:
         attempts: list[Mapping[str, Any]] = report.secure.get("attempts", [])
+        if "checkpoint" in report.secure:  # the last one: nothing was logged since the round began
+            yield self._bound(report.round, self.log.notes[-1])
         for attempt in attempts or [{"attempt": 1, "cohort": report.cohort}]:
             silos = sorted({word(name) for name in attempt["cohort"]})
             yield self._entry("cohort", report.round, {"attempt": attempt["attempt"], "silos": silos})
@@ -151,6 +159,23 @@ class RunLog:
                 body = {"silo": word(silo), "entries": ledger["entries"], "head": ledger["head"]}
                 yield self._entry("ledger_head", report.round, body)
 
+    def _bound(self, round_number: int, note: Note) -> Entry:
+        """Say which checkpoint a round was bound to, and who has countersigned it."""
+        silos = sorted(word(mark.name) for mark in note.marks if mark.name != note.checkpoint.origin)
+        body = {"size": note.checkpoint.size, "checkpoint": note.checkpoint.hash, "silos": silos}
+        return self._entry("checkpoint", round_number, body)
+
+    def _bound_before(self) -> Iterator[Entry]:
+        """Say the same of rounds in the journal that the log was not told of, as a crash between the two leaves it."""
+        notes = {note.checkpoint.hash: note for note in self.log.notes}
+        with (self._folder.path / JOURNAL).open("rb") as file:
+            file.seek(self._at)
+            lines = [json.loads(line) for line in file if line.endswith(b"\n")]
+        for line in lines:
+            note = notes.get(str((line.get("secure") or {}).get("checkpoint"))) if line["event"] == "round" else None
+            if note is not None:
+                yield self._bound(line["round"], note)
+
     def _new_lines(self, round_number: int) -> Iterator[Entry]:
         """Yield an entry for every finished line that the journal has got since the last look."""
         for digest, end in _hashes(self._folder.path / JOURNAL, self._at):
@@ -161,12 +186,12 @@ class RunLog:
         return Entry(kind, word(self._run), round_number, _now(), body)
 
     def _write(self, entries: Iterable[Entry]) -> None:
-        self._log.append(*entries)
-        self._log.checkpoint(_now())
+        self.log.append(*entries)
+        self.log.checkpoint(_now())
 
     def close(self) -> None:
         """Close the log."""
-        self._log.close()
+        self.log.close()
 
     def __enter__(self) -> RunLog:
         return self

@@ -28,7 +28,6 @@ from quire.errors import RunFailed
 from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.identity.roster import Roster as Members
 from quire.privacy.randomness import stream
-from quire.privacy.secagg.context import GENESIS
 from quire.privacy.secagg.errors import CohortTooSmall, SecAggError
 from quire.privacy.secagg.masks import Words
 from quire.privacy.secagg.params import thresholds
@@ -39,21 +38,18 @@ from quire.strategies.cohort import Roster
 from quire.strategies.courier import NOT_AWAITED, Answer, Courier, Line, carrying
 from quire.strategies.distributed import Collected, announce, collected
 from quire.strategies.exchange import Deadlines
-from quire.strategies.reading import Failure, Unusable, unreadable
+from quire.strategies.log_bound import Bound
 from quire.strategies.report import RoundReport
 from quire.strategies.rounds import RoundState
 from quire.strategies.secure_conduct import Conduct
 from quire.strategies.secure_log import AttemptLog, StageLog
-from quire.strategies.secure_replies import Beside
-from quire.strategies.secure_round import Round, RoundLost, clause, filled_up
+from quire.strategies.secure_replies import Beside, take_in
+from quire.strategies.secure_round import GONE, HOPELESS, LOST, Round, RoundLost, clause, filled_up
 from quire.strategies.secure_session import Sessions
 from quire.strategies.transcripts import Transcripts
+from quire.transparency.log import Log
 
 LOG = logging.getLogger("quire.strategies")
-
-_LOST = ("StageOrder", "Replay")
-_HOPELESS = ("UnrecoverableShare", "SealedListMismatch")  # no more shares help against such a dealer
-_GONE = ("no_reply", "node_gone", "late", "app_crashed", "app_raised")
 
 
 class SecureRounds:
@@ -70,12 +66,21 @@ class SecureRounds:
         Flower's number of the run.
     simulated : bool
         Whether silos are simulated, and have to be told who else there is.
+    log : Log, optional
+        The run's transparency log, which every round is bound to.
     """
 
     def __init__(
-        self, settings: Settings, secure: SecureAggregation, members: Members, run: int, simulated: bool
+        self,
+        settings: Settings,
+        secure: SecureAggregation,
+        members: Members,
+        run: int,
+        simulated: bool,
+        log: Log | None = None,
     ) -> None:
-        self._members, self._terms = members, terms_of(settings, secure, len(members.members))
+        self._members, self._bound = members, Bound(log, members)
+        self._terms = terms_of(settings, secure, len(members.members), self._bound.name)
         self._sessions = Sessions(members, run, simulated)
         self._courier = Courier({}, {}, None)
         self._conduct = Conduct([member.index for member in members.members], self._terms.colluders)
@@ -201,7 +206,9 @@ class SecureRounds:
             return
         self.transcripts.seal(one.attempts)
         about = {"members": self._terms.members, "colluders": self._terms.colluders, "session": self._sessions.made_in}
-        one.tell(report, self._courier.names, one.ever | (set(one.asked) - self._conduct.out), **about)
+        one.tell(
+            report, self._courier.names, one.ever | (set(one.asked) - self._conduct.out), **about, **self._bound.about()
+        )
 
     # ------------------------------------------------------------------------------------- attempts
     def _attempt(self, one: Round) -> list[Message]:
@@ -219,12 +226,13 @@ class SecureRounds:
                 continue
             one.log.stages["shares"] = StageLog()  # its clock runs from here, whoever sends the messages
             start = carrying(one.server.start(), **{contract.CONFIG: one.told})
-            one.sent = self._courier.messages(one.line, contract.SHARES, self._chain.asked(one.server.cohort, start))
+            told = self._bound.beside(self._chain.asked(one.server.cohort, start), self._courier.names)
+            one.sent = self._courier.messages(one.line, contract.SHARES, told)
             return one.sent
 
     def _server_round(self, one: Round, session: ServerSession) -> ServerRound:
         cohort = self._cohort(one, session)
-        server = self.transcripts.begin(session, one.line.round, one.log.number, cohort, one.model, GENESIS)
+        server = self.transcripts.begin(session, one.line.round, one.log.number, cohort, one.model, self._bound.root)
         one.ever |= set(cohort)
         one.log.cohort, one.log.threshold = self._named(cohort), server.limits.min_survivors
         return server
@@ -241,18 +249,9 @@ class SecureRounds:
         if server is None:
             raise CohortTooSmall("There is no attempt.")
         try:
-            for answer in answers:
-                silo = self._courier.names[answer.index]
-                try:
-                    if not answer.refuses:  # with a refusal nothing comes along, and why counts for more
-                        beside.accept(silo, answer.content)
-                except Unusable as why:
-                    log.failed.append(Failure(silo, "shares", why.code, why.words))
-                except Exception:  # whatever that stumbles over, it is that silo's dropout
-                    log.failed.append(unreadable(silo, "shares"))
-                else:
-                    if server.receive(answer.index, answer.data):
-                        self._chain.answered(answer.index)
+            for index in take_in(answers, server, log, self._courier.names, beside, self._bound):
+                self._chain.answered(index)
+            self._bound.keep()
             log.failed += self._chain.strays(server.blame, self._courier.names)
             log.u2 = self._named(server.close_shares())
             requests = {index: carrying(server.mask_request(index)) for index in server.u2}
@@ -266,7 +265,7 @@ class SecureRounds:
             total = self._open(one, server, opening)
         finally:
             log.note(server.blame)
-        if any(note.code in _LOST for note in log.blame):
+        if any(note.code in LOST for note in log.blame):
             self._sessions.end()  # a silo has lost its state, and takes part again with new keys
         return log.u3, total
 
@@ -290,7 +289,7 @@ class SecureRounds:
                 return server.unmask()
             except SecAggError as error:
                 one.log.note(server.blame)
-                if not tries or not missing or any(note.code in _HOPELESS for note in server.blame):
+                if not tries or not missing or any(note.code in HOPELESS for note in server.blame):
                     raise self._lost(one, error) from error
 
     def _lost(self, one: Round, why: SecAggError) -> RoundLost | RunFailed:
@@ -328,7 +327,7 @@ class SecureRounds:
                 f"{why} ({one.missing(names)})."
             ) from error
         suspects = log.suspects()
-        gone = {self._courier.indices[failure.silo] for failure in log.failed if failure.code in _GONE}
+        gone = {self._courier.indices[failure.silo] for failure in log.failed if failure.code in GONE}
         # Who was gone, or sent what does not hold, is not waited for once more, unless that takes too many.
         for left_out in (one.left_out | suspects | gone, one.left_out | suspects, suspects):
             if self._suffice(left_out | self._conduct.out):

@@ -24,6 +24,7 @@ _WHY = {
     "BadShareCiphertext": "the shares that {peer} dealt it do not open",
     "MalformedShare": "the shares that {peer} dealt it are not those that it named",
     "ModelChainMismatch": "the model does not follow, by the sums that it was told, from the last one that it knows",
+    "LogMismatch": "the transparency log that it was shown does not go on from the one that it has seen",
     "ImplausibleSum": "a sum that it was told is beyond what honest silos can come to",
 }
 # And where the server found that what it sent does not hold.

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
 
 from flwr.app import RecordDict
 
+from quire.privacy.secagg.server_round import ServerRound
+from quire.strategies.courier import Answer
+from quire.strategies.log_bound import Bound
+from quire.strategies.reading import Failure, Unusable, unreadable
 from quire.strategies.replies import Private, read_private, weighted_mean
 from quire.strategies.report import RoundReport
+from quire.strategies.secure_log import AttemptLog
 
 
 class Beside:
@@ -51,3 +57,43 @@ class Beside:
             if receipt:
                 report.receipts[silo] = b64encode(receipt).decode()
         report.train = weighted_mean((float(records[silo]), shown) for silo, (shown, _) in found.items())
+
+
+def take_in(
+    answers: Iterable[Answer],
+    server: ServerRound,
+    log: AttemptLog,
+    names: Mapping[int, str],
+    beside: Beside,
+    bound: Bound,
+) -> Iterator[int]:
+    """Take the answers to an attempt's first message, and what comes with them; yield who counts, by roster index.
+
+    Parameters
+    ----------
+    answers : iterable of Answer
+    server : ServerRound
+    log : AttemptLog
+        Learns who sent something that cannot be taken.
+    names : mapping of int to str
+        By roster index.
+    beside : Beside
+        Takes what comes beside the update.
+    bound : Bound
+        Takes what silos say of the transparency log.
+    """
+    for answer in answers:
+        silo = names[answer.index]
+        try:
+            if answer.refuses:  # with a refusal nothing else comes along, and why counts for more
+                bound.refused(silo, answer.content)
+            else:
+                bound.accept(silo, answer.content)
+                beside.accept(silo, answer.content)
+        except Unusable as why:
+            log.failed.append(Failure(silo, "shares", why.code, why.words))
+        except Exception:  # whatever that stumbles over, it is that silo's dropout
+            log.failed.append(unreadable(silo, "shares"))
+        else:
+            if server.receive(answer.index, answer.data):
+                yield answer.index

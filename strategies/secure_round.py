@@ -18,6 +18,12 @@ from quire.strategies.reading import Failure
 from quire.strategies.report import RoundReport
 from quire.strategies.secure_log import AttemptLog
 
+#: Errors of the protocol: of a silo that has lost its state; of a dealer against whom no more shares help.
+LOST = ("StageOrder", "Replay")
+HOPELESS = ("UnrecoverableShare", "SealedListMismatch")
+#: Why a silo is missing that is not waited for once more.
+GONE = ("no_reply", "node_gone", "late", "app_crashed", "app_raised")
+
 
 class RoundLost(Exception):
     """A sum that does not open, and never will: the round has no new model, and the next one may have.

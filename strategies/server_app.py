@@ -190,7 +190,7 @@ def _federate(
         if signed is not None:
             replace(folder.path / ROSTER_FILE, signed.encode())
     if isinstance(settings.aggregation, SecureAggregation):
-        strategy.secure = _secure(context, settings, settings.aggregation, roster.names, simulated, folder.path)
+        strategy.secure = _secure(context, settings, settings.aggregation, roster.names, simulated, folder.path, log)
     if strategy.algorithm.silos_remember:
         _keep_silo_memory(grid, folder, checkpoint)
     if checkpoint is not None:
@@ -251,6 +251,7 @@ def _secure(
     silos: list[str],
     simulated: bool,
     folder: Path,
+    log: RunLog | None,
 ) -> SecureRounds:
     signed = _signed_roster(context, settings, silos, simulated)
     if signed is None:
@@ -259,7 +260,8 @@ def _secure(
             f"{ROSTER_VARIABLE} to its path before the SuperLink starts."
         )
     try:
-        rounds = SecureRounds(settings, secure, signed.roster, context.run_id, simulated)
+        shown = log.log if log is not None else None
+        rounds = SecureRounds(settings, secure, signed.roster, context.run_id, simulated, shown)
     except PrivacyError as error:
         raise RunFailed(f"The noise of this run cannot be planned: {error}") from error
     if settings.output.transcripts:

@@ -11,8 +11,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 HELPERS = {
-    *("deployed", "deployed_rounds", "plain_flower", "proxy_load", "secagg_node"),
-    *("example_network", "harness", "hospitals", "noisy_sgd", "record_runs", "render", "run_all", "secagg_parts"),
+    *("deployed", "deployed_rounds", "log_rounds", "plain_flower", "proxy_load", "secagg_node"),
+    *(
+        "example_network",
+        "harness",
+        "hospitals",
+        "log_rounds",
+        "noisy_sgd",
+        "record_runs",
+        "render",
+        "run_all",
+        "secagg_parts",
+    ),
 }
 SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in HELPERS)
 COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}

@@ -53,7 +53,7 @@ KINDS: Mapping[str, Mapping[str, str]] = {
     "ledger_head": {"silo": "word", "entries": "count", "head": "digest"},
     "refusal": {"silo": "word", "code": "word"},
     "abort": {"code": "word"},
-    "checkpoint": {"size": "count", "checkpoint": "digest"},
+    "checkpoint": {"size": "count", "checkpoint": "digest", "silos": "names"},
     "journal": {"line": "digest"},
     "resume": {"lines": "count"},
     "end": {"status": "word", "model": "digest or null", "card": "digest or null"},

@@ -102,6 +102,11 @@ class Log:
         """How many entries there are."""
         return self._entries.tree.size
 
+    @property
+    def key(self) -> PublicIdentity:
+        """The public part of the key that it is signed with."""
+        return self._key.public
+
     def root(self) -> bytes:
         """Return the root over all entries."""
         return self._entries.tree.root()

@@ -23,7 +23,10 @@ from quire.transparency.errors import CheckpointError, LogDamaged, ProofError, S
 from quire.transparency.merkle import verify_consistency
 
 _FORMAT, _TAG, _NAME_TAG = "quire-log-seen-1", "quire/log/seen/1", "quire/log/origin/1"
-_MAX_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
+
+#: A checkpoint that was taken, and the key of its log.
+Seen = tuple[Note, PublicIdentity]
 
 
 class Memory:
@@ -44,7 +47,7 @@ class Memory:
         files.private_folder(folder)
         self._folder = folder
 
-    def last(self, origin: str) -> tuple[Note, PublicIdentity] | None:
+    def last(self, origin: str) -> Seen | None:
         """Return the checkpoint of a log that was taken last, and the key of that log; None if there is none.
 
         Raises
@@ -53,25 +56,8 @@ class Memory:
             If the file is not what was written.
         """
         path = self._path(origin)
-        data = files.read(path, _MAX_BYTES)
-        if data is None:
-            return None
-        try:
-            found = loads(data, _MAX_BYTES)
-            seal = found.pop("seal")
-            if found.keys() != {"format", "identity", "note"} or found["format"] != _FORMAT or seal != _seal(found):
-                raise ValueError
-            note = Note.decode(base64.b64decode(found["note"], validate=True))
-            key = PublicIdentity.decode(bytes.fromhex(found["identity"]))
-            check_signed(note, key)
-            if note.checkpoint.origin != origin:
-                raise ValueError
-        except (IdentityError, CheckpointError, AttributeError, KeyError, TypeError, ValueError, binascii.Error):
-            raise LogDamaged(
-                f"{path}, where the silo keeps which log it has seen, is not what was written: put the newest copy "
-                "back; without it nobody here can tell another log from the one before."
-            ) from None
-        return note, key
+        data = files.read(path, MAX_BYTES)
+        return None if data is None else decode_seen(data, origin, str(path))
 
     def accept(self, note: Note, key: PublicIdentity, proof: Sequence[bytes] = ()) -> None:
         """Take a checkpoint that goes on from the last one, and remember it; return once it is on the disk.
@@ -97,40 +83,92 @@ class Memory:
         StoreError
             If it cannot be written.
         """
-        check_signed(note, key)
-        now = note.checkpoint
-        known = self.last(now.origin)
-        if known is not None:
-            before, old_key = known[0].checkpoint, known[1]
-            if old_key != key:
-                raise SplitView(
-                    f"The log '{now.origin}' is signed with the key {key.fingerprint[:16]}, and was signed with "
-                    f"{old_key.fingerprint[:16]} before: it is another log."
-                )
-            if now.size < before.size:
-                raise SplitView(
-                    f"The log '{now.origin}' was shown at {before.size} entries and now at {now.size}: it was rolled "
-                    "back."
-                )
-            try:
-                verify_consistency(before.size, before.root, now.size, now.root, proof)
-            except ProofError as error:
-                raise SplitView(
-                    f"The log '{now.origin}' at {now.size} entries was not shown to go on from what was seen at "
-                    f"{before.size}: it was forked, or the proof is missing."
-                ) from error
-            if now == before:
-                return
-        self._keep(note, key)
-
-    def _keep(self, note: Note, key: PublicIdentity) -> None:
-        own = Note(note.checkpoint, tuple(mark for mark in note.marks if mark.name == note.checkpoint.origin))
-        text = base64.b64encode(own.encode()).decode()
-        body = {"format": _FORMAT, "identity": key.encode().hex(), "note": text}
-        files.replace(self._path(note.checkpoint.origin), dumps({**body, "seal": _seal(body)}))
+        known = self.last(note.checkpoint.origin)
+        check_goes_on(known, note, key, proof)
+        if known is None or known[0].checkpoint != note.checkpoint:
+            files.replace(self._path(note.checkpoint.origin), encode_seen(note, key))
 
     def _path(self, origin: str) -> Path:
         return self._folder / f"{tagged_hash(_NAME_TAG, origin.encode()).hex()[:32]}.json"
+
+
+def check_goes_on(known: Seen | None, note: Note, key: PublicIdentity, proof: Sequence[bytes] = ()) -> None:
+    """Check that a log goes on from what was seen of it last; return nothing if it does.
+
+    Parameters
+    ----------
+    known : tuple of Note and PublicIdentity, or None
+        What was seen last; None: nothing of this log.
+    note, key, proof
+        As :meth:`Memory.accept` takes them.
+
+    Raises
+    ------
+    CheckpointError, SplitView
+        As there.
+    """
+    check_signed(note, key)
+    if known is None:
+        return
+    now, before, old_key = note.checkpoint, known[0].checkpoint, known[1]
+    if old_key != key:
+        raise SplitView(
+            f"The log '{now.origin}' is signed with the key {key.fingerprint[:16]}, and was signed with "
+            f"{old_key.fingerprint[:16]} before: it is another log."
+        )
+    if now.size < before.size:
+        raise SplitView(
+            f"The log '{now.origin}' was shown at {before.size} entries and now at {now.size}: it was rolled back."
+        )
+    try:
+        verify_consistency(before.size, before.root, now.size, now.root, proof)
+    except ProofError as error:
+        raise SplitView(
+            f"The log '{now.origin}' at {now.size} entries was not shown to go on from what was seen at "
+            f"{before.size}: it was forked, or the proof is missing."
+        ) from error
+
+
+def encode_seen(note: Note, key: PublicIdentity) -> bytes:
+    """Return a checkpoint as a memory keeps it: with the log's own signature alone."""
+    own = Note(note.checkpoint, tuple(mark for mark in note.marks if mark.name == note.checkpoint.origin))
+    text = base64.b64encode(own.encode()).decode()
+    body = {"format": _FORMAT, "identity": key.encode().hex(), "note": text}
+    return dumps({**body, "seal": _seal(body)})
+
+
+def decode_seen(data: bytes, origin: str, where: str) -> Seen:
+    """Read what :func:`encode_seen` returned.
+
+    Parameters
+    ----------
+    data : bytes
+    origin : str
+        The log that it has to be of.
+    where : str
+        Where it was kept, for the error.
+
+    Raises
+    ------
+    LogDamaged
+        If it is anything else.
+    """
+    try:
+        found = loads(data, MAX_BYTES)
+        seal = found.pop("seal")
+        if found.keys() != {"format", "identity", "note"} or found["format"] != _FORMAT or seal != _seal(found):
+            raise ValueError
+        note = Note.decode(base64.b64decode(found["note"], validate=True))
+        key = PublicIdentity.decode(bytes.fromhex(found["identity"]))
+        check_signed(note, key)
+        if note.checkpoint.origin != origin:
+            raise ValueError
+    except (IdentityError, CheckpointError, AttributeError, KeyError, TypeError, ValueError, binascii.Error):
+        raise LogDamaged(
+            f"{where}, where the silo keeps which log it has seen, is not what was written: put the newest copy "
+            "back; without it nobody here can tell another log from the one before."
+        ) from None
+    return note, key
 
 
 def _seal(body: dict[str, str]) -> str:

@@ -14,6 +14,7 @@ from quire.transparency.checkpoints import FIRST, Note, check_countersigned, che
 from quire.transparency.errors import CheckpointError, LogError, ProofError
 from quire.transparency.proofs import Proof
 from quire.transparency.reading import CHECKPOINTS, ENTRIES, Entries, blocks, explained, read_notes
+from quire.transparency.rounds import unsigned_rounds
 
 _NO_ROSTER = "Who countersigned cannot be told without the roster: name it with --roster."
 
@@ -119,6 +120,8 @@ def verify_log(
         _check_begin(entries, key, found)
         _check_checkpoints(entries, key, found)
         _check_countersignatures(found, roster, cohort)
+        if found.kinds.get("checkpoint"):
+            found.wrong += unsigned_rounds(entries, found.notes)
         if place.checkpoints.exists() and place.checkpoints.stat().st_size > noted:
             found.remarks.append(
                 "The last checkpoint was never finished, as a crash leaves it, and counts for nothing."

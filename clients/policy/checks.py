@@ -12,6 +12,7 @@ from quire.clients import contract
 from quire.clients.contract import Code
 from quire.clients.data.preprocess import PUBLIC, preprocessing_of
 from quire.clients.policy.case import Case
+from quire.clients.policy.model import OPTIONAL
 from quire.clients.private.plan import delta_of, is_adaptive
 from quire.conf.numbers import colluders_of
 from quire.conf.schema import DistributedPrivacy, RecordPrivacy, SecureAggregation, SiloPrivacy
@@ -94,6 +95,15 @@ def _listed(case: Case, key: str, group: str, asked: str, allowed: Collection[st
     if asked in allowed:
         return None
     return f"{case.policy.place(key)} does not list {group}={asked}: choose {group}={' or '.join(sorted(allowed))}"
+
+
+def _log(case: Case) -> Objection:
+    if case.state.simulated or case.policy.log == OPTIONAL or isinstance(case.settings.aggregation, SecureAggregation):
+        return None
+    return (
+        f"{case.policy.place('log')} asks for a transparency log, and under aggregation="
+        f"{case.settings.aggregation.name} no silo is shown one: choose aggregation=secure"
+    )
 
 
 def _scores(case: Case) -> Objection:
@@ -290,6 +300,7 @@ CHECKS: tuple[Check, ...] = (
     Check("modes", Code.POLICY_REFUSED, _mode),
     Check("trusts_server", Code.POLICY_REFUSED, _trusts),
     Check("aggregation", Code.POLICY_REFUSED, _aggregation),
+    Check("log", Code.POLICY_REFUSED, _log),
     Check("scores", Code.SCORES_WITHHELD, _scores),
     Check("preprocessing", Code.POLICY_REFUSED, _preprocessing),
     Check("weights", Code.POLICY_REFUSED, _weights),

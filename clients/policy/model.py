@@ -12,6 +12,8 @@ from pathlib import Path
 
 #: What ``connector`` of ``data`` says where the silo holds a part of a data set that ships with Quire.
 SHIPPED = "shipped"
+#: What ``log`` of the policy says beside a key: whether a run has to have a transparency log.
+OPTIONAL, REQUIRED = "optional", "required"
 #: The mode in which updates leave the silo as they are; see :data:`quire.conf.schema.GROUPS`.
 NONE = "none"
 
@@ -110,6 +112,9 @@ class Policy:
     approval : bool
         Whether the operator has to approve each run (`quire approve`) before the silo answers anything in it. A
         rehearsal, which the operator starts, needs none.
+    log : str
+        Whether runs have to be bound to a transparency log: ``optional``, ``required``, or the fingerprint of the key
+        that the log has to be signed with.
     shipped : bool
         Whether the silo's rows ship with Quire, so that there is nobody to protect. Not a key: told by ``data``.
     file : pathlib.Path
@@ -137,6 +142,7 @@ class Policy:
     test_seed: bool = False
     rehearsal: bool = False
     approval: bool = False
+    log: str = OPTIONAL
     shipped: bool = False
     file: Path = field(default=Path("silo.yaml"), compare=False)
     lines: tuple[tuple[str, int], ...] = field(default=(), compare=False)

@@ -26,6 +26,7 @@
       test_seed: false
       rehearsal: false
       approval: false
+      log: optional
 """
 
 from __future__ import annotations
@@ -38,7 +39,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from quire.clients.policy.model import NONE, SHIPPED, CharterPin, Operator, Policy, Population, RosterPin
+from quire.clients.policy.model import (
+    NONE,
+    OPTIONAL,
+    REQUIRED,
+    SHIPPED,
+    CharterPin,
+    Operator,
+    Policy,
+    Population,
+    RosterPin,
+)
 from quire.conf.schema import GROUPS
 from quire.conf.strict_yaml import Entry
 from quire.privacy.dp.lattice import MAX_EPSILON, NoiseKind
@@ -54,7 +65,7 @@ MAX_DAYS = 36_500
 _REQUIRED = ("modes", "aggregation", "code")
 _OPTIONAL = (
     *("epsilon", "delta", "period_days", "min_cohort", "colluders", "noise", "min_noise", "max_clip"),
-    *("max_rounds", "max_rounds_per_day", "trusts_server", "test_seed", "rehearsal", "approval"),
+    *("max_rounds", "max_rounds_per_day", "trusts_server", "test_seed", "rehearsal", "approval", "log"),
 )
 # Meaningless without privacy: a cap that nothing could hold would only look like one.
 _BUDGET = ("epsilon", "delta", "period_days")
@@ -166,6 +177,7 @@ def _policy(top: Mapping[str, Entry], population: Population, file: Path) -> Pol
         test_seed=test_seed,
         rehearsal=_truth(found, "rehearsal"),
         approval=_truth(found, "approval"),
+        log=_log(found["log"]) if "log" in found else OPTIONAL,
         shipped=shipped,
         file=file,
         lines=tuple((key, item.node.start_mark.line + 1) for key, item in found.items()),
@@ -174,6 +186,16 @@ def _policy(top: Mapping[str, Entry], population: Population, file: Path) -> Pol
 
 def _options(entry: Entry, group: str) -> frozenset[str]:
     return _listed(entry, f"the options of {group}", tuple(GROUPS[group]))
+
+
+def _log(entry: Entry) -> str:
+    value = entry.scalar()
+    if not isinstance(value, str) or not (value in (OPTIONAL, REQUIRED) or _SHA256.fullmatch(value)):
+        entry.fail(
+            f"'log' must be {OPTIONAL}, {REQUIRED}, or in quotes the fingerprint of the log's key, 64 digits 0-9 and "
+            "letters a-f (`quire identity show FILE.pub`)"
+        )
+    return value
 
 
 def _noise(entry: Entry) -> frozenset[str]:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from quire.clients.data.preprocess import PUBLIC, preprocessing_of
 from quire.clients.policy.case import Case
 from quire.clients.policy.checks import CHECKS, has_seed, noise_kind
-from quire.clients.policy.model import Policy
+from quire.clients.policy.model import OPTIONAL, REQUIRED, Policy
 from quire.clients.private.plan import SharedPlan, delta_of, is_adaptive
 from quire.conf.schema import (
     DistributedPrivacy,
     PlainAggregation,
     RecordDistributedPrivacy,
     RecordPrivacy,
+    SecureAggregation,
     SiloPrivacy,
 )
 from quire.privacy.dp.contract import PrivacyError, Unit
@@ -189,6 +190,16 @@ def _code_allowed(policy: Policy) -> str:
     return "one approved version" if len(policy.code) == 1 else f"{len(policy.code)} approved versions"
 
 
+def _log_allowed(policy: Policy) -> str:
+    if policy.log in (OPTIONAL, REQUIRED):
+        return policy.log
+    return f"required, with the key {policy.log[:16]}"
+
+
+def _is_secure(case: Case) -> bool:
+    return isinstance(case.settings.aggregation, SecureAggregation)
+
+
 _TITLES = {
     "code": "code",
     "rehearsal": "simulation",
@@ -196,6 +207,7 @@ _TITLES = {
     "modes": "privacy",
     "trusts_server": "trust in the server",
     "aggregation": "aggregation",
+    "log": "transparency log",
     "scores": "scores",
     "preprocessing": "preprocessing",
     "weights": "weights",
@@ -218,6 +230,7 @@ _ALLOWS: dict[str, Callable[[Policy], str]] = {
     "modes": lambda policy: " or ".join(sorted(policy.modes)),
     "trusts_server": _trust_allowed,
     "aggregation": lambda policy: " or ".join(sorted(policy.aggregation)),
+    "log": _log_allowed,
     "scores": lambda policy: "sent without privacy only",
     "preprocessing": lambda policy: f"{PUBLIC} under privacy",
     "weights": lambda policy: "public numbers under privacy",
@@ -240,6 +253,7 @@ _ASKS: dict[str, Callable[[Case], str]] = {
     "modes": lambda case: case.settings.privacy.name,
     "trusts_server": _trust_asked,
     "aggregation": lambda case: case.settings.aggregation.name,
+    "log": lambda case: "shown, if the server has one" if _is_secure(case) else "not shown",
     "scores": lambda case: "wanted" if case.settings.strategy.fraction_evaluate else "not wanted",
     "preprocessing": lambda case: preprocessing_of(case.settings),
     "weights": _private(lambda case: str(getattr(case.settings.privacy, "weights", "public records"))),

@@ -33,6 +33,7 @@ from quire.privacy.secagg.fixedpoint import METRIC_BITS, Encoded, FixedPoint, La
 from quire.privacy.secagg.masks import Words
 from quire.privacy.secagg.messages import SESSION_ID, Config
 from quire.privacy.secagg.plausible import check_sum
+from quire.transparency.shown import LogName
 
 _FORMAT = "quire-secure-1"
 #: A training loss beyond this counts as this: the sum has room for no more.
@@ -71,6 +72,8 @@ class Terms:
         Whether silos recompute every model from the sum before it; see :mod:`quire.clients.secure.chain`.
     selftest : bool
         Whether all silos add their shares of the noise to nothing.
+    log : LogName or None
+        The transparency log that every round is bound to; None where the server keeps none.
     """
 
     settings: str
@@ -89,6 +92,7 @@ class Terms:
     step: float = 1.0
     chain: bool = False
     selftest: bool = False
+    log: LogName | None = None
 
     @cached_property
     def application(self) -> bytes:
@@ -226,7 +230,7 @@ class Agreement:
         return arrays
 
 
-def terms_of(settings: Settings, secure: SecureAggregation, members: int) -> Terms:
+def terms_of(settings: Settings, secure: SecureAggregation, members: int, log: LogName | None = None) -> Terms:
     """Work out what is agreed whatever the model.
 
     Parameters
@@ -236,6 +240,8 @@ def terms_of(settings: Settings, secure: SecureAggregation, members: int) -> Ter
         Of the settings.
     members : int
         How many the roster lists.
+    log : LogName, optional
+        The one thing here that follows from no settings: what the server says, the same to all silos.
 
     Raises
     ------
@@ -243,7 +249,7 @@ def terms_of(settings: Settings, secure: SecureAggregation, members: int) -> Ter
         If no distributed noise keeps to what the settings ask for.
     """
     if isinstance(settings.privacy, DistributedPrivacy):
-        return _noisy_terms(settings, secure, members)
+        return _noisy_terms(settings, secure, members, log)
     told, parties = settings_hash(settings.as_dict()), settings.silos_asked
     max_weight = max_rows_of(settings, secure)
     return Terms(
@@ -260,10 +266,11 @@ def terms_of(settings: Settings, secure: SecureAggregation, members: int) -> Ter
         metrics=_metrics(settings, max_weight),
         rotation=_rotation(secure, told),
         chain=is_chained(settings.as_dict()),
+        log=log,
     )
 
 
-def _noisy_terms(settings: Settings, secure: SecureAggregation, members: int) -> Terms:
+def _noisy_terms(settings: Settings, secure: SecureAggregation, members: int, log: LogName | None) -> Terms:
     told, noise = settings_hash(settings.as_dict()), noise_of(settings, members)
     return Terms(
         settings=told,
@@ -282,6 +289,7 @@ def _noisy_terms(settings: Settings, secure: SecureAggregation, members: int) ->
         step=-settings.training.lr if noise.unit is Unit.RECORD else 1.0,
         chain=is_chained(settings.as_dict()),
         selftest=settings.selftest,
+        log=log,
     )
 
 

@@ -20,6 +20,7 @@ from quire.clients.policy.membership import roster_of
 from quire.clients.receipts import Stand
 from quire.clients.secure.agreement import Terms, terms_of
 from quire.clients.secure.memory import InContext, InStore, Memory
+from quire.clients.secure.shown import check_pinned, log_of
 from quire.conf.schema import SecureAggregation, Settings
 from quire.privacy.csprng import Csprng
 from quire.privacy.identity.keys import PublicIdentity
@@ -27,6 +28,7 @@ from quire.privacy.identity.roster import Roster
 from quire.privacy.receipts import simulated_identity, simulated_roster
 from quire.privacy.secagg.client import Party
 from quire.privacy.secagg.policy import Policy
+from quire.privacy.secagg.state import ClientState
 
 _NAMES = "secure-names"
 _MOST_NAMES = 2048
@@ -42,11 +44,14 @@ class Desk:
     memory : Memory
     terms : Terms
         What was agreed, as this silo works it out.
+    state : ClientState
+        What it remembers of the session.
     """
 
     party: Party
     memory: Memory
     terms: Terms
+    state: ClientState
     _member: Member
     _settings: Settings
     _code: str
@@ -116,9 +121,12 @@ def desk(
             roster = pinned
             index, members = _place(roster, member.name, now())
             identity, memory = books.signer, InStore(books.store, context.run_id, books.today)
-        terms = terms_of(settings, secure, len(roster.members))
+        state = memory.load()
+        log = log_of(stage, protocol_message(message), state)
+        check_pinned(member, log)
+        terms = terms_of(settings, secure, len(roster.members), log)
         party = Party(index, identity, members, bytes.fromhex(roster.hash), _limits(member, terms), draw)
-        yield Desk(party, memory, terms, member, settings, code, books)
+        yield Desk(party, memory, terms, state, member, settings, code, books)
 
 
 def _limits(member: Member, terms: Terms) -> Policy:
@@ -137,10 +145,15 @@ def _limits(member: Member, terms: Terms) -> Policy:
 
 def _draws(entropy: Entropy, stage: str, message: Message, name: str) -> Callable[[int], bytes]:
     """Return what the silo draws secrets from: the operating system, or in a simulation a stream for this message."""
-    record = message.content.get(contract.PROTOCOL)
-    data = record.get(contract.MESSAGE, b"") if isinstance(record, ConfigRecord) else b""
-    digest = hashlib.sha256(data if isinstance(data, bytes) else b"").hexdigest()
+    digest = hashlib.sha256(protocol_message(message)).hexdigest()
     return Csprng(entropy.key("secure", stage, digest, name)).bytes
+
+
+def protocol_message(message: Message) -> bytes:
+    """Return what the protocol reads of a message; nothing where there is none."""
+    record = message.content.get(contract.PROTOCOL)
+    data = record.get(contract.MESSAGE) if isinstance(record, ConfigRecord) else None
+    return data if isinstance(data, bytes) else b""
 
 
 def _names(stage: str, message: Message, context: Context) -> tuple[str, ...]:

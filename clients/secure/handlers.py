@@ -22,6 +22,7 @@ from quire.clients.secure.chain import Known, follow, watched
 from quire.clients.secure.desk import Desk
 from quire.clients.secure.link import read_path
 from quire.clients.secure.memory import Vector
+from quire.clients.secure.shown import countersigned, take
 from quire.clients.secure.stage import Before, Core, Silo, Stage
 from quire.clients.secure.training import ready_for
 from quire.privacy.csprng import Csprng
@@ -88,7 +89,8 @@ def _forget(desk: Desk, _: Step) -> None:
 def shares(stage: Stage) -> Message:
     """X1: begin an attempt. Train, if this round was not trained for yet; the update stays here.
 
-    What it trains from is the model that it works out itself, from one that it knows and the sums since.
+    What it trains from is the model that it works out itself, from one that it knows and the sums since. The context
+    holds the transparency log as this silo was shown it, which it countersigns; where there is none, a fixed value.
 
     The same message again gets the same reply, if what was trained is there: it is never trained a second time for.
     Under distributed noise every attempt trains anew and is charged: one draw of noise is in one sum alone. An attempt
@@ -104,11 +106,13 @@ def shares(stage: Stage) -> Message:
             agreement = agreement_of(desk.terms, told)
         except EncodingError as error:
             raise Refusal(Code.SECURE_REFUSED, str(error)) from error
-        state = desk.memory.load()
+        state = desk.state
         try:
             model, digest, known = _trained_from(stage, desk, agreement, told, round_number)
             attempt = Start.decode(stage.data)
-            step = client_round.start(desk.party, state, stage.data, digest, GENESIS)
+            checkpoint = take(stage.message, desk.memory, desk.terms.log)
+            root = GENESIS if checkpoint is None else bytes.fromhex(checkpoint.hash)
+            step = client_round.start(desk.party, state, stage.data, digest, root)
             config = state.settings
             if config != agreement.config(stage.context.run_id, config.first_round):
                 raise PolicyViolation("The session was opened with other numbers than the settings and the model give.")
@@ -128,15 +132,16 @@ def shares(stage: Stage) -> Message:
             desk.memory.know(known)
         if not step.again:
             desk.memory.save(step.state)
+        log = countersigned(checkpoint, silo.member.name, desk.party.identity)
     shown: dict[str, float] = {}
     if kept is None:
         kept, shown = ready_for(silo, stage.context, agreement, model, digest, attempt)
         with stage.desk() as desk:
-            now = desk.memory.load().at
+            now = desk.state.at
             if now.opened >= round_number or now != step.state.at:
                 raise Refusal(Code.REPLAY_REFUSED, f"round {round_number} went on without this training")
             desk.memory.keep(kept)
-    return stage.reply(step.reply, kept.receipt, shown)
+    return stage.reply(step.reply, kept.receipt, shown, log)
 
 
 def _trained_from(
@@ -183,7 +188,7 @@ def mask(stage: Stage) -> Message:
     """
     silo = stage.silo
     with stage.desk() as desk:
-        state = desk.memory.load()
+        state = desk.state
 
         def words() -> Words:
             kept = desk.memory.vector()

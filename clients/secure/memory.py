@@ -8,6 +8,7 @@ takes part again once keys are agreed anew. A simulated silo keeps it in Flower'
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Protocol, Self
@@ -17,9 +18,13 @@ from flwr.app import ConfigRecord, RecordDict
 from quire.clients.secure.agreement import run_name
 from quire.clients.secure.chain import LOST, Known
 from quire.clients.store import Position, Store, StoreDamaged
+from quire.privacy.identity.keys import PublicIdentity
 from quire.privacy.secagg.errors import ModelChainMismatch, SecAggError
 from quire.privacy.secagg.messages import HASH, SESSION_ID
 from quire.privacy.secagg.state import ClientState, Counter, Stage
+from quire.transparency.checkpoints import Note
+from quire.transparency.memory import Memory as Logs
+from quire.transparency.memory import Seen, check_goes_on, decode_seen, encode_seen
 
 LOG = logging.getLogger("quire.clients")
 
@@ -117,6 +122,18 @@ class Memory(Protocol):
     def know(self, known: Known) -> None:
         """Keep what this silo knows of the run's models; once this returns, the reply may leave."""
 
+    def seen(self, origin: str) -> int | None:
+        """Return at how many entries this silo has seen a transparency log last; None if it never has.
+
+        Raises
+        ------
+        LogDamaged
+            If what it kept is not what was written.
+        """
+
+    def see(self, note: Note, key: PublicIdentity, proof: Sequence[bytes]) -> None:
+        """Take a checkpoint and keep it; see :meth:`quire.transparency.memory.Memory.accept`."""
+
 
 class InContext:
     """A simulated silo's memory: in Flower's context, which lasts as long as the run."""
@@ -159,6 +176,20 @@ class InContext:
     def know(self, known: Known) -> None:
         """Keep it."""
         self._put("secure-chain", known.encode())
+
+    def seen(self, origin: str) -> int | None:
+        """Return how far it has seen a log."""
+        last = self._last(origin)
+        return None if last is None else last[0].checkpoint.size
+
+    def see(self, note: Note, key: PublicIdentity, proof: Sequence[bytes]) -> None:
+        """Take a checkpoint: a run has one log, and the context lasts as long as the run."""
+        check_goes_on(self._last(note.checkpoint.origin), note, key, proof)
+        self._put("secure-log", encode_seen(note, key))
+
+    def _last(self, origin: str) -> Seen | None:
+        data = self._get("secure-log")
+        return decode_seen(data, origin, "Flower's context") if data else None
 
     def _get(self, name: str) -> bytes:
         record = self._records.config_records.get(name)
@@ -287,6 +318,18 @@ class InStore:
         last = self._store.counters.last(f"{self._session}-chain")
         if last is None or last.round < known.round:
             self._store.advance(Position(f"{self._session}-chain", known.round), self._today)
+
+    def seen(self, origin: str) -> int | None:
+        """Return how far it has seen a log, whatever the run."""
+        last = self._logs().last(origin)
+        return None if last is None else last[0].checkpoint.size
+
+    def see(self, note: Note, key: PublicIdentity, proof: Sequence[bytes]) -> None:
+        """Take a checkpoint; it is on the disk when this returns."""
+        self._logs().accept(note, key, proof)
+
+    def _logs(self) -> Logs:
+        return Logs(self._store.path / "logs")
 
     def _use(self) -> None:
         """Note the day, before there is a secret whose age would not be known."""

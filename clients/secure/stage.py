@@ -18,9 +18,10 @@ from quire.clients.data.preprocess import Loaded
 from quire.clients.member import Member
 from quire.clients.receipts import Stand
 from quire.clients.secure.desk import Desk, desk
+from quire.clients.secure.shown import standing
 from quire.conf.schema import SecureAggregation, Settings
 from quire.privacy.secagg.client import Party, Step
-from quire.privacy.secagg.errors import SecAggError
+from quire.privacy.secagg.errors import LogMismatch, SecAggError
 from quire.privacy.secagg.state import ClientState
 from quire.privacy.secagg.wire import MAX_MESSAGE
 
@@ -129,7 +130,7 @@ class Stage:
         """Let the protocol answer, and write down how far the silo has come; to send a reply again changes nothing."""
         with self.desk() as opened:
             try:
-                step = core(opened.party, opened.memory.load(), self.data)
+                step = core(opened.party, opened.state, self.data)
             except SecAggError as error:
                 return self.refuse(opened, error)
             if not step.again:
@@ -141,10 +142,17 @@ class Stage:
     def refuse(self, opened: Desk, error: SecAggError) -> Message:
         """Reply with the number of an error; its words stay in the silo's log."""
         LOG.error("%s answered with %s: %s", self.name, error.code, error)
-        return self.reply(opened.party.refuse(error))
+        told = standing(opened.memory, opened.terms.log) if isinstance(error, LogMismatch) else None
+        return self.reply(opened.party.refuse(error), log=told)
 
-    def reply(self, answer: bytes, receipt: bytes = b"", shown: dict[str, float] | None = None) -> Message:
-        """Reply with a message of the protocol, and who sends it."""
+    def reply(
+        self,
+        answer: bytes,
+        receipt: bytes = b"",
+        shown: dict[str, float] | None = None,
+        log: ConfigRecord | None = None,
+    ) -> Message:
+        """Reply with a message of the protocol, who sends it, and what there is to say of the log."""
         identity = ConfigRecord(
             {
                 contract.SILO: self.silo.member.name,
@@ -156,6 +164,8 @@ class Stage:
             identity[contract.RECEIPT] = receipt
         content = RecordDict({contract.IDENTITY: identity})
         content[contract.PROTOCOL] = _carried(answer)
+        if log is not None:
+            content[contract.LOG] = log
         if shown:
             content[contract.SHOWN] = MetricRecord(dict(shown))
         return Message(content, reply_to=self.message)

@@ -10,6 +10,7 @@
       ledger/              one file of chained lines per population
       approvals.jsonl      runs that had to be approved, and what was decided; see decision_book
       state/  secrets/     what is kept between two stages
+      logs/                which transparency logs were seen, and how far
 """
 
 from __future__ import annotations
@@ -254,7 +255,7 @@ class Store:
         self.close()
 
 
-_PARTS = ("approvals.jsonl", "counters.jsonl", "heads.json", "store.json", "ledger", "state", "secrets")
+_PARTS = ("approvals.jsonl", "counters.jsonl", "heads.json", "store.json", "ledger", "state", "secrets", "logs")
 
 
 def _contents(path: Path) -> list[str]:

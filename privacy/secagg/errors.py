@@ -213,5 +213,11 @@ class ImplausibleSum(SecAggError):
     number = 29
 
 
+class LogMismatch(SecAggError):
+    """A transparency log that is not the session's, or does not go on from what the silo has seen of it."""
+
+    number = 30
+
+
 #: Every error by its number.
 BY_NUMBER: dict[int, type[SecAggError]] = {kind.number: kind for kind in SecAggError.__subclasses__()}

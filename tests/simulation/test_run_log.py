@@ -208,6 +208,20 @@ def test_a_log_is_gone_on_with_under_its_own_key_only(key, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
+def test_a_run_under_masks_that_was_killed_goes_on_to_the_same_model_and_verifies(key, tmp_path):
+    """Killed once the run folder has a round, all of whose silos have countersigned, and before the log has it."""
+    overrides = f"{SMALL} aggregation=secure"
+    run_inline(compose(overrides), tmp_path / "whole")
+    killed(overrides, tmp_path / "run", lambda: die_in_the_log(2))
+    resumed(overrides, tmp_path / "run")
+    assert read_about(tmp_path / "run")["model"] == read_about(tmp_path / "whole")["model"]
+    for name in ("run", "whole"):
+        assert verify_run(tmp_path / name).wrong == []
+        bound = entries_of(tmp_path / name, "checkpoint")
+        assert [(entry.round, len(entry.body["silos"])) for entry in bound] == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.slow
 def test_rounds_under_masks_name_their_attempts(key, tmp_path):
     settings = compose(
         "task=breast_cancer partition=iid partition.silos=4 strategy.rounds=2 aggregation=secure output.baselines=false"

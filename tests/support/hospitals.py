@@ -38,13 +38,15 @@ class Hospitals:
             f'[superlink]\ndefault = "loopback"\n[superlink.loopback]\naddress = "{self.address}"\ninsecure = true\n'
         )
 
-    def start(self) -> None:
+    def start(self, **variables: str) -> None:
+        """Start all; the variables are the SuperLink's alone."""
         self._start(
             "superlink",
             *("flower-superlink", "--insecure", "--isolation", "subprocess", "--host", "127.0.0.1"),
             *("--port", self.address.split(":")[1], "--disable-runtime-dependency-installation"),
             QUIRE_RUN_DIR=str(self.run),
             QUIRE_ROSTER=str(self.files["hospital-1"].parents[1] / "roster.json"),
+            **variables,
         )
         for name, path in self.files.items():
             self.nodes[name] = self._start(

@@ -34,6 +34,7 @@ REFUSED = [
         "POLICY_REFUSED",
         "choose aggregation=secure",
     ),
+    (lambda a: a.limit(log="required"), "log", "POLICY_REFUSED", "no silo is shown one: choose aggregation=secure"),
     (lambda a: a.know(stage="evaluate"), "scores", "SCORES_WITHHELD", "set strategy.fraction_evaluate=0"),
     (lambda a: a.limit(min_cohort=5), "min_cohort", "POLICY_REFUSED", "set strategy.min_silos=5 or more"),
     (lambda a: a.know(cohort=3), "min_cohort", "POLICY_REFUSED", "merged among 3 silos"),

@@ -66,6 +66,7 @@ class Draw:
             trusts_server=self.one((True, True, True, False)),
             test_seed=self.one((True, False, False, False)),
             rehearsal=self.one((True, False)),
+            log=self.one((*("optional",) * 7, "required")),
             shipped=self.one((True, False)),
         )
 
@@ -130,6 +131,7 @@ TIGHTER = {
     "noise": lambda p, d: replace(p, noise=frozenset({"discrete"})),
     "trusts_server": lambda p, d: replace(p, trusts_server=False),
     "rehearsal": lambda p, d: replace(p, rehearsal=False),
+    "log": lambda p, d: replace(p, log="required" if p.log == "optional" else "ab" * 32),
     # Over somebody's rows a seed that was allowed makes every cap refuse: there it is laxer only without one.
     "test_seed": lambda p, d: replace(p, test_seed=False) if p.shipped or not p.capped else p,
     "shipped": lambda p, d: replace(p, shipped=False),
@@ -177,6 +179,7 @@ def within(policy: Policy, settings: Settings, state: State) -> bool:
         and (not policy.code or state.code in policy.code or state.simulated)
         and (policy.test_seed or state.simulated or "seed=" not in settings.overrides)
         and (policy.rehearsal or not state.simulated)
+        and (policy.log == "optional" or state.simulated or settings.aggregation.name == "secure")
         and (policy.trusts_server or settings.privacy.name != "silo")
         and getattr(settings.privacy, "noise", min(policy.noise)) in policy.noise
         and (state.clip is None or state.clip <= policy.max_clip)
@@ -266,13 +269,13 @@ def test_no_tightening_and_no_loosening_ever_turns_a_refusal_into_an_approval(pa
     assert outcome.refused_by >= {
         *("code", "test_seed", "modes", "scores", "preprocessing", "weights", "min_cohort", "colluders", "max_clip"),
         *("max_rounds", "max_rounds_per_day", "batch", "delta", "noise", "min_noise", "epsilon"),
-        *("rehearsal", "trusts_server"),
+        *("rehearsal", "trusts_server", "log"),
     }
 
 
 @pytest.mark.parametrize(
     "missing",
-    ["code", "rehearsal", "test_seed", "trusts_server", "min_cohort", "max_clip", "delta", "noise", "epsilon"],
+    ["code", "rehearsal", "test_seed", "trusts_server", "log", "min_cohort", "max_clip", "delta", "noise", "epsilon"],
 )
 def test_the_pairs_find_a_check_that_is_missing(missing, monkeypatch):
     """Power: leave one check out, and some approval lies outside the limits."""

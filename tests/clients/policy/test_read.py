@@ -51,7 +51,8 @@ def test_everything_can_be_said(tmp_path):
     every = (
         f"modes: [record, silo], aggregation: [plain], code: [{HASH}], epsilon: 8, delta: 1.0e-6, period_days: 365, "
         "min_cohort: 10, colluders: 3, min_noise: 0, max_clip: 10, max_rounds: 7, max_rounds_per_day: 8, "
-        "test_seed: true, noise: [gaussian, discrete], trusts_server: true, rehearsal: true, approval: true"
+        "test_seed: true, noise: [gaussian, discrete], trusts_server: true, rehearsal: true, approval: true, "
+        "log: required"
     )
     more = f"store: books\nidentity: keys/silo.key\nroster: {{file: roster.json, hash: {HASH}}}\n"
     operator = operator_of(tmp_path, every, more)
@@ -61,6 +62,7 @@ def test_everything_can_be_said(tmp_path):
     assert (policy.min_cohort, policy.colluders, policy.min_noise, policy.max_clip) == (10, 3, 0.0, 10.0)
     assert (policy.max_rounds, policy.max_rounds_per_day, policy.test_seed) == (7, 8, True)
     assert (policy.noise, policy.trusts_server, policy.rehearsal) == ({"gaussian", "discrete"}, True, True)
+    assert (policy.log, policy.approval) == ("required", True)
     assert set(policy.__dataclass_fields__) - {"population", "shipped", "file", "lines", "charter"} == set(
         dict(policy.lines)
     )
@@ -107,6 +109,8 @@ def test_without_privacy_nothing_is_capped_and_large_populations_have_a_smaller_
         (POLICY + ", min_noise: -1", "'min_noise' must be at least 0"),
         (POLICY + ", max_clip: 0", "'max_clip' must be greater than 0"),
         (POLICY + ", max_rounds: 0", "'max_rounds' must be a whole number from 1"),
+        (POLICY + ", log: yes", "'log' must be optional, required, or in quotes the fingerprint of the log's key"),
+        (POLICY + ", log: " + "F" * 64, "'log' must be optional, required, or"),
         (POLICY + ", max_rounds_per_day: 2.5", "'max_rounds_per_day' must be a whole number"),
         (POLICY.replace("epsilon: 4", "epsilon: 44.1"), "'epsilon' must be at most 44"),
         (POLICY + ", noise: []", "'noise' must list at least one of discrete, gaussian"),

@@ -1,0 +1,105 @@
+"""What a transparency log costs a round of secure aggregation: rounds with and without one, side by side in one run."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import harness
+
+SILOS = 10
+SETTINGS = (
+    f"task=digits partition=iid partition.silos={SILOS} aggregation=secure strategy.fraction_evaluate=0 "
+    "output.report=false output.baselines=false output.progress=none"
+)
+
+
+def round_seconds(folder: Path, rounds: int, key: Path | None) -> list[float]:
+    """Run a federation in this process, and return the seconds of each round from the second on.
+
+    From one round's line in the journal to the next: all that a round is made of, the log's entries and checkpoint too.
+    """
+    import quire
+    from quire.strategies.folder import RunFolder
+
+    moments: list[float] = []
+    done = RunFolder.round_done
+
+    def watched(self: RunFolder, report: Any, state: Any) -> None:
+        done(self, report, state)
+        moments.append(time.perf_counter())
+
+    os.environ.pop("QUIRE_LOG_KEY", None)
+    if key is not None:
+        os.environ["QUIRE_LOG_KEY"] = str(key)
+    RunFolder.round_done = watched  # type: ignore[method-assign]
+    try:
+        quire.run(f"{SETTINGS} strategy.rounds={rounds}", folder)
+    finally:
+        RunFolder.round_done = done  # type: ignore[method-assign]
+        os.environ.pop("QUIRE_LOG_KEY", None)
+    return [after - before for before, after in pairwise(moments)]
+
+
+def taking(folder: Path, times: int) -> list[float]:
+    """Return the seconds in which a silo checks a checkpoint, remembers it on its disk and countersigns it."""
+    from quire.privacy.identity.keys import PrivateIdentity
+    from quire.transparency.checkpoints import countersign
+    from quire.transparency.entries import Entry
+    from quire.transparency.log import Log
+    from quire.transparency.memory import Memory
+
+    server, silo = (PrivateIdentity.from_seed(name.ljust(32)) for name in (b"server", b"silo"))
+    memory, found = Memory(folder / "logs"), []
+    with Log.open(folder / "log", "bench/rounds", server, 1) as log:
+        before = 0
+        for number in range(times):
+            log.append(*(Entry("model", "run-7", number + 1, 1, {"model": f"{number:064x}"}) for _ in range(20)))
+            note = log.checkpoint(1)
+            path = log.consistency(before, note.checkpoint.size) if before else []
+            started = time.perf_counter()
+            memory.accept(note, server.public, path)
+            countersign(note.checkpoint, "silo-1", silo, 1)
+            found.append(time.perf_counter() - started)
+            before = note.checkpoint.size
+    return found
+
+
+def figures(quick: bool) -> list[harness.Figure]:
+    """Measure."""
+    from quire.clients.identity import new_identity
+
+    turns, rounds = (2, 4) if quick else (6, 15)
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        new_identity(home / "log.key")
+        took: dict[str, list[float]] = {"with": [], "without": []}
+        for turn in range(turns):
+            for kind in ("with", "without") if turn % 2 else ("without", "with"):
+                key = home / "log.key" if kind == "with" else None
+                took[kind].append(statistics.median(round_seconds(home / f"{kind}-{turn}", rounds, key)))
+        silo = statistics.median(taking(home, 20 if quick else 200))
+    median = {kind: statistics.median(values) for kind, values in took.items()}
+    overhead = harness.median_ratio(took, "with", "without") - 1.0
+    return [
+        harness.Figure(
+            "log: what log and countersignatures add to a secure round, as a share of it",
+            overhead,
+            "< 0.05",
+            f"digits, {SILOS} simulated silos in one process, one epoch each, no evaluation: median round "
+            f"{1e3 * median['with']:.1f} ms with and {1e3 * median['without']:.1f} ms without, "
+            f"{1e6 * (median['with'] - median['without']) / SILOS:.0f} microseconds a silo; "
+            "their memory is not on a disk",
+        ),
+        harness.Figure(
+            "log: a silo takes a checkpoint, remembers it on its disk and countersigns it, microseconds",
+            1e6 * silo,
+            None,
+            "with the fsyncs; that is once a round, beside those of its store",
+        ),
+    ]
