@@ -54,7 +54,7 @@ def test_every_yaml_file_is_in_the_registry_and_vice_versa() -> None:
 
 def test_every_group_is_a_field_of_the_settings_and_vice_versa() -> None:
     fields = {field.name: field.type for field in dataclasses.fields(Settings)}
-    assert set(GROUPS) == set(fields) - {"seed", "overrides"}
+    assert set(GROUPS) == set(fields) - {"seed", "charter", "overrides"}
     for group, options in GROUPS.items():
         allowed = typing.get_args(fields[group]) if isinstance(fields[group], types.UnionType) else (fields[group],)
         assert all(issubclass(cls, allowed) for cls in options.values()), group
@@ -71,7 +71,7 @@ def test_every_option_composes_with_its_defaults(group: str, option: str) -> Non
 def test_yaml_sets_exactly_the_fields_of_the_schema(group: str, option: str) -> None:
     tree = composing._load(((group, option),))
     assert set(tree[group]) == {field.name for field in dataclasses.fields(GROUPS[group][option])}
-    assert set(tree) == {*GROUPS, "seed"}
+    assert set(tree) == {*GROUPS, "seed", "charter"}
 
 
 @pytest.mark.parametrize(("group", "option", "field"), FIELDS)
@@ -139,7 +139,7 @@ def test_a_wrong_type_is_refused(group: str, option: str, field: typing.Any) -> 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_settings_survive_yaml_and_json(group: str, option: str) -> None:
     tree = compose(alone(group, option)).as_dict()
-    assert set(tree) == {*GROUPS, "seed"}
+    assert set(tree) == {*GROUPS, "seed", "charter"}
     assert yaml.safe_load(yaml.safe_dump(tree)) == tree
     assert json.loads(json.dumps(tree, allow_nan=False)) == tree
 
