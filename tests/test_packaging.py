@@ -173,7 +173,7 @@ def test_flower_finds_nothing_to_rewrite_in_pyproject() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         flower = tomllib.load(file)["tool"]["flwr"]
     assert "federations" not in flower
-    assert flower["app"]["config"] == {"overrides": ""}
+    assert flower["app"]["config"] == {"overrides": "", "resume": ""}
 
 
 def test_the_constraints_name_one_version_each() -> None:

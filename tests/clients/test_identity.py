@@ -183,7 +183,9 @@ def test_keys_that_are_not_those_of_the_fingerprint_are_refused(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", ["plain", "encrypted", "public"])
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_damage_is_noticed_and_quotes_nothing(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     path = tmp_path / "silo.key"

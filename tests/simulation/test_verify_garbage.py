@@ -27,7 +27,9 @@ def run(original, tmp_path):
 FILES = ("metrics.jsonl", "privacy_card.json", "run.json", "roster.json", "settings.yaml", "model.safetensors")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.sampled_from(FILES), st.binary(max_size=60), st.floats(0, 1), st.booleans())
 def test_garbage_never_makes_it_fall_over(run, name, garbage, where, whole):
     genuine = (run / name).read_bytes()
@@ -48,7 +50,9 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.data(), JSON)
 def test_any_value_in_any_place_of_the_journal_or_a_receipt_is_survived(run, data, value):
     genuine = (run / "metrics.jsonl").read_text()

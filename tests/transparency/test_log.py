@@ -52,7 +52,9 @@ def test_entries_are_the_leaves_in_order(tmp_path):
     assert root == merkle.node_hash(left, right)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(batches=st.lists(st.integers(0, 300), max_size=6), data=st.data())
 def test_proofs_hold_whatever_the_batches_and_after_opening_anew(tmp_path, batches, data):
     folder = tmp_path / "log"
@@ -86,7 +88,9 @@ def test_what_is_not_there_is_not_shown(tmp_path):
                 log.inclusion(number)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.data())
 def test_a_torn_tail_is_cut_and_nothing_before_it(tmp_path, data):
     folder = tmp_path / "log"

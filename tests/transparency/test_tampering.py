@@ -52,7 +52,9 @@ def test_a_log_as_it_was_written_verifies(place):
     assert "15 countersignatures were not checked" in alone.remarks[1]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_any_byte_of_any_entry(place, source, data):
     content = bytearray((source / ENTRIES).read_bytes())
@@ -61,7 +63,9 @@ def test_any_byte_of_any_entry(place, source, data):
     assert wrong(place)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_any_byte_of_any_checkpoint(place, source, data):
     content = bytearray((source / CHECKPOINTS).read_bytes())
@@ -70,7 +74,9 @@ def test_any_byte_of_any_checkpoint(place, source, data):
     assert wrong(place)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_entries_moved_dropped_doubled_or_put_in(place, source, data):
     lines = (source / ENTRIES).read_bytes().splitlines(keepends=True)

@@ -115,7 +115,7 @@ def test_a_list_of_another_form_approves_nothing(path: Path, text: str) -> None:
         read_approvals(path)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.binary(max_size=200))
 def test_any_other_bytes_are_a_sentence(path: Path, content: bytes) -> None:
     path.write_bytes(content)

@@ -41,7 +41,9 @@ def open_ledger(home: Home) -> int:
 FILES = [f"ledger/{HEART}.jsonl", "heads.json", "store.json"]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.sampled_from(FILES), st.integers(0, 10**9), st.integers(0, 7))
 def test_a_flipped_bit_anywhere_is_found(home: Home, name: str, place: int, bit: int) -> None:
     if not home.store.exists():

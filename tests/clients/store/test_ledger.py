@@ -171,7 +171,9 @@ DAYS = [date(2100, 1, 1), date(2100, 1, 2), date(2100, 2, 1)]
 CHARGES = st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 2), st.sampled_from(list(Unit)), st.floats(0.5, 50))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(CHARGES, max_size=12), st.randoms(use_true_random=False))
 def test_sums_are_those_of_the_charges_however_they_are_read(
     home: Home, charges: list[tuple[str, int, Unit, float]], random: object

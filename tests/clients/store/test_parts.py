@@ -88,7 +88,9 @@ def test_a_link_is_not_followed(home: Home, tmp_path: Path) -> None:
     assert outside.read_bytes() == b"untouched"
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.binary(max_size=40), st.integers(0, 10**6), st.integers(0, 7), st.sampled_from(["state", "secrets"]))
 def test_a_flipped_bit_is_found(home: Home, data: bytes, place: int, bit: int, part: str) -> None:
     with home.open() as store:

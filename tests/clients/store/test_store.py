@@ -153,7 +153,9 @@ def test_rounds_of_this_run_and_of_today(home: Home) -> None:
 POSITIONS = st.tuples(st.sampled_from("ab"), *[st.integers(0, 3)] * 3)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.one_of(POSITIONS, st.none()), max_size=40), st.integers(1, 6))
 def test_counters_do_what_a_dictionary_would(
     home: Home, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, int, int, int] | None], compact: int
@@ -208,7 +210,9 @@ def test_a_torn_position_was_never_answered(home: Home) -> None:
             assert file.read_bytes() == longer
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.integers(0, 10**9), st.integers(0, 7))
 def test_a_flipped_bit_in_the_counters_is_found(home: Home, place: int, bit: int) -> None:
     if not home.store.exists():
