@@ -109,7 +109,7 @@ def _against_silo(operator: Operator, bound: Bound) -> list[str]:
     from quire.clients.policy.chartered import another_key, look_back
     from quire.errors import QuireError
 
-    found = []
+    found: list[str | None] = []
     with suppress(QuireError):  # a key or books that cannot be read: `_standing` says so
         if operator.identity.exists():
             found.append(another_key(bound, read_key_file(operator.identity).fingerprint))
