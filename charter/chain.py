@@ -39,7 +39,10 @@ class Chain:
         return self.versions[-1].charter
 
     def in_force(self, now: int) -> Charter:
-        """Return the version that is in force: the newest that has taken force. One that it replaced never comes back.
+        """Return the version that is in force: the newest that has taken force.
+
+        This goes by the clock that it is given alone: with one that was set back, a version that was replaced, or has
+        expired, is in force again. A silo remembers which it was under; that one has expired it does not.
 
         Parameters
         ----------

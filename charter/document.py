@@ -45,7 +45,7 @@ TAG = "quire/charter/1"
 MAX_MEMBERS = 256
 MAX_LISTED = 256
 MAX_VERSION = 1_000_000
-#: Whether each run needs the approval of every silo.
+#: Whether each silo takes part only in runs that its own operator has approved.
 APPROVALS = ("none", "each_run")
 #: The mode without privacy; see :data:`quire.conf.schema.GROUPS`.
 NONE = "none"
@@ -78,7 +78,8 @@ class Charter:
     min_cohort, colluders : int
         Fewest silos whose updates are merged, and how many of them may side with the server.
     approval : {"none", "each_run"}
-        Whether each run needs the approval of every silo.
+        ``each_run``: each silo takes part only in runs that its own operator has approved. The server does not hold a
+        run back until all have.
     issued, not_before, not_after : int
         When it was proposed; the first second in which it is in force, and the last one after which it is not.
     exit : Exit

@@ -22,7 +22,7 @@ from quire.charter.parts import Member, check_time
 from quire.privacy.identity.canonical import dumps, loads
 from quire.privacy.identity.errors import BadSignature
 from quire.privacy.identity.hashing import DIGEST_SIZE
-from quire.privacy.identity.keys import ED25519_SIGNATURE, MLDSA65_SIGNATURE, PrivateIdentity, verify
+from quire.privacy.identity.keys import ED25519_SIGNATURE, MLDSA65_SIGNATURE, PrivateIdentity, PublicIdentity, verify
 from quire.privacy.identity.roster import fields, hexadecimal
 
 #: The largest file that is read: room for the most members, all with post-quantum keys.
@@ -126,7 +126,8 @@ class SignedCharter:
         Raises
         ------
         CharterError
-            If the signer is no member, has signed already, or is too late.
+            If the signer is no member, has signed already, or is too late. A bad signature in the signer's name is no
+            signing: it is replaced.
         """
         fingerprint, charter = member.public.fingerprint, self.charter
         if previous is not None:
@@ -138,7 +139,9 @@ class SignedCharter:
                 f"The key {fingerprint[:16]} belongs to no member of {charter.label}{hint}"
                 f"{later if charter.version > 1 and previous is None else ''}."
             )
-        if any(one.fingerprint == fingerprint for one in self.signatures):
+        others = tuple(one for one in self.signatures if one.fingerprint != fingerprint)
+        there = [one for one in self.signatures if one.fingerprint == fingerprint]
+        if there and _good(charter, member.public, there[0]):
             raise CharterError(f"The key {fingerprint[:16]} has signed {charter.label} already.")
         if now < charter.issued:
             raise CharterError(f"{_begin(charter.label)} was proposed later than this machine's clock says: set it.")
@@ -148,10 +151,43 @@ class SignedCharter:
                 "would be backdated; propose it anew with a later 'not_before'."
             )
         made = Signature(fingerprint, now, member.sign(TAG, *_parts(charter, now)))
-        return self.with_signatures((made,))
+        return replace(self, signatures=others).with_signatures((made,))
+
+    def with_checked(self, signatures: tuple[Signature, ...], members: tuple[Member, ...]) -> SignedCharter:
+        """Return this charter with signatures added, each checked before; one that is good already is kept.
+
+        Parameters
+        ----------
+        signatures : tuple of Signature
+        members : tuple of Member
+            Who may have signed: of this version and, if it is at hand, of the one before.
+
+        Raises
+        ------
+        CharterRefused
+            If one of them is bad, counts for nothing at its time, or is nobody's of these.
+        """
+        known = {member.identity.fingerprint: member for member in members}
+        kept = {one.fingerprint: one for one in self.signatures}
+        for one in signatures:
+            member = known.get(one.fingerprint)
+            if member is None:
+                raise CharterRefused(
+                    f"The key {one.fingerprint[:16]} has signed {self.charter.label}, and is no member's that is known "
+                    "here: for a member of the version before name that one too (--previous)."
+                )
+            check_signature(self.charter, member, one)
+            there = kept.get(one.fingerprint)
+            if there is None or not _good(self.charter, member.identity, there) or one.signed_at < there.signed_at:
+                kept[one.fingerprint] = one
+        return replace(self, signatures=tuple(kept[key] for key in sorted(kept)))
 
     def with_signatures(self, signatures: tuple[Signature, ...]) -> SignedCharter:
-        """Return this charter with signatures added; of two by the same member the earlier one is kept."""
+        """Return this charter with signatures added, none of them checked; of two by one member the earlier is kept.
+
+        For those who check all of them afterwards and keep nothing if one is bad. A file that is to be written takes
+        :meth:`with_checked`.
+        """
         every: dict[str, Signature] = {}
         for one in sorted((*self.signatures, *signatures), key=lambda one: -one.signed_at):
             every[one.fingerprint] = one
@@ -168,26 +204,44 @@ def signers(signed: SignedCharter, members: tuple[Member, ...]) -> tuple[Member,
         bad signature is not passed over as a missing one.
     """
     given = {one.fingerprint: one for one in signed.signatures}
-    charter, found = signed.charter, []
+    found = []
     for member in members:
         one = given.get(member.identity.fingerprint)
         if one is None:
             continue
-        try:
-            verify(member.identity, TAG, _parts(charter, one.signed_at), one.signature)
-        except BadSignature as error:
-            raise CharterRefused(f"The signature of {member.name} under {charter.label} is bad: {error}") from None
-        if one.signed_at < charter.issued:
-            raise CharterRefused(
-                f"{member.name} signed {charter.label} before it was proposed: one of the two is backdated."
-            )
-        if one.signed_at > charter.not_before:
-            raise CharterRefused(
-                f"{member.name} signed {charter.label} after the time from which it claims to be in force: it is "
-                "backdated."
-            )
+        check_signature(signed.charter, member, one)
         found.append(member)
     return tuple(found)
+
+
+def check_signature(charter: Charter, member: Member, one: Signature) -> None:
+    """Check that a signature is this member's, and was made at a time at which it counts.
+
+    Raises
+    ------
+    CharterRefused
+        If not.
+    """
+    try:
+        verify(member.identity, TAG, _parts(charter, one.signed_at), one.signature)
+    except BadSignature as error:
+        raise CharterRefused(f"The signature of {member.name} under {charter.label} is bad: {error}") from None
+    if one.signed_at < charter.issued:
+        raise CharterRefused(
+            f"{member.name} signed {charter.label} before it was proposed: one of the two is backdated."
+        )
+    if one.signed_at > charter.not_before:
+        raise CharterRefused(
+            f"{member.name} signed {charter.label} after the time from which it claims to be in force: it is backdated."
+        )
+
+
+def _good(charter: Charter, identity: PublicIdentity, one: Signature) -> bool:
+    try:
+        check_signature(charter, Member("signer", identity), one)
+    except CharterRefused:
+        return False
+    return True
 
 
 def check_own(signed: SignedCharter) -> None:

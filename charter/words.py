@@ -15,6 +15,7 @@ from quire.charter.signed import SignedCharter, signers
 #: What a change does to what may be done.
 LOOSER, STRICTER, OTHER = "looser", "stricter", "changed"
 _DAY = 24 * 3600
+_EACH_RUN = "each silo takes part only in runs that its own operator has approved"
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ def described(charter: Charter) -> list[str]:
         f"Hash {charter.hash}",
         *([f"Follows {charter.previous}"] if charter.previous else []),
         "",
-        *(f"Purpose: {line}" if not at else f"         {line}" for at, line in enumerate(charter.purpose.split("\n"))),
+        *_text("Purpose", charter.purpose),
         f"In force: {moment(charter.not_before)} to {moment(charter.not_after)}",
         f"Tasks: {_listed(charter.tasks)}",
         f"Privacy: {_listed(charter.privacy)}; aggregation: {_listed(charter.aggregation)}",
         f"Cohort: at least {charter.min_cohort} silos, of which {charter.colluders} may side with the server",
-        "Approval: " + ("each run needs that of every silo" if charter.approval == "each_run" else "none needed"),
+        "Approval: " + (_EACH_RUN if charter.approval == "each_run" else "none needed"),
     ]
     if charter.code is None:
         lines.append("Code: any that a silo's own operator approves")
@@ -53,9 +54,10 @@ def described(charter: Charter) -> list[str]:
         lines.append("Code: these releases and no others")
         lines += [f"  bundle {one.bundle}\n  sources {one.sources}" for one in sorted(charter.code)]
     lines += [
-        f"Kept: {end.kept}",
-        f"Destroyed: {end.destroyed}",
-        f"The model may be used by: {end.use}" + (f" (until {moment(end.use_until)})" if end.use_until else ""),
+        *_text("Kept", end.kept),
+        *_text("Destroyed", end.destroyed),
+        *_text("The model may be used by", end.use),
+        f"The model may be used until: {moment(end.use_until) if end.use_until else 'for good'}",
         "",
         f"Signatures: {charter.needed} of {len(charter.members)} for this version, {charter.amendments} for the next",
     ]
@@ -66,13 +68,18 @@ def signing(signed: SignedCharter, previous: Charter | None = None) -> list[str]
     """Return who has signed and who is missing, a line for each member, with its caps and its fingerprint."""
     lines = []
     for member in signed.charter.members:
-        caps = f", epsilon {member.epsilon:g} at delta {member.delta:g}" if member.epsilon and member.delta else ""
+        caps = f", {capped(member)}" if capped(member) else ""
         where = f", records in {member.residency}" if member.residency else ""
         lines += [f"  {member.name}: {_state(signed, member)}{where}{caps}", f"    {member.identity.fingerprint}"]
     if previous is not None:
         lines.append(f"Of the members before, {previous.amendments} have to sign:")
         lines += [f"  {member.name}: {_state(signed, member)}" for member in previous.members]
     return lines
+
+
+def capped(member: Member) -> str:
+    """Say what a member's records may spend; nothing in a charter without privacy."""
+    return f"epsilon {member.epsilon:g} at delta {member.delta:g}" if member.epsilon and member.delta else ""
 
 
 def standing(charter: Charter, now: int) -> str:
@@ -107,9 +114,9 @@ def changes(old: Charter, new: Charter) -> list[Change]:
     if old.approval != new.approval:
         needed = new.approval == "each_run"
         found.append(
-            Change(STRICTER, "each run needs the approval of every silo")
+            Change(STRICTER, f"approval: {_EACH_RUN}")
             if needed
-            else Change(LOOSER, "runs no longer need the approval of every silo")
+            else Change(LOOSER, "silos also take part in runs that their own operators have not approved")
         )
     if old.not_before != new.not_before:
         found.append(Change(OTHER, f"in force from {moment(new.not_before)}"))
@@ -130,6 +137,12 @@ def changes(old: Charter, new: Charter) -> list[Change]:
 def moment(seconds: int) -> str:
     """Return a time in words: ``2027-01-31 12:00:00 UTC``."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _text(title: str, text: str) -> list[str]:
+    """Return a text of the charter's under a title, its other lines indented: none of them passes for one of ours."""
+    first, *others = text.split("\n")
+    return [f"{title}: {first}", *(" " * (len(title) + 2) + line for line in others)]
 
 
 def _state(signed: SignedCharter, member: Member) -> str:

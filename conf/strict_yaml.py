@@ -17,6 +17,8 @@ import yaml
 from quire.errors import DataError
 
 MAX_BYTES = 256 * 1024
+#: Numbers as people mean them. YAML 1.1 reads more as one: ``2:30`` in base 60, ``010`` in base 8, ``0b1``, ``1_000``.
+_DECIMAL = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 Scalar = str | int | float | bool | None
 
@@ -94,7 +96,7 @@ class Entry:
             return str(self.node.value) if kind == "timestamp" else self.fail(f"{self._name} has a tag")
         try:
             value: Scalar = yaml.SafeLoader("").construct_object(self.node)
-        except (ValueError, yaml.YAMLError):
+        except (ValueError, OverflowError, yaml.YAMLError):
             self.fail(f"{self._name} cannot be read")
         return value
 
@@ -106,19 +108,20 @@ class Entry:
         return value
 
     def number(self) -> float:
-        """Return a finite number."""
-        value = self.scalar()
-        if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+", value):
-            self.fail(f"{self._name} must be a number; YAML reads {value[:20]} as a text, write 1.0e-5 for 1e-5")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(float(value)):
-            self.fail(f"{self._name} must be a number")
-        return float(value)
+        """Return a finite number, which is spelled in decimal: ``4``, ``4.0``, ``1e-5``."""
+        self.scalar()
+        number = float(self.node.value) if self._decimal else math.inf
+        if not math.isfinite(number):
+            self.fail(f"{self._name} must be a number; write it in plain decimal, as 1000, 0.5 or 1e-5")
+        return number
 
     def whole(self, low: int, high: int) -> int:
         """Return a whole number between bounds."""
         value = self.scalar()
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             self.fail(f"{self._name} must be a whole number from {low} to {high}")
+        if not self._decimal:
+            self.fail(f"{self._name} must be a whole number in plain decimal digits, as 10 or 1000")
         return value
 
     def truth(self) -> bool:
@@ -131,9 +134,13 @@ class Entry:
     def label(self) -> str | float:
         """Return a label: a text, or a number as float. Truth values are refused: YAML reads ``no`` as one."""
         value = self.scalar()
-        if isinstance(value, bool) or value is None or (isinstance(value, float) and not math.isfinite(value)):
+        if isinstance(value, bool) or value is None:
             self.fail(f"{self._name} must be a text or a number; put yes, no, on, off and null in quotes")
-        return value.strip() if isinstance(value, str) else float(value)
+        if isinstance(value, str):
+            return value.strip()
+        if not self._decimal or not math.isfinite(float(self.node.value)):
+            self.fail(f"{self._name} must be a text or a number; put it in quotes unless it is a plain decimal number")
+        return float(value)
 
     def labels(self) -> tuple[str | float, ...]:
         """Return a list of labels."""
@@ -150,6 +157,12 @@ class Entry:
         if isinstance(self.node, yaml.SequenceNode):
             return [entry.plain() for entry in self.items()]
         return self.scalar()
+
+    @property
+    def _decimal(self) -> bool:
+        """Whether it is spelled as a decimal number, without quotes."""
+        node = self.node
+        return isinstance(node, yaml.ScalarNode) and node.style is None and bool(_DECIMAL.fullmatch(node.value))
 
     @property
     def _name(self) -> str:

@@ -48,7 +48,7 @@ def propose(
     from quire.charter.chain import read_charter
     from quire.charter.drafts import read_draft
     from quire.charter.signed import SignedCharter, check_order
-    from quire.charter.words import LOOSER, changes, moment
+    from quire.charter.words import LOOSER, capped, changes, moment
     from quire.clients.identity import files
 
     old = None if previous is None else read_charter(previous).charter
@@ -57,6 +57,8 @@ def propose(
         check_order(old, charter)
     files.create(out, SignedCharter(charter).encode(), files.EVERYBODY)
     typer.echo(f"{out}: {charter.label}\nHash {charter.hash}")
+    for member in charter.members:
+        typer.echo(f"  {member.name}: {capped(member) or 'no cap, the charter is without privacy'}")
     if old is None:
         typer.echo(f"It needs the signatures of {charter.needed} of its {len(charter.members)} members.")
     else:
@@ -66,6 +68,7 @@ def propose(
             f"It needs the signatures of {old.amendments} of the {len(old.members)} members before, and of "
             f"{charter.needed} of its own {len(charter.members)}."
         )
+    typer.echo(f"Each reads all that it says before: quire charter show {out}")
     typer.echo(
         f"They have until {moment(charter.not_before)}: quire charter sign {out} --key MEMBER.key"
         + (f" --previous {previous}" if old is not None else "")
@@ -92,39 +95,56 @@ def sign(
     from quire.charter.chain import read_charter
     from quire.clients.identity import files, read_key_file
 
-    signed = read_charter(charter)
+    before = read_charter(charter)
     old = None if previous is None else read_charter(previous).charter
     found = read_key_file(key)
     identity = found.open(passphrase_for(found, passphrase_file, passphrase_env))
-    signed = signed.sign(identity, _now(), old)
+    signed = before.sign(identity, _now(), old)
+    progress = _progress(signed, old)  # refuses bad signatures of others, before anything is written
     files.replace(charter, signed.encode())
-    typer.echo(f"Signed {signed.charter.label} with {key}: {_progress(signed, old)}\nHash {signed.charter.hash}")
+    if any(one.fingerprint == identity.public.fingerprint for one in before.signatures):
+        typer.echo("A bad signature that stood there under this key was replaced.")
+    typer.echo(f"Signed {signed.charter.label} with {key}: {progress}\nHash {signed.charter.hash}")
 
 
 @app.command()
 def merge(
     charter: CharterFile,
     other: Annotated[list[Path], typer.Argument(metavar="OTHER...", help="Copies that were signed elsewhere.")],
+    previous: Before = None,
 ) -> None:
-    """Take into CHARTER the signatures of copies of it.
+    """Take into CHARTER the signatures of copies of it, each checked before. If one is bad, nothing is written.
 
     \b
     quire charter merge charter-1.json from-berlin.json from-basel.json
+    quire charter merge charter-2.json from-berlin.json --previous charter-1.json
     """
     from quire.charter.chain import read_charter
-    from quire.charter.errors import CharterError
+    from quire.charter.errors import CharterError, CharterRefused
+    from quire.charter.signed import check_order
     from quire.clients.identity import files
 
     signed = read_charter(charter)
+    old = None if previous is None else read_charter(previous).charter
+    if old is not None:
+        check_order(old, signed.charter)
+    members = (*signed.charter.members, *(() if old is None else old.members))
     for path in other:
         found = read_charter(path)
         if found.charter != signed.charter:
             raise CharterError(
                 f"{path} is another charter than {charter}: {found.charter.hash[:16]}, not {signed.charter.hash[:16]}."
             )
-        signed = signed.with_signatures(found.signatures)
+        try:
+            signed = signed.with_checked(found.signatures, members)
+        except CharterRefused as error:
+            raise CharterError(f"{path}: {error}") from None
+    try:
+        progress = _progress(signed, old)
+    except CharterRefused as error:
+        raise CharterError(f"{charter}: {error}") from None
     files.replace(charter, signed.encode())
-    typer.echo(f"Merged: {_progress(signed)}")
+    typer.echo(f"Merged: {progress}")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,22 +97,40 @@ def _chartered(operator: Operator, file: Path) -> tuple[Operator, Bound | None, 
     from quire.clients.policy.chartered import under_charter
 
     try:
-        return *under_charter(operator, name_in(file) or ""), []
+        stricter, bound = under_charter(operator, name_in(file) or "")
     except Refusal as refusal:
         return operator, None, [f"Charter: {refusal.words}."]
+    return stricter, bound, [] if bound is None else _against_silo(operator, bound)
+
+
+def _against_silo(operator: Operator, bound: Bound) -> list[str]:
+    """Say what keeps a silo out of any run under a charter: another key, or a store that knows a later version."""
+    from quire.clients.identity import read_key_file
+    from quire.clients.policy.chartered import another_key, look_back
+    from quire.errors import QuireError
+
+    found: list[str | None] = []
+    with suppress(QuireError):  # a key or books that cannot be read: `_standing` says so
+        if operator.identity.exists():
+            found.append(another_key(bound, read_key_file(operator.identity).fingerprint))
+    with suppress(QuireError):
+        found.append(look_back(operator.store, bound.chain, bound.charter))
+    return [f"Charter: {words}." for words in found if words is not None]
 
 
 def _against_charter(
     bound: Bound, operator: Operator, policy: Policy, settings: Settings, spent: Spending | None
 ) -> list[str]:
-    """Say what the charter has against a run; what is spent is reckoned as for the policy."""
+    """Say what the charter has against a run; its cap is on all that was spent since version 1 took force."""
     from quire.clients.answering import Refusal
     from quire.clients.code import code_hash
     from quire.clients.contract import EVALUATE
+    from quire.clients.policy.books import look
     from quire.clients.policy.case import Case, State
     from quire.clients.policy.chartered import hold_to_charter
 
-    state = State(stage=EVALUATE, code=code_hash(), spent=spent, chartered=spent, members=_members(operator))
+    chartered = None if spent is None else look(operator, policy, bound.began)
+    state = State(stage=EVALUATE, code=code_hash(), spent=spent, chartered=chartered, members=_members(operator))
     try:
         hold_to_charter(bound, Case(policy, settings, state))
     except Refusal as refusal:

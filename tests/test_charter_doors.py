@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from charters import charter, member, signed, written
+from charters import amended, charter, member, signed, written
 from command_line import command_line
 from pages import ROOT
 from real_silo import POLICY, SCHEMA
@@ -76,7 +77,10 @@ def test_the_page_does_what_it_says(quire, draft: str, tmp_path: Path) -> None:
         ("purpose:", "purposes:", "the file has no key 'purposes'"),
         ("min_cohort: 3\n", "", "the file lacks the key 'min_cohort'"),
         ("epsilon: 2.0", "epsilon: .inf", "'epsilon' must be a number"),
-        ("epsilon: 2.0", "epsilon: 1e-5", "write 1.0e-5 for 1e-5"),
+        ("epsilon: 2.0", "epsilon: 2:0.0", "write it in plain decimal"),
+        ("epsilon: 2.0", f"epsilon: 1{'0' * 400}", "write it in plain decimal"),
+        ("min_cohort: 3", "min_cohort: 0b11", "'min_cohort' must be a whole number in plain decimal digits"),
+        ("epsilon: 2.0", "epsilon: 1e-5", None),
         ("epsilon: 2.0", "epsilon: -2.0", "must be greater than 0"),
         ("purpose: ", "purpose: &a ", None),
         ("purpose: Predict heart disease from routine findings, for research only.", "purpose: *a", "not YAML"),
@@ -96,7 +100,7 @@ def test_every_mistake_in_a_draft_is_one_sentence(quire, draft: str, tmp_path: P
     (tmp_path / "charter.yaml").write_text(draft.replace(old, new, 1), encoding="utf-8")
     keys = [item for name in NAMES for item in ("--key", f"{name}.key.pub")]
     status, out, err = quire("charter", "propose", "charter.yaml", "--out", "out.json", *keys)
-    if words is None:  # an anchor that nobody refers to says nothing
+    if words is None:  # an anchor that nobody refers to says nothing, and a number has its exponent
         assert status == 0
         return
     assert (status, out) == (2, "")
@@ -126,6 +130,62 @@ def test_who_may_not_sign_is_told_so(quire, draft: str, tmp_path: Path) -> None:
     for command in (["show", "c.json"], ["verify", "c.json"], ["diff", "c.json", "copy.json"], ["show", "none.json"]):
         status, out, err = quire("charter", *command)
         assert (status, out, err.count("\n")) == (2, "", 1)
+
+
+def test_who_proposes_is_shown_the_caps(quire, draft: str) -> None:
+    keys = [item for name in NAMES for item in ("--key", f"{name}.key.pub")]
+    said = quire("charter", "propose", "charter.yaml", "--out", "c.json", *keys)[1]
+    assert "  berlin: epsilon 2 at delta 1e-05\n" in said
+    assert "quire charter show c.json" in said
+
+
+@pytest.mark.parametrize("spoilt", ["signed_at", "signature"])
+def test_a_merge_takes_no_signature_that_is_not_good(quire, draft: str, tmp_path: Path, spoilt: str) -> None:
+    keys = [item for name in NAMES for item in ("--key", f"{name}.key.pub")]
+    quire("charter", "propose", "charter.yaml", "--out", "empty.json", *keys)
+    good, bad = tmp_path / "c.json", tmp_path / "bad.json"
+    good.write_bytes((tmp_path / "empty.json").read_bytes())
+    assert quire("charter", "sign", "c.json", "--key", "basel.key")[0] == 0
+    genuine = read_charter(good)
+    (one,) = genuine.signatures
+    forged = {"signed_at": one.signed_at - 1, "signature": bytes([one.signature[0] ^ 1]) + one.signature[1:]}
+    other = replace(one, **{"signed_at": one.signed_at - 1, spoilt: forged[spoilt]})
+    bad.write_bytes(replace(genuine, signatures=(other,)).encode())
+    status, out, err = quire("charter", "merge", "c.json", "bad.json")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "bad.json: The signature of basel under the charter heart, version 1 is bad" in err
+    assert read_charter(good) == genuine
+    # The other way round the good one takes the place of the bad one; so does a new one by who is meant.
+    assert quire("charter", "merge", "bad.json", "c.json")[0] == 0
+    assert read_charter(bad) == genuine
+    bad.write_bytes(replace(genuine, signatures=(other,)).encode())
+    assert "c.json: The key" not in quire("charter", "merge", "empty.json", "c.json")[2]
+    status, out, _ = quire("charter", "sign", "bad.json", "--key", "basel.key")
+    assert (status, "A bad signature that stood there under this key was replaced." in out) == (0, True)
+    assert "has signed" in quire("charter", "sign", "bad.json", "--key", "basel.key")[2]
+
+
+def test_a_merge_writes_nothing_while_a_bad_signature_stands_in_the_file(quire, tmp_path: Path) -> None:
+    found = signed(charter(), "basel")
+    (one,) = found.signatures
+    (tmp_path / "good.json").write_bytes(signed(charter(), "bern").encode())
+    whole = replace(found, signatures=(replace(one, signed_at=one.signed_at + 1),)).encode()
+    (tmp_path / "c.json").write_bytes(whole)
+    status, _, err = quire("charter", "merge", "c.json", "good.json")
+    assert (status, "c.json: The signature of basel" in err) == (2, True)
+    assert (tmp_path / "c.json").read_bytes() == whole
+
+
+def test_a_merge_knows_the_members_before_where_they_are_named(quire, tmp_path: Path) -> None:
+    first = charter()
+    second = amended(first, members=tuple(member(name) for name in ("basel", "berlin", "paris")))
+    (tmp_path / "1.json").write_bytes(signed(first).encode())
+    (tmp_path / "2.json").write_bytes(signed(second, "basel", previous=first).encode())
+    (tmp_path / "other.json").write_bytes(signed(second, "bern", previous=first).encode())
+    status, _, err = quire("charter", "merge", "2.json", "other.json")
+    assert (status, "(--previous)" in err) == (2, True)
+    assert quire("charter", "merge", "2.json", "other.json", "--previous", "1.json")[0] == 0
+    assert len(read_charter(tmp_path / "2.json").signatures) == 2
 
 
 def test_a_run_under_a_charter_names_it_and_goes_on_without_who_refuses(

@@ -22,20 +22,23 @@ def hold_to_charter(silo: Path, bundle: Bundle) -> None:
     Raises
     ------
     Refused
-        If the charter does not list it, does not hold, or is not in force.
+        If the charter does not list it, does not hold, or is not in force; if the silo has been under a later version;
+        or if the silo's file may name a charter and is not such as it should be.
     """
     try:
-        if b"charter" not in silo.read_bytes():  # nothing is imported for a silo that has none
-            return
+        text = silo.read_bytes()
     except OSError:
         return  # the code finds it missing, in words
+    if b"charter" not in text and b"\\" not in text:  # nothing is imported for a silo that has none
+        return  # in YAML in UTF-8 only an escape could spell the key otherwise
     from quire.charter.chain import expired, read_chain
     from quire.clients.data.silo_file import read_operator_of
-    from quire.clients.policy.chartered import moment
+    from quire.clients.policy.chartered import look_back, moment
     from quire.errors import QuireError
 
     try:
-        pin = read_operator_of(silo).charter
+        operator = read_operator_of(silo)
+        pin = operator.charter
         if pin is None:
             return
         chain, now = read_chain(pin.file, pin.sha256), moment()
@@ -45,6 +48,12 @@ def hold_to_charter(silo: Path, bundle: Bundle) -> None:
         charter = chain.in_force(now)
     except QuireError as error:
         raise Refused(Code.CHARTER_EXPIRED, str(error)) from error
+    try:
+        outdated = look_back(operator.store, chain, charter)
+    except QuireError as error:
+        raise Refused(Code.CHARTER_REFUSED, str(error)) from error
+    if outdated is not None:
+        raise Refused(Code.CHARTER_REFUSED, outdated)
     if expired(charter, now):
         raise Refused(Code.CHARTER_EXPIRED, f"{charter.label}, has expired")
     if charter.code is not None and bundle.content not in {release.bundle for release in charter.code}:

@@ -251,8 +251,15 @@ def opened(operator: Operator, policy: Policy, run: int, name: str) -> Iterator[
         raise Refusal(Code.BOOKS_UNUSABLE, _words(error)) from None
 
 
-def look(operator: Operator, policy: Policy) -> Spending:
+def look(operator: Operator, policy: Policy, first: date | None = None) -> Spending:
     """Return what the population has spent, from the books as they lie there: for a person who asks beforehand.
+
+    Parameters
+    ----------
+    operator : Operator
+    policy : Policy
+    first : datetime.date, optional
+        Since which day; without one, in the policy's current period.
 
     Raises
     ------
@@ -276,7 +283,7 @@ def look(operator: Operator, policy: Policy) -> Spending:
     inspection, population = Inspection(operator.store, operator.witness, own), policy.population.name
     if population not in inspection.populations():
         return Spending.zero()
-    return inspection.books(population).spent(Unit.RECORD, since(policy, today()))
+    return inspection.books(population).spent(Unit.RECORD, since(policy, today()) if first is None else first)
 
 
 def now() -> int:

@@ -1,8 +1,8 @@
 """A silo under a charter: which is in force, what it makes of the policy, and what it has against a run.
 
 The silo checks every signature itself, from the hash of version 1 that its operator has pinned, and remembers the
-newest version that it has seen: an older one, or another one, is not accepted after that. The stricter of charter and
-policy holds, by :func:`quire.charter.limits.strictest`.
+newest version that it has seen, and the newest that it was under: an older one, or another one, is not accepted after
+that, were its clock set back. The stricter of charter and policy holds, by :func:`quire.charter.limits.strictest`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ from quire.privacy.identity.errors import BadEncoding
 
 if TYPE_CHECKING:
     from quire.clients.policy.books import Books
+    from quire.clients.store import Position
 
 #: What travels for each thing that a charter has against a run.
 CODES = {
@@ -63,6 +64,11 @@ class Bound:
     chain: Chain
     charter: Charter
     member: Member
+
+    @property
+    def began(self) -> date:
+        """The day (UTC) on which version 1 took force: what was spent since counts."""
+        return datetime.fromtimestamp(self.chain.first.not_before, UTC).date()
 
     @property
     def limits(self) -> Limits:
@@ -194,12 +200,12 @@ def hold_to_charter(bound: Bound, case: Case, now: Callable[[], int] = moment) -
 
 
 def hold_to_memory(bound: Bound, books: Books) -> None:
-    """See to it that the charter is no older one than the silo has seen, nor another; remember the newest.
+    """See to it that the charter is no older one than the silo has seen or was under, nor another; remember both.
 
     The books reckon from then on what was spent since the charter took force.
 
-    The version is counted where the rounds are, so that a memory that was taken away is missed; see
-    :mod:`quire.clients.store.counters`.
+    Both versions are counted where the rounds are (the newest seen as the round, the one in force as the attempt), so
+    that a memory that was taken away is missed; see :mod:`quire.clients.store.counters`.
 
     Raises
     ------
@@ -211,14 +217,10 @@ def hold_to_memory(bound: Bound, books: Books) -> None:
     from quire.clients.store import Position
 
     chain, name = bound.chain, bound.chain.first.hash[:32]
-    if books.signer.public != bound.member.identity:
-        raise Refusal(
-            Code.CHARTER_REFUSED,
-            f"{bound.charter.label}, has {bound.member.name} under the key {bound.member.identity.fingerprint[:16]}, "
-            f"and this silo's is {books.signer.public.fingerprint[:16]}",
-        )
-    books.charter_began = datetime.fromtimestamp(chain.first.not_before, UTC).date()
-    session, place = f"charter.{name}", f"charter/{name}"
+    if why := another_key(bound, books.signer.public.fingerprint):
+        raise Refusal(Code.CHARTER_REFUSED, why)
+    books.charter_began = bound.began
+    session, place = session_of(chain), f"charter/{name}"
     counted, kept = books.store.counters.last(session), books.store.state.get(place)
     version, digest = _seen(kept)
     if counted is not None and counted.round > version:
@@ -229,10 +231,68 @@ def hold_to_memory(bound: Bound, books: Books) -> None:
             f"this silo has seen version {version} of the charter {chain.first.charter_id} ({digest[:16]}), and what "
             f"it finds now, up to version {chain.last.version}, lacks it: an older one was put back, or another",
         )
+    if why := replaced(chain, bound.charter, counted):
+        raise Refusal(Code.CHARTER_REFUSED, why)
     if chain.last.version > version:
         books.store.state.put(place, dumps({"version": chain.last.version, "hash": chain.last.hash}))
-    if counted is None or counted.round < chain.last.version:
-        books.store.advance(Position(session, chain.last.version), books.today)
+    reached = Position(session, chain.last.version, bound.charter.version)
+    if counted is None or counted < reached:
+        books.store.advance(reached, books.today)
+
+
+def session_of(chain: Chain) -> str:
+    """Return under which name a store's counters have the versions of a charter."""
+    return f"charter.{chain.first.hash[:32]}"
+
+
+def replaced(chain: Chain, charter: Charter, counted: Position | None) -> str | None:
+    """Say what a store's counter has against a charter's being in force; None if nothing.
+
+    Parameters
+    ----------
+    chain : Chain
+    charter : Charter
+        The version that is in force by the clock.
+    counted : Position or None
+        Where the counter of :func:`session_of` stands.
+    """
+    if counted is None:
+        return None
+    if counted.round > chain.last.version:
+        return f"this silo has seen version {counted.round} of the charter, and finds none after {chain.last.version}"
+    if counted.attempt > charter.version:
+        return (
+            f"this silo has been under version {counted.attempt} of the charter, and by its clock version "
+            f"{charter.version} is in force: the clock was set back"
+        )
+    return None
+
+
+def another_key(bound: Bound, own: str) -> str | None:
+    """Say so if a silo's own key, by its fingerprint, is not the one that the charter has for it; None if it is."""
+    if own == bound.member.identity.fingerprint:
+        return None
+    return (
+        f"{bound.charter.label}, has {bound.member.name} under the key {bound.member.identity.fingerprint[:16]}, "
+        f"and this silo's is {own[:16]}"
+    )
+
+
+def look_back(store: Path, chain: Chain, charter: Charter) -> str | None:
+    """Say what the store as it lies there has against a charter's being in force, without opening or changing it.
+
+    Only the numbers of versions are compared; that a version is the very one that was seen, and that the store itself
+    is not an old copy, :func:`hold_to_memory` and the store check when a message comes.
+
+    Raises
+    ------
+    StoreError
+        If the counters cannot be read.
+    """
+    from quire.clients.store.counters import Counters
+
+    file = store / "counters.jsonl"
+    return replaced(chain, charter, Counters(file).last(session_of(chain))) if file.exists() else None
 
 
 def _seen(kept: bytes | None) -> tuple[int, str]:

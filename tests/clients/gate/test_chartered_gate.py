@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,13 @@ from bundles import APP, packed
 from charters import charter, signed, written
 
 from quire.charter.parts import Release
+from quire.clients.data.silo_file import read_operator_of
 from quire.clients.gate.approvals import Approval, approvals_file, approve
 from quire.clients.gate.bundle import Bundle
 from quire.clients.gate.starter import Gate
 from quire.clients.gate.working import Refused
+from quire.clients.store import Position, Store
+from quire.privacy.identity.keys import PrivateIdentity
 
 BUNDLE = Bundle(packed(APP))
 HOUR = 3600
@@ -60,6 +64,31 @@ def test_a_silo_without_a_charter_goes_by_its_operators_list(place: Place) -> No
     assert Gate(place.silo).admit(BUNDLE) == BUNDLE.content
     place.silo.write_text("# no charter\ndata: {connector: shipped, partition: 0, partitions: 2}\n")
     assert Gate(place.silo).admit(BUNDLE) == BUNDLE.content
+
+
+@pytest.mark.parametrize("key", ['"ch\\x61rter"', '? "ch\\u0061rter"\n'])
+def test_a_key_that_is_spelled_with_escapes_is_the_same_key(place: Place, key: str) -> None:
+    place.under("1" * 64)
+    text = place.silo.read_text().replace("charter: {", f"{key}: {{")
+    place.silo.write_text(text.replace("file: charter", 'file: "ch\\x61rter"'))
+    assert b"charter" not in place.silo.read_bytes()
+    assert place.refused() == "CHARTER_CODE"
+
+
+def test_a_file_that_cannot_be_read_lets_nothing_in(place: Place) -> None:
+    place.silo.write_text("charter: {")
+    assert place.refused() == "CHARTER_REFUSED"
+
+
+def test_what_the_silo_has_seen_is_remembered_here_too(place: Place) -> None:
+    """An amendment that the silo was under, and whose file was taken away; or the clock was set back."""
+    place.under()
+    pinned = read_operator_of(place.silo).charter.sha256
+    with Store.open(place.folder / "store", PrivateIdentity.from_seed(b"a" * 32)) as store:
+        store.advance(Position(f"charter.{pinned[:32]}", 1, 1), date(2026, 1, 1))
+        assert Gate(place.silo).admit(BUNDLE) == BUNDLE.content
+        store.advance(Position(f"charter.{pinned[:32]}", 2, 1), date(2026, 1, 1))
+    assert place.refused() == "CHARTER_REFUSED"
 
 
 def test_an_approved_bundle_that_the_charter_does_not_list_is_kept_out(place: Place) -> None:

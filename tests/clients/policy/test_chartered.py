@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,23 @@ def test_a_memory_that_was_taken_away_is_missed(silo: Chartered) -> None:
     assert silo.asked() == "CHARTER_REFUSED"
 
 
+def test_a_clock_that_is_set_back_revives_no_version_that_was_replaced(
+    silo: Chartered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = silo.amend(colluders=2)
+    between = old.not_before + 30
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: between)
+    silo.run += 1
+    assert silo.code("query", f"charter={old.hash}") == "ANSWERED"  # the amendment is there, and not in force yet
+    monkeypatch.setattr(time, "time", clock)
+    assert silo.answered(stage="query") == "ANSWERED"
+    monkeypatch.setattr(time, "time", lambda: between)
+    assert silo.refused("train", f"charter={old.hash}") == "CHARTER_REFUSED"
+    status, said = quire(silo, "silo", "check", str(silo.folder / "silo.yaml"))
+    assert (status, "version 1 is in force: the clock was set back" in said) == (1, True)
+
+
 @pytest.mark.parametrize("names", [CLINICS[1:3], ()])
 def test_too_few_signatures_bind_nobody_and_let_nothing_run(silo: Chartered, names: tuple[str, ...]) -> None:
     made = SignedCharter(silo.charter)
@@ -271,6 +289,34 @@ def test_silo_check_says_what_the_charter_does(silo: Chartered, monkeypatch: pyt
     silo.pin(silo.charter, residency="us")
     status, said = quire(silo, "silo", "check", file)
     assert (status, "one of the two is wrong (charter: residency)" in said) == (1, True)
+
+
+def test_silo_check_reckons_as_the_silo_does(silo: Chartered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was spent before the policy's period and under the charter counts for the charter alone."""
+    monkeypatch.setenv("COLUMNS", "200")
+    silo.use(
+        members=tuple(replace(one, epsilon=2.5) for one in silo.charter.members),
+        **{"issued": silo.began - 100 * HOUR, "not_before": silo.began - 99 * HOUR},
+    )
+    silo.pin(silo.charter, period_days="1")
+    two_days_ago = date.today() - timedelta(days=2)
+    monkeypatch.setattr("quire.clients.policy.books.today", lambda: two_days_ago)
+    assert [silo.answered(round_number=number) for number in (1, 2, 3, 4)] == ["ANSWERED"] * 4
+    monkeypatch.undo()
+    monkeypatch.setenv("COLUMNS", "200")
+    silo.run += 1
+    assert silo.asked() == "BUDGET_REFUSED"
+    run = merged(f"charter={silo.charter.hash}").split()
+    status, said = quire(silo, "silo", "check", str(silo.folder / "silo.yaml"), *run)
+    assert (status, "the records may spend epsilon 2.5 at delta 0.0001, and this run" in said) == (1, True)
+
+
+def test_silo_check_knows_the_key_of_the_charter(silo: Chartered) -> None:
+    for name in ("silo.key", "silo.key.pub"):
+        (silo.folder / name).rename(silo.folder / f"old-{name}")
+    new_identity(silo.folder / "silo.key")
+    status, said = quire(silo, "silo", "check", str(silo.folder / "silo.yaml"))
+    assert (status, "has clinic-1 under the key" in said) == (1, True)
 
 
 @pytest.mark.parametrize(

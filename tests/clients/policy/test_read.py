@@ -99,7 +99,7 @@ def test_without_privacy_nothing_is_capped_and_large_populations_have_a_smaller_
         (POLICY.replace("epsilon: 4", "test_seed: true"), "'policy' lacks the key 'epsilon'"),  # over shipped data
         (POLICY.replace("epsilon: 4", "epsilon: 0"), "'epsilon' must be greater than 0"),
         (POLICY.replace("epsilon: 4", "epsilon: .inf"), "'epsilon' must be a number"),
-        (POLICY + ", delta: 1e-5", "write 1.0e-5 for 1e-5"),
+        (POLICY + ", delta: 1e-5x", "'delta' must be a number; write it in plain decimal, as 1000, 0.5 or 1e-5"),
         (POLICY + ", delta: 0.0034", "'delta' must be less than 1/records"),
         (POLICY + ", delta: 0", "'delta' must be greater than 0"),
         (POLICY + ", period_days: 0", "'period_days' must be a whole number from 1 to 36500"),
