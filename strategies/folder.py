@@ -283,9 +283,9 @@ def read_about(path: Path) -> dict[str, Any]:
     """
     try:
         about = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return {**about}
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         raise SettingsError(f"'{path}' is not the folder of a run: it holds no readable run.json.") from error
-    return dict(about)
 
 
 def close_abandoned(path: Path, status: str, error: str) -> None:

@@ -107,6 +107,14 @@ def test_a_place_that_is_no_folder_is_refused_in_words(tmp_path):
         read_about(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["7", "null", "[]", '[["status", "failed"]]', '"run"', "{", "", "[" * 100_000])
+def test_a_run_json_that_is_no_object_is_refused_in_words(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    for read in (read_about, lambda path: RunFolder(path, reopen=True)):
+        with pytest.raises(SettingsError, match=r"holds no readable run\.json"):
+            read(tmp_path)
+
+
 def test_nothing_temporary_is_left(tmp_path):
     run_of(tmp_path).finish("completed")
     assert list(tmp_path.rglob(".*")) == []
