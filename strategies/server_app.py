@@ -89,6 +89,7 @@ def main(grid: Grid, context: Context) -> None:
     resume = bool(context.node_config.get(RESUME_KEY) or os.environ.get(RESUME_VARIABLE))
     with closing(RunFolder(_folder(context), reopen=resume)) as folder:
         LOG.info("Results go to %s", folder.path)
+        folder.run = str(context.run_id) if _runtime(grid) == "deployment" else None
         if resume:
             folder.check_same(compose(read_overrides(folder.path)), settings, CODE_HASH)
         else:

@@ -99,7 +99,7 @@ def test_a_run_that_nobody_waits_for_fails_in_a_sentence_that_names_who_is_missi
     with pytest.raises(RunFailed, match=r"0 of 3 silos could be enrolled, 2 are needed: hospital-1: its operator has "):
         place.serve()
     about = read_about(tmp_path / "run")
-    assert about["status"] == "failed"
+    assert (about["status"], about["run"]) == ("failed", str(RUN))
     assert f"`quire approve {RUN}`" in about["error"]
 
 

@@ -21,7 +21,7 @@ from quire.consortium import submit as submit_module
 from quire.consortium.about import Server
 from quire.consortium.registry import RegistryError
 from quire.consortium.services import free_ports
-from quire.consortium.submit import list_runs, told_of
+from quire.consortium.submit import RunLine, list_runs, told_of
 from quire.consortium.superlink import runs_folder, tickets
 from quire.consortium.tickets import ResumeError, continued
 from quire.strategies.folder import RunFolder
@@ -216,15 +216,32 @@ def test_the_list_tells_what_goes_on_with_what(link: Link, founded: Provisioned,
 
 
 def test_how_the_run_before_ended_is_not_how_this_one_did(link: Link, founded: Provisioned) -> None:
-    """Until the new run's process has begun, the folder still says how the old one ended."""
+    """Until the new run's process has begun, and if it never does, the folder still says how the old one ended."""
     operator = founded.operator
     began(runs_folder(operator) / "9", "failed")
     link.says(9, "finished", "failed")
     made = resume_module.resume(operator, 9, [], lambda words: None)
     tickets(operator).redeem(link.sent[0][1], made.run)
     link.says(made.run, "running")
-    (line,) = [one for one in list_runs(operator) if one.run == made.run]
-    assert (line.status, line.error, line.over) == ("running", None, False)
+
+    def told() -> RunLine:
+        return next(one for one in list_runs(operator) if one.run == made.run)
+
+    assert (told().status, told().error, told().finished, told().over) == ("running", None, None, False)
+    link.says(made.run, "finished", "failed")
+    assert (told().status, told().finished) == ("lost", None)
+    assert "its process ended without a word" in str(told().error)
+    link.known[made.run].status.details = "App failed with exception: Other code."
+    assert (told().status, told().error) == ("failed", "Other code.")
+    del link.known[made.run]
+    assert told().status == "lost"
+    with contextlib.closing(RunFolder(runs_folder(operator) / "9", reopen=True)) as folder:
+        folder.run = str(made.run)
+        folder.resume()
+        folder.finish("failed", "Round 1 failed.")
+    link.says(made.run, "finished", "failed")
+    assert (told().status, told().error) == ("failed", "Round 1 failed.")
+    assert told().finished is not None
 
 
 def test_rounds_that_are_done_are_not_told_again(tmp_path: Path) -> None:

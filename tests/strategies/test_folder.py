@@ -1,6 +1,8 @@
 """The run folder: complete, atomic, never overwritten."""
 
 import json
+import threading
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -113,6 +115,18 @@ def test_a_run_json_that_is_no_object_is_refused_in_words(tmp_path, text):
     for read in (read_about, lambda path: RunFolder(path, reopen=True)):
         with pytest.raises(SettingsError, match=r"holds no readable run\.json"):
             read(tmp_path)
+
+
+def test_who_only_looks_whether_a_folder_is_written_stops_no_run(tmp_path):
+    run_of(tmp_path).close()
+    looking = RunFolder(tmp_path, reopen=True)
+    thread = threading.Timer(0.2, looking.close)
+    thread.start()
+    with closing(RunFolder(tmp_path, reopen=True)):
+        thread.join()
+        with pytest.raises(SettingsError, match="is being written by a run that is still going on"):
+            RunFolder(tmp_path, reopen=True)
+    RunFolder(tmp_path, reopen=True).close()
 
 
 def test_nothing_temporary_is_left(tmp_path):
