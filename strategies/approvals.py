@@ -89,6 +89,8 @@ class Approvals:
             if (binding.run, binding.code, binding.settings) != (self.run, self.code, self.settings):
                 raise ApprovalStatementError("it is about another run")
             if self.roster is not None:
+                if binding.roster not in (None, self.roster.hash):  # None: that silo has pinned none
+                    raise ApprovalStatementError("it is about a run under another roster")
                 member = next((one for one in self.roster.members if one.name == silo), None)
                 if member is None:
                     raise ApprovalStatementError("the roster has no such member")

@@ -31,8 +31,6 @@ from quire.strategies.rounds import Arrays, RoundState
 
 LOG = logging.getLogger("quire.strategies")
 
-_PATIENCE = 1.0  # seconds: `quire submit --resume` looks whether a folder is written
-
 
 class RunFolder:
     """Writes one run's folder. While it is open, no other process can.
@@ -70,7 +68,7 @@ class RunFolder:
             raise SettingsError(
                 f"The folder '{path}' cannot be written ({error.strerror}): choose another with hydra.run.dir=FOLDER."
             ) from error
-        if not locked(self._journal, _PATIENCE if reopen else 0.0):
+        if not locked(self._journal, 1.0 if reopen else 0.0):  # `quire submit --resume` looks whether it is
             self._journal.close()
             raise SettingsError(f"The folder '{path}' is being written by a run that is still going on.")
         self._checkpoints = Checkpoints(path / "checkpoint")

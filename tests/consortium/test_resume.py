@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import left_behind
 import pytest
+from charters import amended, charter, signed, written
 from command_line import Call, command_line
 from flwr.proto.run_pb2 import Run, RunStatus
 from left_behind import OVERRIDES, began, contents
@@ -170,6 +174,30 @@ def test_what_cannot_be_gone_on_with_is_told_in_one_sentence(link: Link, founded
     link.down = True
     assert "does not answer" in refused(call, founded, "7")
     assert link.sent == []
+
+
+def test_a_run_does_not_go_on_under_another_charter(link: Link, founded: Provisioned, call: Call) -> None:
+    operator, runs = founded.operator, runs_folder(founded.operator)
+    began = int(time.time()) - 3600
+    times = {"issued": began - 3600, "not_before": began}
+    first, over = charter(**times, not_after=began + 9 * 3600), charter(**times, not_after=began + 60)
+    later = amended(first, issued=began - 1800, not_before=began + 1800)
+    for number, under in ((8, first), (9, over)):
+        left_behind.began(runs / str(number), overrides=f"{OVERRIDES} charter={under.hash}")
+        link.says(number, "finished", "failed")
+    assert "the folder has none any more: it cannot go on; submit a new run." in refused(call, founded, "8")
+    try:
+        written(operator.charter, signed(over))
+        assert f"was under the charter {over.hash[:16]}, and that has expired" in refused(call, founded, "9")
+        written(operator.charter, signed(first))
+        said = f"version 1, ({first.hash[:16]}) is in force now: it cannot go on; submit a new run."
+        assert f"Run 7 was under no charter, and the charter heart, {said}" in refused(call, founded, "7")
+        assert resume_module.resume(operator, 8, [], lambda words: None).before == 8
+        link.says(101, "finished", "failed")
+        written(operator.charter, signed(first), signed(later, previous=first))
+        assert f"Run 8 was under the charter {first.hash[:16]}, and " in refused(call, founded, "8")
+    finally:
+        shutil.rmtree(operator.charter)
 
 
 def test_a_run_that_goes_on_is_refused(link: Link, founded: Provisioned) -> None:

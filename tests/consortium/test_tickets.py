@@ -102,8 +102,8 @@ def test_no_other_word_opens_a_folder(tmp_path_factory: pytest.TempPathFactory, 
 def test_a_word_has_one_spelling(gate: ServerGate) -> None:
     word = issued(gate)
     for other in (f"0{word}", f"00{word}", word.upper(), f" {word}", f"{word}\n"):
-            with pytest.raises(Refused, match="and no `quire submit --resume` wrote a ticket"):
-                gate.gone_on_with(task(other))
+        with pytest.raises(Refused, match="and no `quire submit --resume` wrote a ticket"):
+            gate.gone_on_with(task(other))
     assert gate.gone_on_with(task(word)) == gate.runs / "7"
 
 

@@ -166,6 +166,7 @@ def test_a_name_is_not_taken_twice_while_one_waits():
         said("b", binding=replace(HERE, run="6")),
         said("b", binding=replace(HERE, code="d" * 64)),
         said("b", binding=replace(HERE, settings=settings_hash(compose("strategy.rounds=99").as_dict()))),
+        said("b", binding=replace(HERE, roster="d" * 64)),
         said("b", "rejected"),
         said("a"),
         said("b", signer=simulated_identity(1, "a")),
