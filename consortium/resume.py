@@ -14,6 +14,7 @@ from pathlib import Path
 from quire.clients.code import code_hash
 from quire.clients.gate.bundle import Bundle
 from quire.conf.schema import Settings
+from quire.consortium.charter import check_charter
 from quire.consortium.layout import OperatorFolder
 from quire.consortium.submit import list_runs, submit, told_of
 from quire.consortium.superlink import runs_folder, tickets
@@ -82,10 +83,12 @@ def resume(
     Raises
     ------
     ResumeError
-        If there is no such run, it goes on, somebody else has asked to go on with it, it began with other code, or
-        its silos remember what cannot be given back to them.
+        If there is no such run, it goes on, somebody else has asked to go on with it, it began with other code, it was
+        under another charter than is in force, or its silos remember what cannot be given back to them.
     SettingsError
         If it is complete, is being written, or began with other settings.
+    CharterError
+        If the folder's charter does not hold.
     RegistryError
         If the SuperLink refuses, or does not answer.
     """
@@ -99,6 +102,7 @@ def resume(
             "the runs, and what never began is submitted anew."
         )
     settings = _settings(place, overrides)
+    check_charter(folder, settings, before)
     _wait_for_its_end(folder, place, before, say, patience)
     asked = tickets(folder)
     with asked.asking():

@@ -226,23 +226,24 @@ def _line(
     continued: int | None = None,
 ) -> RunLine:
     about = _about(place) if continued is None else {}  # the folder speaks of the newest run in it
+    not_yet = continues is not None and about.get("run") != str(run)  # or of the one before, if this one never began
+    if not_yet:
+        about = {key: about.get(key) for key in ("rounds", "model")}
     status, error = about.get("status"), about.get("error")
     if continued is not None:
         status, error = "continued", f"run {continued} goes on with it"
     elif known is not None:
         ended = known.status.status == "finished"
         details = known.status.details.rpartition("with exception: ")[2] or None
-        if continues is not None and not ended:
-            status, error = None, None  # as long as it has not begun, the folder says how the run before it ended
         if status in (None, "running"):
             status = (known.status.sub_status if ended else known.status.status) or "pending"
-            if ended and about and status == "failed":
+            if ended and about and status == "failed" and not (not_yet and details):
                 status, error = "lost", f"its process ended without a word; `flwr log {run}` shows what it printed"
             status = "pending" if status == "starting" else status
         elif status == "completed" and not ended:
             status = "running"  # its process is still handing in
         error = error or details
-    elif status == "running" and answered:
+    elif (not_yet or status == "running") and answered:
         status, error = "lost", "the SuperLink does not know of it any more"
     return RunLine(
         run=run,

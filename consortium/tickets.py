@@ -27,7 +27,7 @@ from quire.consortium.loopback import write_private
 
 #: Key of the run config under which the word travels; empty in a run that goes on with none.
 RESUME_CONFIG = "resume"
-_WORD = re.compile(r"([0-9]{1,20})-([0-9a-f]{64})", re.ASCII)
+_WORD = re.compile(r"([1-9][0-9]{0,19}|0)-([0-9a-f]{64})", re.ASCII)
 
 
 class ResumeError(ConsortiumError):

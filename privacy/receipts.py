@@ -170,6 +170,10 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True).encode("ascii")
 
 
+#: Groups of settings that are the launcher's own, and in no hash.
+UNBOUND = ("output", "tracking")
+
+
 def settings_hash(tree: Mapping[str, Any]) -> str:
     """Return the SHA-256 (hex) of the settings of a run, without those that the launcher keeps for itself.
 
@@ -178,7 +182,7 @@ def settings_hash(tree: Mapping[str, Any]) -> str:
     tree : mapping
         ``Settings.as_dict()``, or what was read from ``settings.yaml``.
     """
-    told = {key: value for key, value in tree.items() if key not in ("output", "tracking", "overrides")}
+    told = {key: value for key, value in tree.items() if key not in (*UNBOUND, "overrides")}
     return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":"), default=repr).encode()).hexdigest()
 
 

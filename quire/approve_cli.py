@@ -188,7 +188,10 @@ def _describe(matter: Matter, silo: Path) -> None:
     number, code, roster = request.binding.run, request.binding.code, request.binding.roster
     typer.echo(f"Run {number} ({request.what[:12]}), asked of {request.silo} on {matter.asked:%Y-%m-%d %H:%M} UTC")
     lines = [*request.terms, ("code", f"{code} (`quire app hash` shows that of a bundle)")]
-    lines += [("roster", roster or "none is pinned"), ("settings", request.overrides or "every default")]
+    bound, unbound = _settings(request.overrides)
+    lines += [("roster", roster or "none is pinned"), ("settings", bound or "every default")]
+    if unbound:
+        lines.append(("not approved", f"{unbound}: the server's own affair, not part of what is approved"))
     for title, text in lines:
         typer.echo(f"  {_plain(title):<14}{_plain(text)}")
     for made in matter.decisions:
@@ -200,11 +203,21 @@ def _describe(matter: Matter, silo: Path) -> None:
     typer.echo("")
 
 
+def _settings(overrides: str) -> tuple[str, str]:
+    """Return the settings that an approval binds; of the others only the names, for their values are free text."""
+    from quire.conf.overrides import parse
+    from quire.privacy.receipts import UNBOUND
+
+    items = parse(overrides)
+    bound = [str(item) for item in items if item.key.split(".")[0] not in UNBOUND]
+    return " ".join(bound), ", ".join(item.key for item in items if item.key.split(".")[0] in UNBOUND)
+
+
 def _said(matter: Matter) -> str:
     made = matter.last
     return "" if made is None else _plain(f"{made.decision} (by {made.by} on {made.at:%Y-%m-%d %H:%M} UTC)")
 
 
 def _plain(text: str) -> str:
-    """Return a text with nothing in it that a terminal would obey: some of it is the server's."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    """Return a text that a terminal cannot obey, or show as further lines: some of it is the server's."""
+    return " ".join("".join(letter if letter.isprintable() else "?" for letter in text).split())

@@ -81,6 +81,11 @@ def _check_repeated(args: list[str], settings: Settings, folder: Path) -> None:
     for item in parse(" ".join(args)):
         group, _, field = item.key.partition(".")
         known = tree[group]
+        if isinstance(known, dict) and (field or "name") not in known:
+            raise SettingsError(
+                f"The run in '{folder}' was started with {group}={known['name']}, which has no {item.key}: it can only "
+                "go on with that."
+            )
         value = known[field or "name"] if isinstance(known, dict) else known
         given = list(item.value) if isinstance(item.value, tuple) else item.value
         if given != value:

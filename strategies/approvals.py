@@ -6,12 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from quire.clients.contract import Code
 from quire.conf.schema import Settings
 from quire.privacy.approval import ApprovalStatementError, Statement
 from quire.privacy.identity.roster import Roster
 from quire.privacy.receipts import settings_hash
+from quire.strategies.checkpoint import replace
 from quire.strategies.exchange import Deadline, Deadlines
 from quire.strategies.reading import Failure, Unusable
 
@@ -19,14 +21,20 @@ LOG = logging.getLogger("quire.strategies")
 
 #: The deadline, in ``strategy.deadlines``, of those who decide; without it nobody is waited for.
 DEADLINE = "approval"
-#: In the run folder: the signed statements, one a line, in the order of their silos' names.
+#: In the run folder: the signed statements, one a line, in the order of their silos' names; those of a run that goes on
+#: there, which has another number and needs approvals of its own, after those of the runs before it.
 APPROVALS_FILE = "approvals.jsonl"
 
 AWAITING = Code.AWAITING_APPROVAL.name.lower()
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
-# What says nothing about a decision: who was waited for is still waited for.
-_PASSING = {"no_reply", "late", "node_gone", "message_lost"}
+# Of a silo's own answers those that say nothing about this run: they pass, as do Flower's own errors.
+_PASSING = {Code.DATA_UNAVAILABLE, Code.BOOKS_UNUSABLE, Code.INTERNAL, Code.AWAITING_APPROVAL}
+# After these nobody is waited for any more.
+_REFUSALS = {code.name.lower() for code in Code if code not in _PASSING} | {
+    *("other_contract", "other_code", "other_schema", "no_member", "another_member", "name_taken", "no_records"),
+    *("bad_approval", "bundle_refused"),
+}
 
 #: By node: the name of an enrolled silo, or why it could not be enrolled.
 Found = dict[int, str | Failure]
@@ -81,6 +89,8 @@ class Approvals:
             if (binding.run, binding.code, binding.settings) != (self.run, self.code, self.settings):
                 raise ApprovalStatementError("it is about another run")
             if self.roster is not None:
+                if binding.roster not in (None, self.roster.hash):  # None: that silo has pinned none
+                    raise ApprovalStatementError("it is about a run under another roster")
                 member = next((one for one in self.roster.members if one.name == silo), None)
                 if member is None:
                     raise ApprovalStatementError("the roster has no such member")
@@ -119,7 +129,7 @@ class Approvals:
             time.sleep(min(pause, self.seconds))
             pause = min(2 * pause, _LONGEST_PAUSE)
             for node, answer in ask(list(waiting), enrolled).items():
-                if isinstance(answer, str) or answer.code not in _PASSING:
+                if isinstance(answer, str) or answer.code in _REFUSALS:
                     found[node] = answer
 
     def advice(self, failed: Iterable[Failure]) -> str:
@@ -132,6 +142,14 @@ class Approvals:
     def encode(self) -> bytes:
         """Return the statements as the run folder keeps them."""
         return b"".join(self.statements[silo].encode() + b"\n" for silo in sorted(self.statements))
+
+    def keep(self, folder: Path) -> None:
+        """Put the statements into a run folder, behind those that are there: they cover the rounds before."""
+        path = folder / APPROVALS_FILE
+        kept = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        new = [line for line in self.encode().splitlines(keepends=True) if line not in kept]
+        if new:
+            replace(path, b"".join([*kept, *new]))
 
 
 def _awaiting(found: Found) -> dict[int, str]:

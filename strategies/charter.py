@@ -48,7 +48,7 @@ def charter_of_run(named: str | None, settings: Settings) -> Charter | None:
     if settings.charter != charter.hash:
         told = "no charter" if settings.charter is None else settings.charter[:16]
         raise RunFailed(
-            f"The settings name {told}, and {charter.label}, is in force at this server: submit the run with "
+            f"The settings name {told}, and {charter.label}, is in force at this server: submit a new run with "
             f"charter={charter.hash}."
         )
     return charter

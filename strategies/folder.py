@@ -6,7 +6,6 @@ process that writes it. A killed run can be reopened, and goes on from its last 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from quire.conf.schema import Settings
 from quire.errors import RunFailed, SettingsError
 from quire.strategies.card import CardWriter, write_card
 from quire.strategies.checkpoint import Checkpoint, Checkpoints, replace, safetensors
+from quire.strategies.locks import locked
 from quire.strategies.reading import Failure
 from quire.strategies.report import RoundReport
 from quire.strategies.rounds import Arrays, RoundState
@@ -52,6 +52,8 @@ class RunFolder:
         self.path = path
         #: Tells what simulated silos remember, where the runtime can.
         self.silo_memory: Callable[[], Arrays] | None = None
+        #: Flower's number of the run that writes, where the folder may be that of another one.
+        self.run: str | None = None
         self._about: dict[str, Any] = read_about(path) if reopen else {}
         if self._about.get("status") == "completed":
             raise SettingsError(f"The run in '{path}' is complete: there is nothing to resume.")
@@ -66,10 +68,9 @@ class RunFolder:
             raise SettingsError(
                 f"The folder '{path}' cannot be written ({error.strerror}): choose another with hydra.run.dir=FOLDER."
             ) from error
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SettingsError(f"The folder '{path}' is being written by a run that is still going on.") from None
+        if not locked(self._journal, 1.0 if reopen else 0.0):  # `quire submit --resume` looks whether it is
+            self._journal.close()
+            raise SettingsError(f"The folder '{path}' is being written by a run that is still going on.")
         self._checkpoints = Checkpoints(path / "checkpoint")
         self._cards = CardWriter(path)
         self._state: RoundState | None = None
@@ -244,6 +245,7 @@ class RunFolder:
         self._journal.flush()
 
     def _write_about(self) -> None:
+        self._about.update({"run": self.run} if self.run else {})
         replace(self.path / "run.json", json.dumps(self._about, indent=2).encode())
 
 
@@ -282,10 +284,9 @@ def read_about(path: Path) -> dict[str, Any]:
         If the folder holds no run.
     """
     try:
-        about = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return {**json.loads((path / "run.json").read_text(encoding="utf-8"))}
+    except (OSError, TypeError, ValueError, RecursionError) as error:
         raise SettingsError(f"'{path}' is not the folder of a run: it holds no readable run.json.") from error
-    return dict(about)
 
 
 def close_abandoned(path: Path, status: str, error: str) -> None:

@@ -23,7 +23,7 @@ from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.identity.signed import SignedRoster
 from quire.privacy.randomness import stream
 from quire.privacy.receipts import simulated_roster
-from quire.strategies.approvals import APPROVALS_FILE, Approvals
+from quire.strategies.approvals import Approvals
 from quire.strategies.build import build_strategy
 from quire.strategies.charter import CHARTER_KEY, CHARTER_VARIABLE, charter_of_run
 from quire.strategies.checkpoint import Checkpoint, replace
@@ -89,6 +89,7 @@ def main(grid: Grid, context: Context) -> None:
     resume = bool(context.node_config.get(RESUME_KEY) or os.environ.get(RESUME_VARIABLE))
     with closing(RunFolder(_folder(context), reopen=resume)) as folder:
         LOG.info("Results go to %s", folder.path)
+        folder.run = str(context.run_id) if _runtime(grid) == "deployment" else None
         if resume:
             folder.check_same(compose(read_overrides(folder.path)), settings, CODE_HASH)
         else:
@@ -170,8 +171,6 @@ def _federate(
     for failure in absent:
         LOG.warning("%s is left out: %s", failure.silo, failure.words)
     folder.left_out(absent)
-    if approvals.statements:
-        replace(folder.path / APPROVALS_FILE, approvals.encode())
     told = ConfigRecord()
     if getattr(settings.data, "preprocessing", "public") == "federated":
         features, minimum = numeric_features(settings, schema), settings.strategy.min_silos
@@ -189,6 +188,7 @@ def _federate(
         folder.hold_to("roster", signed.roster.hash if signed else None)
         if signed is not None:
             replace(folder.path / ROSTER_FILE, signed.encode())
+    approvals.keep(folder.path)
     if isinstance(settings.aggregation, SecureAggregation):
         strategy.secure = _secure(context, settings, settings.aggregation, roster.names, simulated, folder.path, log)
     if strategy.algorithm.silos_remember:

@@ -221,7 +221,7 @@ def test_a_run_under_a_charter_names_it_and_goes_on_without_who_refuses(
     with pytest.raises(RunFailed, match="this server has none: set QUIRE_CHARTER"):
         run(f"{settings} charter={found.hash}", tmp_path / "none", silos)
     monkeypatch.setenv("QUIRE_CHARTER", str(folder))
-    with pytest.raises(RunFailed, match=f"submit the run with charter={found.hash}"):
+    with pytest.raises(RunFailed, match=f"submit a new run with charter={found.hash}"):
         run(settings, tmp_path / "without", silos)
     run(f"{settings} charter={found.hash}", tmp_path / "run", silos)
     about = json.loads((tmp_path / "run" / "run.json").read_text())

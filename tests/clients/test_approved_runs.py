@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from flwr.app import Message
+from left_behind import began
 from secure_place import RUN, SILOS, Place
-from secure_silos import overrides_of
+from secure_silos import overrides_of, serve
 from typer.testing import CliRunner
 
 from quire.cli import app as command
@@ -17,7 +19,7 @@ from quire.errors import RunFailed
 from quire.privacy.approval import Statement
 from quire.strategies import approvals, server_app
 from quire.strategies.approvals import APPROVALS_FILE
-from quire.strategies.folder import read_about
+from quire.strategies.folder import RunFolder, read_about
 from quire.transparency.reading import Entries
 from quire.transparency.verify import Place as LogPlace
 from quire.transparency.verify import verify_log
@@ -97,8 +99,22 @@ def test_a_run_that_nobody_waits_for_fails_in_a_sentence_that_names_who_is_missi
     with pytest.raises(RunFailed, match=r"0 of 3 silos could be enrolled, 2 are needed: hospital-1: its operator has "):
         place.serve()
     about = read_about(tmp_path / "run")
-    assert about["status"] == "failed"
+    assert (about["status"], about["run"]) == ("failed", str(RUN))
     assert f"`quire approve {RUN}`" in about["error"]
+
+
+def test_a_run_that_cannot_go_on_leaves_the_approvals_of_the_run_before_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = place_of(tmp_path, "strategy.deadlines=[approval:600]")
+    Operators(place, monkeypatch).late = {}
+    folder = began(tmp_path / "run", "failed", place.overrides, server_app.CODE_HASH)
+    with closing(RunFolder(folder, reopen=True)) as opened:
+        opened.hold_to("silos", ["others"])
+    (folder / APPROVALS_FILE).write_bytes(b"of the run before\n")
+    with pytest.raises(RunFailed, match="This run began with other silos"):
+        serve(place.grid, RUN, folder, tmp_path / "silos" / "roster.json", place.overrides, resume=True)
+    assert (folder / APPROVALS_FILE).read_bytes() == b"of the run before\n"
 
 
 @pytest.mark.parametrize("stage", contract.SECURE_STAGES)

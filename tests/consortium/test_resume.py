@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import left_behind
 import pytest
+from charters import amended, charter, signed, written
 from command_line import Call, command_line
 from flwr.proto.run_pb2 import Run, RunStatus
 from left_behind import OVERRIDES, began, contents
@@ -21,7 +25,7 @@ from quire.consortium import submit as submit_module
 from quire.consortium.about import Server
 from quire.consortium.registry import RegistryError
 from quire.consortium.services import free_ports
-from quire.consortium.submit import list_runs, told_of
+from quire.consortium.submit import RunLine, list_runs, told_of
 from quire.consortium.superlink import runs_folder, tickets
 from quire.consortium.tickets import ResumeError, continued
 from quire.strategies.folder import RunFolder
@@ -172,6 +176,30 @@ def test_what_cannot_be_gone_on_with_is_told_in_one_sentence(link: Link, founded
     assert link.sent == []
 
 
+def test_a_run_does_not_go_on_under_another_charter(link: Link, founded: Provisioned, call: Call) -> None:
+    operator, runs = founded.operator, runs_folder(founded.operator)
+    began = int(time.time()) - 3600
+    times = {"issued": began - 3600, "not_before": began}
+    first, over = charter(**times, not_after=began + 9 * 3600), charter(**times, not_after=began + 60)
+    later = amended(first, issued=began - 1800, not_before=began + 1800)
+    for number, under in ((8, first), (9, over)):
+        left_behind.began(runs / str(number), overrides=f"{OVERRIDES} charter={under.hash}")
+        link.says(number, "finished", "failed")
+    assert "the folder has none any more: it cannot go on; submit a new run." in refused(call, founded, "8")
+    try:
+        written(operator.charter, signed(over))
+        assert f"was under the charter {over.hash[:16]}, and that has expired" in refused(call, founded, "9")
+        written(operator.charter, signed(first))
+        said = f"version 1, ({first.hash[:16]}) is in force now: it cannot go on; submit a new run."
+        assert f"Run 7 was under no charter, and the charter heart, {said}" in refused(call, founded, "7")
+        assert resume_module.resume(operator, 8, [], lambda words: None).before == 8
+        link.says(101, "finished", "failed")
+        written(operator.charter, signed(first), signed(later, previous=first))
+        assert f"Run 8 was under the charter {first.hash[:16]}, and " in refused(call, founded, "8")
+    finally:
+        shutil.rmtree(operator.charter)
+
+
 def test_a_run_that_goes_on_is_refused(link: Link, founded: Provisioned) -> None:
     link.says(7, "running")
     with pytest.raises(ResumeError, match="Run 7 goes on: it can be gone on with once it has ended"):
@@ -216,15 +244,32 @@ def test_the_list_tells_what_goes_on_with_what(link: Link, founded: Provisioned,
 
 
 def test_how_the_run_before_ended_is_not_how_this_one_did(link: Link, founded: Provisioned) -> None:
-    """Until the new run's process has begun, the folder still says how the old one ended."""
+    """Until the new run's process has begun, and if it never does, the folder still says how the old one ended."""
     operator = founded.operator
     began(runs_folder(operator) / "9", "failed")
     link.says(9, "finished", "failed")
     made = resume_module.resume(operator, 9, [], lambda words: None)
     tickets(operator).redeem(link.sent[0][1], made.run)
     link.says(made.run, "running")
-    (line,) = [one for one in list_runs(operator) if one.run == made.run]
-    assert (line.status, line.error, line.over) == ("running", None, False)
+
+    def told() -> RunLine:
+        return next(one for one in list_runs(operator) if one.run == made.run)
+
+    assert (told().status, told().error, told().finished, told().over) == ("running", None, None, False)
+    link.says(made.run, "finished", "failed")
+    assert (told().status, told().finished) == ("lost", None)
+    assert "its process ended without a word" in str(told().error)
+    link.known[made.run].status.details = "App failed with exception: Other code."
+    assert (told().status, told().error) == ("failed", "Other code.")
+    del link.known[made.run]
+    assert told().status == "lost"
+    with contextlib.closing(RunFolder(runs_folder(operator) / "9", reopen=True)) as folder:
+        folder.run = str(made.run)
+        folder.resume()
+        folder.finish("failed", "Round 1 failed.")
+    link.says(made.run, "finished", "failed")
+    assert (told().status, told().error) == ("failed", "Round 1 failed.")
+    assert told().finished is not None
 
 
 def test_rounds_that_are_done_are_not_told_again(tmp_path: Path) -> None:

@@ -99,6 +99,14 @@ def test_no_other_word_opens_a_folder(tmp_path_factory: pytest.TempPathFactory, 
     assert not (home / "runs").exists()
 
 
+def test_a_word_has_one_spelling(gate: ServerGate) -> None:
+    word = issued(gate)
+    for other in (f"0{word}", f"00{word}", word.upper(), f" {word}", f"{word}\n"):
+        with pytest.raises(Refused, match="and no `quire submit --resume` wrote a ticket"):
+            gate.gone_on_with(task(other))
+    assert gate.gone_on_with(task(word)) == gate.runs / "7"
+
+
 def test_a_newer_ticket_takes_the_place_of_an_older_one(gate: ServerGate) -> None:
     old, new = issued(gate), issued(gate)
     with pytest.raises(Refused, match="and no `quire submit --resume` wrote a ticket"):

@@ -3,6 +3,7 @@
 import json
 import os
 
+import left_behind
 import pytest
 from command_line import command_line
 from killing import die, killed, lines, resumed
@@ -11,6 +12,7 @@ import quire
 from quire import compose
 from quire.errors import RunFailed, SettingsError
 from quire.simulation.inline import run_inline
+from quire.simulation.resume import settings_of
 from quire.strategies import checkpoint, folder
 from quire.strategies.folder import RunFolder, read_about
 
@@ -194,6 +196,19 @@ def test_other_settings_and_other_code_are_refused_by_name(tmp_path, monkeypatch
     monkeypatch.setattr(server_app, "CODE_HASH", "0" * 64)
     with pytest.raises(SettingsError, match="was started with other code than is here now"):
         run_inline(compose(overrides), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("again", "began", "key"),
+    [
+        ("privacy.epsilon=2 privacy=record", "privacy=none", "privacy.epsilon"),
+        ("aggregation.colluders=1 aggregation=secure", "aggregation=plain", "aggregation.colluders"),
+    ],
+)
+def test_a_setting_that_the_run_did_not_have_is_refused_in_words(tmp_path, again, began, key):
+    left = left_behind.began(tmp_path / "run")
+    with pytest.raises(SettingsError, match=f"was started with {began}, which has no {key}: it can only go on"):
+        settings_of(left, again.split())
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path, monkeypatch):

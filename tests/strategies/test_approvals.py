@@ -7,16 +7,18 @@ from dataclasses import replace
 
 import pytest
 from fake_grid import FakeGrid, identity
+from flwr.app import Error
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quire.clients.contract import Code
 from quire.conf.compose import compose
 from quire.errors import RunFailed
 from quire.privacy.approval import ApprovalStatementError, Binding, Statement
 from quire.privacy.identity.keys import PrivateIdentity
 from quire.privacy.receipts import settings_hash, simulated_identity, simulated_roster
 from quire.strategies import approvals as module
-from quire.strategies.approvals import Approvals
+from quire.strategies.approvals import APPROVALS_FILE, Approvals
 from quire.strategies.cohort import enrol
 from quire.strategies.reading import Unusable
 
@@ -125,6 +127,32 @@ def test_a_silo_that_does_not_answer_while_it_is_waited_for_is_still_waited_for(
     assert (enrolled.names, failed) == (["a", "b", "c"], [])
 
 
+@pytest.mark.parametrize("code", [1, 2, 3, 4, 5, 6, 8, 77, Code.BOOKS_UNUSABLE, Code.INTERNAL, Code.DATA_UNAVAILABLE])
+def test_an_error_that_passes_loses_no_silo_that_is_waited_for(code):
+    grid = Deciding(WAITING, {2: Error(code), 3: answer("c", said("c"))}, {2: answer("b", said("b"))})
+    enrolled, failed = ask(grid, about())
+    assert (enrolled.names, failed) == (["a", "b", "c"], [])
+
+
+@pytest.mark.parametrize("code", [7, Code.POLICY_REFUSED, Code.CODE_REFUSED, Code.BUDGET_REFUSED, Code.CHARTER_TERMS])
+def test_who_refuses_while_it_is_waited_for_is_waited_for_no_more(code):
+    grid = Deciding(WAITING, {2: Error(code), 3: answer("c", said("c"))})
+    enrolled, failed = ask(grid, about())
+    assert (enrolled.names, [failure.silo for failure in failed]) == (["a", "c"], ["node 2"])
+    assert len(grid.asked) == 2
+
+
+def test_a_run_that_goes_on_adds_its_approvals_to_those_of_the_run_before(tmp_path):
+    before, now = about(), Approvals.of("6", CODE, SETTINGS, ROSTER)
+    before.keep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    before.take("b", said("b").encode(), "approved")
+    now.take("a", said("a", binding=replace(HERE, run="6")).encode(), "approved")
+    for found in (before, now, now):
+        found.keep(tmp_path)
+    assert (tmp_path / APPROVALS_FILE).read_bytes() == before.encode() + now.encode()
+
+
 def test_a_name_is_not_taken_twice_while_one_waits():
     grid = Deciding(WAITING, {2: answer("a", said("a")), 3: answer("c", said("c"))})
     enrolled, failed = ask(grid, about())
@@ -138,6 +166,7 @@ def test_a_name_is_not_taken_twice_while_one_waits():
         said("b", binding=replace(HERE, run="6")),
         said("b", binding=replace(HERE, code="d" * 64)),
         said("b", binding=replace(HERE, settings=settings_hash(compose("strategy.rounds=99").as_dict()))),
+        said("b", binding=replace(HERE, roster="d" * 64)),
         said("b", "rejected"),
         said("a"),
         said("b", signer=simulated_identity(1, "a")),

@@ -1,6 +1,8 @@
 """The run folder: complete, atomic, never overwritten."""
 
 import json
+import threading
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -105,6 +107,26 @@ def test_a_place_that_is_no_folder_is_refused_in_words(tmp_path):
         RunFolder(tmp_path / "file" / "run")
     with pytest.raises(SettingsError, match="is not the folder of a run"):
         read_about(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["7", "null", "[]", '[["status", "failed"]]', '"run"', "{", "", "[" * 100_000])
+def test_a_run_json_that_is_no_object_is_refused_in_words(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    for read in (read_about, lambda path: RunFolder(path, reopen=True)):
+        with pytest.raises(SettingsError, match=r"holds no readable run\.json"):
+            read(tmp_path)
+
+
+def test_who_only_looks_whether_a_folder_is_written_stops_no_run(tmp_path):
+    run_of(tmp_path).close()
+    looking = RunFolder(tmp_path, reopen=True)
+    thread = threading.Timer(0.2, looking.close)
+    thread.start()
+    with closing(RunFolder(tmp_path, reopen=True)):
+        thread.join()
+        with pytest.raises(SettingsError, match="is being written by a run that is still going on"):
+            RunFolder(tmp_path, reopen=True)
+    RunFolder(tmp_path, reopen=True).close()
 
 
 def test_nothing_temporary_is_left(tmp_path):

@@ -2,7 +2,7 @@
 
 import time
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 
 class FakeGrid:
@@ -28,9 +28,10 @@ class FakeGrid:
         ready = [(i, m) for i, m in self.waiting.items() if i in ids and self.answers[m.metadata.dst_node_id]]
         for i, _ in ready:
             del self.waiting[i]
+        answers = [(self.answers[m.metadata.dst_node_id], m) for _, m in ready]
         return [
-            Message(RecordDict({"identity": ConfigRecord(self.answers[m.metadata.dst_node_id])}), reply_to=m)
-            for _, m in ready
+            Message(said if isinstance(said, Error) else RecordDict({"identity": ConfigRecord(said)}), reply_to=m)
+            for said, m in answers
         ]
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from real_silo import RealSilo
 from typer.testing import CliRunner
 
-from quire import cli
+from quire import approve_cli, cli
 from quire.clients import client_app, contract
 from quire.clients.policy.books import Books
 from quire.clients.store import decisions
@@ -99,6 +101,27 @@ def test_a_run_is_put_before_its_operator_in_plain_words(silo):
         assert client_app.CODE_HASH in said
         assert "quire approve 5 --silo" in said
     assert good(silo, "approve", "5", "--list") == good(silo, "approve")
+
+
+def test_what_an_approval_does_not_bind_is_shown_by_name_alone(silo):
+    asked(silo, "privacy.epsilon=1.5 output.report=false tracking=mlflow tracking.experiment=epsilon:0.1")
+    said = good(silo, "approve")
+    assert "0.1" not in said
+    (bound,) = [line for line in said.splitlines() if line.startswith("  settings ")]
+    assert "privacy.epsilon=1.5" in bound
+    assert not any(word in bound for word in ("output", "tracking"))
+    (beside,) = [line for line in said.splitlines() if line.startswith("  not approved  ")]
+    names, _, words = beside.removeprefix("  not approved  ").partition(": ")
+    assert sorted(names.split(", ")) == ["output.report", "tracking", "tracking.experiment"]
+    assert words == "the server's own affair, not part of what is approved"
+
+
+@given(st.text())
+def test_no_text_is_shown_as_more_than_one_line_or_padded_so_that_it_wraps_like_more(text):
+    shown = approve_cli._plain(text)
+    assert shown.isprintable()
+    assert "  " not in shown
+    assert approve_cli._plain("one" + " " * 70 + "two") == "one two"
 
 
 def test_an_approval_is_for_that_run_alone(silo, monkeypatch):
