@@ -184,11 +184,16 @@ def _show(silo: Path, run: str | None, every: bool) -> None:
 
 def _describe(matter: Matter, silo: Path) -> None:
     """Print what a run would do, for a person who decides by it."""
+    from quire.clients.policy.approval import is_bound
+    from quire.conf.overrides import parse
+
     request = matter.request
     number, code, roster = request.binding.run, request.binding.code, request.binding.roster
     typer.echo(f"Run {number} ({request.what[:12]}), asked of {request.silo} on {matter.asked:%Y-%m-%d %H:%M} UTC")
     lines = [*request.terms, ("code", f"{code} (`quire app hash` shows that of a bundle)")]
-    bound, unbound = _settings(request.overrides)
+    items = parse(request.overrides)
+    bound = " ".join(str(item) for item in items if is_bound(item.key))
+    unbound = ", ".join(item.key for item in items if not is_bound(item.key))  # their values are free text
     lines += [("roster", roster or "none is pinned"), ("settings", bound or "every default")]
     if unbound:
         lines.append(("not approved", f"{unbound}: the server's own affair, not part of what is approved"))
@@ -201,16 +206,6 @@ def _describe(matter: Matter, silo: Path) -> None:
     if matter.last is None:
         typer.echo(f"  to decide     quire approve {number} --silo {silo}, or quire reject {number} --silo {silo}")
     typer.echo("")
-
-
-def _settings(overrides: str) -> tuple[str, str]:
-    """Return the settings that an approval binds; of the others only the names, for their values are free text."""
-    from quire.conf.overrides import parse
-    from quire.privacy.receipts import UNBOUND
-
-    items = parse(overrides)
-    bound = [str(item) for item in items if item.key.split(".")[0] not in UNBOUND]
-    return " ".join(bound), ", ".join(item.key for item in items if item.key.split(".")[0] in UNBOUND)
 
 
 def _said(matter: Matter) -> str:

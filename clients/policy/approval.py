@@ -19,7 +19,7 @@ from quire.clients.policy.model import Policy
 from quire.clients.private.plan import delta_of
 from quire.conf.schema import NoPrivacy, SecureAggregation, Settings
 from quire.privacy.approval import APPROVED, Binding, Statement
-from quire.privacy.receipts import settings_hash
+from quire.privacy.receipts import UNBOUND, settings_hash
 
 if TYPE_CHECKING:
     from quire.clients.policy.books import Books
@@ -115,6 +115,11 @@ def terms(policy: Policy, settings: Settings, state: State) -> list[tuple[str, s
         ("preprocessing", asks["preprocessing"]),
         ("scores", asks["scores"]),
     ]
+
+
+def is_bound(key: str) -> bool:
+    """Tell whether an approval binds the setting of this name."""
+    return key.split(".")[0] not in UNBOUND
 
 
 def _promise(policy: Policy, settings: Settings) -> str:
