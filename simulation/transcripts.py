@@ -143,12 +143,12 @@ class Auditor:
         """
         number, opened = line["round"], None
         secure = line.get("secure")
-        listed = secure.get("attempts") if isinstance(secure, dict) else None
+        listed, bound = (secure.get("attempts"), secure.get("checkpoint")) if isinstance(secure, dict) else (None, None)
         if not isinstance(listed, list) or not all(isinstance(log, dict) for log in listed):
             self._wrong(f"Round {number}: the journal does not say how secure aggregation went.")
             listed = []
         for log in listed:
-            found = self._attempt(number, log, before, secure.get("checkpoint"))
+            found = self._attempt(number, log, before, bound)
             if found is None:
                 continue
             if found.replay.digest is None and found.replay.error is None and line.get("event") == "round":
