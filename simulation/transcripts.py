@@ -19,11 +19,13 @@ from quire.clients.secure.agreement import Agreement, agreement_of, terms_of
 from quire.clients.secure.chain import after, digest_of
 from quire.conf.schema import SecureAggregation, Settings
 from quire.privacy.identity.roster import Roster
+from quire.privacy.secagg.context import GENESIS
 from quire.privacy.secagg.errors import SecAggError, TooFewClients, TooFewSurvivors
 from quire.privacy.secagg.recording import Replay, TranscriptError, replay
 from quire.strategies.chosen import algorithm_of
 from quire.strategies.rounds import RoundState
 from quire.strategies.transcripts import TRANSCRIPTS_FOLDER
+from quire.transparency.shown import LogName
 
 #: Exchanges of a round in which signed messages can convict their sender, as the journal calls them.
 _ROUND = ("shares", "mask", "confirm", "unmask")
@@ -93,6 +95,8 @@ class Auditor:
         When the run began and ended, in seconds since 1970: a key counts that was valid at either.
     first : dict of str to numpy.ndarray, or None
         The model before the first round; None where it is not known, and models are not recomputed.
+    log : LogName, optional
+        Which log the run's folder has: rounds that the journal calls bound to a log have to be bound to this one.
 
     Raises
     ------
@@ -101,7 +105,13 @@ class Auditor:
     """
 
     def __init__(
-        self, folder: Path, settings: Settings, roster: Roster, span: tuple[int, int], first: dict[str, Any] | None
+        self,
+        folder: Path,
+        settings: Settings,
+        roster: Roster,
+        span: tuple[int, int],
+        first: dict[str, Any] | None,
+        log: LogName | None = None,
     ) -> None:
         if not isinstance(settings.aggregation, SecureAggregation):
             raise TypeError("A run without secure aggregation has no transcripts.")
@@ -116,7 +126,9 @@ class Auditor:
         self._state = None if first is None else RoundState(0, first)
         self._agreement: Agreement | None = None if first is None else agreement_of(self._terms, first)
         self._required = settings.output.transcripts  # else a run that was gone on with may have begun to keep them
+        self._log = log
         self._known: set[str] = set()
+        self._there: set[str] = set()  # SHA-256 of every file that was replayed, whether it holds or not
         self.audit = Audit()
 
     def line(self, line: Mapping[str, Any], before: str) -> None:
@@ -131,12 +143,12 @@ class Auditor:
         """
         number, opened = line["round"], None
         secure = line.get("secure")
-        listed = secure.get("attempts") if isinstance(secure, dict) else None
+        listed, bound = (secure.get("attempts"), secure.get("checkpoint")) if isinstance(secure, dict) else (None, None)
         if not isinstance(listed, list) or not all(isinstance(log, dict) for log in listed):
             self._wrong(f"Round {number}: the journal does not say how secure aggregation went.")
             listed = []
         for log in listed:
-            found = self._attempt(number, log, before)
+            found = self._attempt(number, log, before, bound)
             if found is None:
                 continue
             if found.replay.digest is None and found.replay.error is None and line.get("event") == "round":
@@ -158,11 +170,12 @@ class Auditor:
         """
         left = {}
         for path in sorted(self._folder.glob("*.bin")) if self._folder.is_dir() else ():
-            if path.name not in self._known:
-                left[_sha256(path)] = path
-        named = {attempt.replay.sha256 for attempt in self.audit.attempts}
+            if path.name in self._known:
+                continue
+            if (digest := self._sha256(path, "A file that the journal does not name")) is not None:
+                left[digest] = path
         for digest, words in logged.items():
-            if digest in named:
+            if digest in self._there:
                 continue
             if digest not in left:
                 self._wrong(f"The log names a transcript of {words} that is not in {TRANSCRIPTS_FOLDER}/.")
@@ -174,7 +187,7 @@ class Auditor:
             )
 
     # ------------------------------------------------------------------------------------ one attempt
-    def _attempt(self, number: int, log: Mapping[str, Any], before: str) -> Attempt | None:
+    def _attempt(self, number: int, log: Mapping[str, Any], before: str, bound: object) -> Attempt | None:
         """Replay an attempt and hold the journal to it; None if there is nothing that holds."""
         where, kept = f"Round {number}, attempt {log.get('attempt')}", log.get("transcript")
         if kept is None:
@@ -192,7 +205,7 @@ class Auditor:
         found = self._replay(name, where)
         if found is None:
             return None
-        contradictions = [*self._against_journal(number, log, kept, found), *self._against_run(found, before)]
+        contradictions = [*self._against_journal(number, log, kept, found), *self._against_run(found, before, bound)]
         for words in contradictions:
             self._wrong(f"{where}: {words}.")
         if contradictions:
@@ -202,14 +215,28 @@ class Auditor:
         return attempt
 
     def _replay(self, name: str, where: str) -> Replay | None:
+        path = self._folder / name
         try:
-            with (self._folder / name).open("rb") as file:
-                return replay(file, self._keys, self._hash)
+            with path.open("rb") as file:
+                found = replay(file, self._keys, self._hash)
         except TranscriptError as error:
             self._wrong(f"{where}: {str(error)[0].lower()}{str(error)[1:]}")
+            self._there.add(self._sha256(path, where) or "")
         except OSError as error:
             self._wrong(f"{where}: {name} cannot be read: {error.strerror}.")
+        else:
+            self._there.add(found.sha256)
+            return found
         return None
+
+    def _sha256(self, path: Path, where: str) -> str | None:
+        """Hash a file; None if it cannot be read, which is then wrong."""
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            self._wrong(f"{where}: {path.name} cannot be read: {error.strerror}.")
+            return None
 
     def _against_journal(
         self, number: int, log: Mapping[str, Any], kept: Mapping[str, Any], found: Replay
@@ -237,14 +264,24 @@ class Auditor:
             wrong.append("the journal blames other members than the stored messages do")
         return wrong
 
-    def _against_run(self, found: Replay, before: str) -> list[str]:
-        """Say where the transcript is of another run, or began from another model."""
+    def _against_run(self, found: Replay, before: str, bound: object) -> list[str]:
+        """Say where the transcript is of another run, of another log, or began from another model.
+
+        The checkpoint is the one that the journal has for the round; the log has it as well, which is checked with it.
+        A run may get a log when it is gone on with: the rounds before are bound to none.
+        """
         config, wrong = found.config, []
+        terms = replace(self._terms, log=self._log if bound is not None else None)
+        if bound is not None and self._log is None:
+            wrong.append("the journal has a checkpoint for the round, and there is no log that can be read")
+        if found.head.log_root.hex() != (GENESIS.hex() if bound is None else bound):
+            wrong.append("it is bound to another checkpoint of the log than the journal has, or to none")
         if self._agreement is not None:
             expected = replace(self._agreement.config(0, 0), run=config.run, first_round=config.first_round)
+            expected = replace(expected, application=terms.application)
             if config != expected:
                 wrong.append("its session was agreed on other settings than the run's")
-        elif config.application != self._terms.application:
+        elif config.application != terms.application:
             wrong.append("its session was agreed on other settings than the run's")
         if not self._terms.chain and found.head.model.hex() != before:
             wrong.append("it began from another model than that of the round before")
@@ -293,8 +330,3 @@ def _proven(log: Mapping[str, Any]) -> set[tuple[Any, Any, Any]]:
         for note in (notes if isinstance(notes, list) else ())
         if isinstance(note, dict) and note.get("proven") is True and note.get("stage") in _ROUND
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

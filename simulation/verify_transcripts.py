@@ -15,6 +15,7 @@ from quire.errors import QuireError, SettingsError
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.identity.errors import IdentityError
+from quire.privacy.identity.keys import PublicIdentity
 from quire.privacy.identity.roster import Roster
 from quire.privacy.identity.signed import check_signed
 from quire.privacy.randomness import stream
@@ -26,6 +27,7 @@ from quire.strategies.run_log import LOG_FOLDER
 from quire.strategies.transcripts import TRANSCRIPTS_FOLDER
 from quire.transparency.errors import LogError
 from quire.transparency.reading import Entries
+from quire.transparency.shown import LogName
 from quire.transparency.verify import Place
 
 
@@ -60,11 +62,11 @@ def check_transcripts(
     """
     if settings is None or roster is None or not isinstance(settings.aggregation, SecureAggregation):
         return Audit()
-    if not settings.output.transcripts and not (folder / TRANSCRIPTS_FOLDER).exists():
+    if not _kept(folder, settings, material):
         return Audit()
     first, notes, wrong = _first_model(settings, material, schema)
     try:
-        auditor = Auditor(folder, settings, roster, _span(about), first)
+        auditor = Auditor(folder, settings, roster, _span(about), first, _log_name(folder))
     except (EncodingError, PrivacyError) as error:
         return Audit(wrong=[f"What the silos agreed on cannot be worked out: {str(error).rstrip('.')}."])
     audit = auditor.audit
@@ -111,16 +113,25 @@ def audit_run(folder: Path, roster: Path | None = None, pin: str | None = None, 
     settings = compose(read_overrides(folder))
     if not isinstance(settings.aggregation, SecureAggregation):
         raise SettingsError(f"The run in '{folder}' had no secure aggregation, so there are no transcripts of it.")
-    if not settings.output.transcripts and not (folder / TRANSCRIPTS_FOLDER).exists():
-        raise SettingsError(f"The run in '{folder}' kept no transcripts: output.transcripts=true keeps them.")
     try:
         material = read_material(folder)
+        if not _kept(folder, settings, material):
+            raise SettingsError(f"The run in '{folder}' kept no transcripts: output.transcripts=true keeps them.")
         members, note = _roster(material, settings, about, roster, pin)
     except (CardError, IdentityError) as error:
         raise QuireError(f"The transcripts of '{folder}' cannot be audited: {error}") from error
     audit = check_transcripts(folder, material, settings, about, members, schema)
     audit.notes.insert(0, note)
     return audit
+
+
+def _kept(folder: Path, settings: Settings, material: Material) -> bool:
+    """Whether anything says that transcripts were kept: settings.yaml alone may have been edited to say otherwise."""
+    if settings.output.transcripts or (folder / TRANSCRIPTS_FOLDER).exists() or _logged(folder):
+        return True
+    told = [line["secure"].get("attempts") for line in material.charged if isinstance(line.get("secure"), dict)]
+    attempts = [one for listed in told if isinstance(listed, list) for one in listed]
+    return any(isinstance(one, dict) and one.get("transcript") is not None for one in attempts)
 
 
 def _roster(
@@ -185,3 +196,15 @@ def _logged(folder: Path) -> set[tuple[str, int, int]] | None:
     except (LogError, OSError):
         return None  # a log that cannot be read is told of by whoever verifies it
     return {(entry.body["transcript"], entry.round, entry.body["attempt"]) for entry in found}
+
+
+def _log_name(folder: Path) -> LogName | None:
+    """Return which log the run folder has, as the log itself begins; None where there is none that can be read."""
+    if not (folder / LOG_FOLDER).exists():
+        return None
+    try:
+        begin = Entries(Place.of(folder / LOG_FOLDER).entries).entry(0)
+        key = PublicIdentity.decode(bytes.fromhex(begin.body["identity"]))
+    except (LogError, IdentityError, OSError, KeyError):
+        return None  # told of by whoever verifies it
+    return LogName(begin.body["origin"], key.fingerprint)

@@ -199,12 +199,12 @@ class SecureRounds:
         one.clamped = found.metrics.pop(contract.CLAMPED, 0.0)
         return found
 
-    def tell(self, report: RoundReport) -> None:
+    def tell(self, report: RoundReport, failed: bool = False) -> None:
         """Put into a round's report how it went: stages, dropouts, bytes, seconds, blame, of every attempt."""
         one = self._round
         if one is None or one.line.round != report.round:
             return
-        self.transcripts.seal(one.attempts)
+        self.transcripts.seal(one.attempts, failed)
         about = {"members": self._terms.members, "colluders": self._terms.colluders, "session": self._sessions.made_in}
         one.tell(
             report, self._courier.names, one.ever | (set(one.asked) - self._conduct.out), **about, **self._bound.about()

@@ -275,7 +275,7 @@ class FederatedStrategy(Strategy):
                 aggregated, metrics = self.aggregate_train(number, replies)
             except RunFailed as error:
                 if self.secure is not None and observer is not None:
-                    self.secure.tell(self.report)
+                    self.secure.tell(self.report, failed=True)
                     observer.round_failed(self.report, str(error))
                 raise
             if aggregated is None:

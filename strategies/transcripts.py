@@ -9,6 +9,7 @@ it is sealed and on the disk. None is ever overwritten: a round that is run agai
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,8 @@ from quire.privacy.secagg.server_round import ServerRound
 from quire.privacy.secagg.server_session import ServerSession
 from quire.privacy.secagg.transcript import Writer
 from quire.strategies.secure_log import AttemptLog
+
+LOG = logging.getLogger("quire.strategies")
 
 #: The folder in the run folder.
 TRANSCRIPTS_FOLDER = "transcripts"
@@ -70,27 +73,36 @@ class Transcripts:
         self._open[attempt] = file, server
         return server
 
-    def seal(self, attempts: Iterable[AttemptLog]) -> None:
+    def seal(self, attempts: Iterable[AttemptLog], failed: bool = False) -> None:
         """Finish the files of a round, which is over, and note name and hashes of each.
 
         Parameters
         ----------
         attempts : iterable of AttemptLog
             Of the round: each learns of its transcript.
+        failed : bool
+            Whether the round has ended the run already: why is told, and not that a file cannot be written on top.
 
         Raises
         ------
         RunFailed
-            If a file cannot be written.
+            If a file cannot be written; those that can are sealed all the same.
         """
         logs, unfinished = {log.number: log for log in attempts}, self._open
         self._open = {}
+        why: RunFailed | None = None
         for number, (file, server) in unfinished.items():
             if file.broken:  # which has ended the run, for a reason that is to be told
                 continue
             log = logs[number]
-            digest, total = server.finish(log.error)
-            log.transcript = {"file": file.keep(), "sha256": digest, "sum": total}
+            try:
+                digest, total = server.finish(log.error)
+                log.transcript = {"file": file.keep(), "sha256": digest, "sum": total}
+            except RunFailed as error:
+                LOG.warning("%s", error)
+                why = why or error
+        if why is not None and not failed:
+            raise why
 
 
 class _File:
@@ -139,6 +151,5 @@ class _File:
         with contextlib.suppress(OSError):
             self._new.unlink()
         raise RunFailed(
-            f"The transcript {self._new} cannot be written ({error.strerror}): make room, or go on without transcripts "
-            "(output.transcripts=false)."
+            f"The transcript {self._new} cannot be written ({error.strerror}): make room, and resume the run."
         ) from error
