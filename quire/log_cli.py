@@ -93,7 +93,8 @@ def verify(
     roster: Annotated[Path | None, typer.Option(help="The consortium's roster: whose countersignatures count.")] = None,
     pin: Annotated[str | None, typer.Option(help="The hash that the roster must have.")] = None,
     countersigned: Annotated[
-        list[str] | None, typer.Option(metavar="SILO", help="Must have countersigned every checkpoint; repeat it.")
+        list[str] | None,
+        typer.Option(metavar="SILO", help="Must have countersigned what each round was bound to; repeat it."),
     ] = None,
     proof: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="A proof that must be of this log; may be repeated.")

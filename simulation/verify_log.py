@@ -28,7 +28,7 @@ def check_log(
     wrong: list[str],
     notes: list[str],
 ) -> None:
-    """Hold a run folder against its transparency log, if it has one.
+    """Hold a run folder against its transparency log, if it has one or rounds that were bound to one.
 
     Parameters
     ----------
@@ -43,9 +43,14 @@ def check_log(
     roster : Roster or None
         Whose countersignatures count.
     wrong, notes : list of str
-        Get discrepancies, and what a reader has to know; neither where there is no log.
+        Get discrepancies, and what a reader has to know.
     """
     if not (folder / LOG_FOLDER).exists():
+        bound = [line["round"] for line in material.charged if (line.get("secure") or {}).get("checkpoint")]
+        if bound:
+            wrong.append(
+                f"There is no log, and the journal says that round {bound[0]} was bound to one: it was taken away."
+            )
         return
     try:
         place = Place.of(folder / LOG_FOLDER)

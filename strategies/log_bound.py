@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from flwr.app import ConfigRecord, RecordDict
 
 from quire.clients import contract
+from quire.errors import RunFailed
 from quire.privacy.identity.roster import Roster
 from quire.privacy.secagg.context import GENESIS
 from quire.strategies.reading import Unusable, of_kind
 from quire.transparency.checkpoints import Checkpoint, Mark, Note, countersigners
-from quire.transparency.errors import CheckpointError
+from quire.transparency.errors import CheckpointError, LogError
 from quire.transparency.log import Log
 from quire.transparency.shown import MOST_PATHS, LogName
 
@@ -120,14 +121,19 @@ class Bound:
 
         Raises
         ------
-        LogError
-            If they cannot be written.
+        RunFailed
+            If they cannot be written. Silos have charged for the round by then, so it is to be journalled as failed.
         """
         if self._log is None or not self._marks:
             return
         known = {mark.name for mark in self._log.notes[-1].marks}
         if new := [mark for name, mark in sorted(self._marks.items()) if name not in known]:
-            self._log.add_countersignatures(new, self._members)
+            try:
+                self._log.add_countersignatures(new, self._members)
+            except LogError as error:
+                raise RunFailed(
+                    f"The countersignatures of silos cannot be written into the log: {str(error).rstrip('.')}."
+                ) from error
         self._at.update(dict.fromkeys(self._marks, len(self._log.notes) - 1))
         self._claims = {silo: size for silo, size in self._claims.items() if silo not in self._marks}
 

@@ -37,6 +37,7 @@ from quire.transparency.log import Log, origin_of
 LOG_FOLDER, JOURNAL = "log", "metrics.jsonl"
 
 _WORD = re.compile(WORD)
+_ROUNDS = "round", "failed"  # what the journal calls lines about one
 
 
 class RunLog:
@@ -109,27 +110,33 @@ class RunLog:
         if logged:
             entries.append(self._entry("resume", 0, {"lines": kept}))
         self._at = journal[kept - 1][1] if kept else 0
-        self._write([*entries, *self._bound_before(), *self._new_lines(0)])
+        lines, end = self._new_lines()
+        # First what a crash or a full disk kept from the log, behind the checkpoint that the round was bound to.
+        missed = self._not_torn([entry for line, _ in lines for entry in self._of_round(line)])
+        self._write([*missed, *entries, *(entry for _, entry in lines)], end)
+
+    def _not_torn(self, missed: list[Entry]) -> list[Entry]:
+        """Leave out what a write that was cut short had brought into the log already."""
+        covered = self.log.notes[-1].checkpoint.size if self.log.notes else 0
+        there = [(entry.kind, entry.round, entry.body) for at, entry in self.log.each() if at >= covered]
+        return [entry for entry in missed if (entry.kind, entry.round, entry.body) not in there]
 
     def decided(self, statements: Mapping[str, Statement]) -> None:
         """Log what silos' operators have decided about the run, as their silos state it."""
         told = [(word(silo), statements[silo]) for silo in sorted(statements)]
         bodies = [{"silo": silo, "decision": one.body["decision"], "what": one.binding.hash} for silo, one in told]
         if bodies:
-            self._write(self._entry("approval", 0, body) for body in bodies)
+            self._write([self._entry("approval", 0, body) for body in bodies], self._at)
 
     def round_done(self, report: RoundReport, state: RoundState) -> None:
         """Log a round, after the folder has it."""
-        from quire.clients.arrays import fingerprint
-
         self._folder.round_done(report, state)
-        model = self._entry("model", report.round, {"model": fingerprint(state.model)})
-        self._write([*self._of_round(report), *self._new_lines(report.round), model])
+        self._write_new()
 
     def round_failed(self, report: RoundReport, error: str) -> None:
         """Log a round that ends the run, after the folder has it."""
         self._folder.round_failed(report, error)
-        self._write([*self._of_round(report), *self._new_lines(report.round)])
+        self._write_new()
 
     def ended(self) -> None:
         """Say how the run ended, after the folder says so."""
@@ -137,27 +144,32 @@ class RunLog:
         digest = hashlib.sha256(card.read_bytes()).hexdigest() if card.exists() else None
         about = read_about(self._folder.path)
         body = {"status": about["status"], "model": about["model"], "card": digest}
-        self._write([*self._new_lines(0), self._entry("end", 0, body)])
+        self._write_new(self._entry("end", 0, body))
 
-    def _of_round(self, report: RoundReport) -> Iterator[Entry]:
-        attempts: list[Mapping[str, Any]] = report.secure.get("attempts", [])
-        if "checkpoint" in report.secure:  # the last one: nothing was logged since the round began
-            yield self._bound(report.round, self.log.notes[-1])
-        for attempt in attempts or [{"attempt": 1, "cohort": report.cohort}]:
+    def _of_round(self, line: Mapping[str, Any]) -> Iterator[Entry]:
+        """Yield what silos would look for by name in a line of the journal; nothing if it is not about a round."""
+        if line["event"] not in _ROUNDS:
+            return
+        number, secure = line["round"], line["secure"]
+        bound = next((note for note in self.log.notes if note.checkpoint.hash == secure.get("checkpoint")), None)
+        if bound is not None:
+            yield self._bound(number, bound)
+        for attempt in secure.get("attempts") or [{"attempt": 1, "cohort": line["cohort"]}]:
             silos = sorted({word(name) for name in attempt["cohort"]})
-            yield self._entry("cohort", report.round, {"attempt": attempt["attempt"], "silos": silos})
+            yield self._entry("cohort", number, {"attempt": attempt["attempt"], "silos": silos})
             if kept := attempt.get("transcript"):
-                body = {"attempt": attempt["attempt"], "transcript": kept["sha256"]}
-                yield self._entry("transcript", report.round, body)
+                yield self._entry("transcript", number, {"attempt": attempt["attempt"], "transcript": kept["sha256"]})
             if attempt.get("error"):
-                yield self._entry("abort", report.round, {"code": word(attempt["error"])})
-        for failure in report.failed:
-            yield self._entry("refusal", report.round, {"silo": word(failure.silo), "code": word(failure.code)})
-        for silo, text in report.receipts.items():
+                yield self._entry("abort", number, {"code": word(attempt["error"])})
+        for failure in line["failed"]:
+            yield self._entry("refusal", number, {"silo": word(failure["silo"]), "code": word(failure["code"])})
+        for silo, text in line["receipts"].items():
             ledger = Receipt.decode(base64.b64decode(text)).body["ledger"]
             if ledger is not None:
                 body = {"silo": word(silo), "entries": ledger["entries"], "head": ledger["head"]}
-                yield self._entry("ledger_head", report.round, body)
+                yield self._entry("ledger_head", number, body)
+        if "model" in line:
+            yield self._entry("model", number, {"model": line["model"]})
 
     def _bound(self, round_number: int, note: Note) -> Entry:
         """Say which checkpoint a round was bound to, and who has countersigned it."""
@@ -165,28 +177,31 @@ class RunLog:
         body = {"size": note.checkpoint.size, "checkpoint": note.checkpoint.hash, "silos": silos}
         return self._entry("checkpoint", round_number, body)
 
-    def _bound_before(self) -> Iterator[Entry]:
-        """Say the same of rounds in the journal that the log was not told of, as a crash between the two leaves it."""
-        notes = {note.checkpoint.hash: note for note in self.log.notes}
-        with (self._folder.path / JOURNAL).open("rb") as file:
-            file.seek(self._at)
-            lines = [json.loads(line) for line in file if line.endswith(b"\n")]
-        for line in lines:
-            note = notes.get(str((line.get("secure") or {}).get("checkpoint"))) if line["event"] == "round" else None
-            if note is not None:
-                yield self._bound(line["round"], note)
+    def _new_lines(self) -> tuple[list[tuple[dict[str, Any], Entry]], int]:
+        """Return the finished lines that the log was not told of, each with the entry of its hash, and their end."""
+        path, found, end = self._folder.path / JOURNAL, [], self._at
+        digests = list(_hashes(path, self._at))
+        with path.open("rb") as file:
+            for digest, behind in digests:
+                file.seek(end)
+                line = json.loads(file.read(behind - end))
+                number = line["round"] if line["event"] in _ROUNDS else 0
+                found.append((line, self._entry("journal", number, {"line": digest})))
+                end = behind
+        return found, end
 
-    def _new_lines(self, round_number: int) -> Iterator[Entry]:
-        """Yield an entry for every finished line that the journal has got since the last look."""
-        for digest, end in _hashes(self._folder.path / JOURNAL, self._at):
-            self._at = end
-            yield self._entry("journal", round_number, {"line": digest})
+    def _write_new(self, *last: Entry) -> None:
+        """Write what the journal has got since the last look: a line's hash comes when all else of it is there."""
+        lines, end = self._new_lines()
+        self._write([*(one for line, entry in lines for one in (*self._of_round(line), entry)), *last], end)
 
     def _entry(self, kind: str, round_number: int, body: Mapping[str, Any]) -> Entry:
         return Entry(kind, word(self._run), round_number, _now(), body)
 
-    def _write(self, entries: Iterable[Entry]) -> None:
+    def _write(self, entries: Iterable[Entry], at: int) -> None:
+        """Write entries, which tell of the journal as far as a byte of it, with a checkpoint."""
         self.log.append(*entries)
+        self._at = at
         self.log.checkpoint(_now())
 
     def close(self) -> None:

@@ -34,6 +34,8 @@ class Log:
         self.folder, self._lock, self._key = folder, lock, key
         self.notes, noted = read_notes(folder / CHECKPOINTS)
         self._entries = Entries(folder / ENTRIES, sorted({note.checkpoint.size for note in self.notes}))
+        self.origin = origin
+        self._check_begin(origin, key.public)
         for note in self.notes:
             check_signed(note, key.public)  # what goes on from here is signed anew: nothing that another has written
             found = self._entries.roots.get(note.checkpoint.size)
@@ -42,8 +44,6 @@ class Log:
                     f"{folder / ENTRIES} is not the log of its own checkpoint at {note.checkpoint.size} entries: "
                     "entries were changed or are missing; put the newest copy of the folder back."
                 )
-        self.origin = origin
-        self._check_begin(origin, key.public)
         self._file = _appended(folder / ENTRIES, self._entries.bytes)
         try:
             self._checkpoints = _appended(folder / CHECKPOINTS, noted)

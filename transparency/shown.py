@@ -34,8 +34,9 @@ class LogName:
 
     @classmethod
     def agreed(cls, application: bytes) -> LogName | None:
-        """Read which log a session's configuration names; None if it names none.
+        """Read which log a session's configuration names; None if it names none, or one named as a member could be.
 
+        No member has a slash in its name: of a log that was named like one, nobody could tell whose signature is whose.
         What is found is not believed: a silo works the configuration out anew with it, and takes no other.
         """
         try:
@@ -43,7 +44,13 @@ class LogName:
             origin, key = found["origin"], found["key"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
-        if not isinstance(origin, str) or not isinstance(key, str) or not is_origin(origin) or len(key) != 2 * SIZE:
+        if (
+            not isinstance(origin, str)
+            or not isinstance(key, str)
+            or not is_origin(origin)
+            or "/" not in origin
+            or len(key) != 2 * SIZE
+        ):
             return None
         return cls(origin, key)
 

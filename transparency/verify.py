@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from quire.transparency.checkpoints import FIRST, Note, check_countersigned, che
 from quire.transparency.errors import CheckpointError, LogError, ProofError
 from quire.transparency.proofs import Proof
 from quire.transparency.reading import CHECKPOINTS, ENTRIES, Entries, blocks, explained, read_notes
-from quire.transparency.rounds import unsigned_rounds
+from quire.transparency.rounds import rounds_of, unsigned_rounds
 
 _NO_ROSTER = "Who countersigned cannot be told without the roster: name it with --roster."
 
@@ -98,7 +98,8 @@ def verify_log(
     roster : Roster, optional
         Who has which key; without one, countersignatures are not checked.
     cohort : sequence of str
-        Who has to have countersigned every checkpoint, and nobody else.
+        Who has to have countersigned every checkpoint that a round was bound to, and nobody else; in a log that names
+        none, every checkpoint.
     proofs : sequence of Proof
         Of entries that have to be in it.
     other : Place, optional
@@ -119,7 +120,7 @@ def verify_log(
             raise LogError(f"The log {place.entries} has no entries, not even the one that names it.")
         _check_begin(entries, key, found)
         _check_checkpoints(entries, key, found)
-        _check_countersignatures(found, roster, cohort)
+        _check_countersignatures(found, roster, cohort, rounds_of(entries))
         if found.kinds.get("checkpoint"):
             found.wrong += unsigned_rounds(entries, found.notes)
         if place.checkpoints.exists() and place.checkpoints.stat().st_size > noted:
@@ -242,7 +243,9 @@ def _check_checkpoints(entries: Entries, key: PublicIdentity | None, found: Find
         found.remarks.append(f"The last {found.size - size} entries are under no checkpoint yet.")
 
 
-def _check_countersignatures(found: Findings, roster: Roster | None, cohort: Sequence[str]) -> None:
+def _check_countersignatures(
+    found: Findings, roster: Roster | None, cohort: Sequence[str], bound: Collection[str]
+) -> None:
     marks = sum(len(note.marks) - 1 for note in found.notes)
     if roster is None:
         if cohort:
@@ -252,8 +255,12 @@ def _check_countersignatures(found: Findings, roster: Roster | None, cohort: Seq
         return
     if cohort and not found.notes:
         found.wrong.append("There is no checkpoint that anybody could have countersigned.")
+    if found.origin in {member.name for member in roster.members}:
+        found.wrong.append(
+            f"The log has the name of the member '{found.origin}': its own signatures could pass for countersignatures."
+        )
     for note in found.notes:
-        if cohort:
+        if cohort and (not bound or note.checkpoint.hash in bound):
             found.wrong += _said(partial(check_countersigned, note, roster, cohort))
         else:
             found.wrong += _said(partial(countersigners, note, roster))

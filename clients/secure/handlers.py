@@ -110,10 +110,10 @@ def shares(stage: Stage) -> Message:
         try:
             model, digest, known = _trained_from(stage, desk, agreement, told, round_number)
             attempt = Start.decode(stage.data)
+            config = state.settings  # who has lost its session says so, ahead of what it could not make of the log
             checkpoint = take(stage.message, desk.memory, desk.terms.log)
             root = GENESIS if checkpoint is None else bytes.fromhex(checkpoint.hash)
             step = client_round.start(desk.party, state, stage.data, digest, root)
-            config = state.settings
             if config != agreement.config(stage.context.run_id, config.first_round):
                 raise PolicyViolation("The session was opened with other numbers than the settings and the model give.")
             if attempt.round != round_number:

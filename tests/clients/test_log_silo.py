@@ -14,7 +14,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 from log_place import FIRST, NAMES, journalled, log_of, place_of, refused, seen, served, signers
-from secure_place import SILOS, Place
+from secure_place import RUN, SILOS, Place
 from secure_silos import overrides_of, serve
 
 from quire.clients import contract
@@ -177,6 +177,23 @@ def test_a_silo_whose_operator_has_pinned_a_key_takes_that_alone(
     (report,) = served(place)
     assert report.replied == (NAMES[1:] if pinned == "other" else NAMES)
     assert refused(report) == ({(FIRST, "log_refused")} if pinned == "other" else set())
+
+
+def test_a_silo_with_a_pin_that_has_lost_its_session_is_given_a_new_one(tmp_path: Path, key: PrivateIdentity) -> None:
+    place = place_of(tmp_path, 3)
+    file = place.files[FIRST]
+    file.write_text(file.read_text().replace("policy: {", f"policy: {{log: '{key.public.fingerprint}', "))
+
+    def swap(message: Message, name: str) -> None:
+        about = message.metadata
+        if (about.message_type, about.group_id, name) == (contract.SHARES, "2", FIRST):
+            with place.store(FIRST) as store:
+                store.secrets.wipe_all(f"secure/run-{RUN}/state")
+
+    place.grid.swap = swap
+    reports = served(place)
+    assert refused(reports[1]) == {(FIRST, "stage_order")}
+    assert [report.replied for report in reports] == [NAMES, NAMES[1:], NAMES]
 
 
 # ------------------------------------------------------------------------------------------------- two logs

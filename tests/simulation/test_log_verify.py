@@ -141,6 +141,13 @@ def test_a_server_that_says_that_fewer_had_to_countersign_is_found(run, original
     ]
 
 
+def test_a_log_that_was_taken_away_is_missed(run):
+    shutil.rmtree(run / "log")
+    assert "There is no log, and the journal says that round 1 was bound to one: it was taken away." in (
+        verify_run(run).wrong
+    )
+
+
 def test_a_journal_without_the_checkpoint_is_found(run):
     lines = journal(run)
     for line in lines:

@@ -169,11 +169,11 @@ def die_in_the_log(round_number):
     """Kill after the run folder has a round, and before the log has it."""
     write = run_log.RunLog._write
 
-    def dying(self, entries):
+    def dying(self, entries, at):
         made = list(entries)
         if any(entry.round == round_number for entry in made):
             die()
-        write(self, made)
+        write(self, made, at)
 
     run_log.RunLog._write = dying
 

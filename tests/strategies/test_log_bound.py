@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from logs import SERVER, SILOS, entry, identity, opened, roster
 
 from quire.clients import contract
+from quire.errors import RunFailed
 from quire.privacy.secagg.context import GENESIS
 from quire.strategies.log_bound import Bound
 from quire.strategies.reading import Unusable
 from quire.transparency.checkpoints import countersign
-from quire.transparency.errors import SplitView
+from quire.transparency.errors import LogError, SplitView
 from quire.transparency.log import Log
 from quire.transparency.memory import check_goes_on
 from quire.transparency.shown import MOST_PATHS, Shown
@@ -167,6 +168,20 @@ def test_an_attempt_that_is_made_again_signs_once(log):
             bound.accept(silo, signed(silo, log.notes[-1].checkpoint))
         bound.keep()
     assert [mark.name for mark in log.notes[-1].marks[1:]] == [*SILOS]
+
+
+def test_countersignatures_that_cannot_be_written_end_the_round_as_a_failed_one(log):
+    """Silos have charged for it: as a failed round it comes into journal and card."""
+    bound = Bound(log, roster())
+    shown(bound)
+    bound.accept("silo-1", signed("silo-1", log.notes[-1].checkpoint))
+
+    def full(data):
+        raise LogError("The disk is full.")
+
+    log._checkpoints.append = full
+    with pytest.raises(RunFailed, match="cannot be written into the log: The disk is full"):
+        bound.keep()
 
 
 def test_without_a_log_nothing_is_shown_and_the_context_has_its_fixed_value():
