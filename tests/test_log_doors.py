@@ -20,7 +20,7 @@ from quire.simulation.verify import verify_run
 from quire.strategies.folder import read_about
 from quire.transparency.checkpoints import Note, countersigners
 from quire.transparency.memory import Memory
-from quire.transparency.reading import Entries
+from quire.transparency.reading import Entries, read_notes
 from quire.transparency.verify import Place, verify_log
 
 pytestmark = pytest.mark.slow
@@ -33,6 +33,14 @@ def key(tmp_path: Path) -> Path:
     return tmp_path / "log.key"
 
 
+def is_closed(run: Path) -> bool:
+    """Say whether the run's log has its last entry, and a checkpoint over that."""
+    place = Place.of(run)
+    notes, _ = read_notes(place.checkpoints)
+    *_, (number, last) = Entries(place.entries).each()
+    return last.kind == "end" and bool(notes) and notes[-1].checkpoint.size == number + 1
+
+
 def ended(folder: Path, key: Path, policy: str, overrides: str, lie: Callable[[Hospitals], None]) -> Hospitals:
     """Run a federation to its end, and stop it."""
     made = Hospitals(folder, policy)
@@ -42,6 +50,7 @@ def ended(folder: Path, key: Path, policy: str, overrides: str, lie: Callable[[H
         made.submit(overrides)
         made.wait(lambda: (made.run / "run.json").exists(), 800.0)
         made.wait(lambda: read_about(made.run)["status"] != "running", 800.0)
+        made.wait(lambda: is_closed(made.run), 60.0)  # the log is told after the folder
         (folder / "logs").write_text(made.logs())
     finally:
         made.close()
