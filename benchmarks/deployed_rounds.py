@@ -19,6 +19,7 @@ OVERRIDES = (
     "output.progress=none runtime.join_timeout=600"
 )
 EXCHANGES = 4
+RECOVERY = "recovery: seconds from the SuperLink's return to the next round's start"
 #: Contenders by whether their client imports torch, and what they are called.
 FLOWERS = ("flower", "flower-torch")
 _WORDS = {"flower": "Flower as it comes, no torch", "flower-torch": "Flower as it comes, torch imported"}
@@ -161,7 +162,7 @@ def recovery(silos: int) -> harness.Figure:
         consortium.reached(run)
         usual = sum(stages_of(rounds_of(run)[2]).values())
     return harness.Figure(
-        "recovery: seconds from the SuperLink's return to the next round's start",
+        RECOVERY,
         value,
         "< 30",
         f"it was back {back - killed:.1f} s after SIGKILL; a round without that took {usual:.1f} s; {SHARED}",
