@@ -26,7 +26,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import harness
-import log_rounds
 
 BATCH, TURNS = 100, 10
 
@@ -211,7 +210,6 @@ def main() -> int:
             f"the floor of the figure above for entries of {size / total:.0f} bytes, in any language",
         ),
         harness.Figure("log: most memory while it is opened, MiB", memory, None, f"{total} entries"),
-        *log_rounds.figures(args.quick),
     ]
     return harness.report(figures, args, "The transparency log")
 

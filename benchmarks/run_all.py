@@ -31,6 +31,7 @@ BENCHMARKS = [
     "distributed_hospitals",
     "gate",
     "log",
+    "log_rounds",
     "mnist",
     "noise",
     "privacy",

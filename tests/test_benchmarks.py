@@ -11,12 +11,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 HELPERS = {
-    *("deployed", "deployed_rounds", "log_rounds", "plain_flower", "proxy_load", "secagg_node"),
+    *("deployed", "deployed_rounds", "plain_flower", "proxy_load", "secagg_node"),
     *(
         "example_network",
         "harness",
         "hospitals",
-        "log_rounds",
         "noisy_sgd",
         "record_runs",
         "render",
