@@ -2,23 +2,21 @@
 
 The hash is over Flower's number of the run, the code, the settings and the pinned roster: a decision is for these and
 for nothing else. A statement is one JSON document ``{"body": ..., "signature": hex, "signer": fingerprint}`` in the
-one spelling of :func:`quire.privacy.receipts.canonical`. It holds everything that the hash is over, so that whoever
+one spelling of :func:`quire.privacy.signed_body.canonical`. It holds everything that the hash is over, so that whoever
 knows the silo's public keys checks it with nothing else at hand.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from quire.privacy.dp.contract import PrivacyError
-from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.hashing import tagged_hash
-from quire.privacy.identity.keys import PrivateIdentity, PublicIdentity, verify
+from quire.privacy.identity.keys import PrivateIdentity
 from quire.privacy.identity.roster import is_hash
-from quire.privacy.receipts import canonical
+from quire.privacy.signed_body import SignedBody, canonical
 
 APPROVED, REJECTED = "approved", "rejected"
 DECISIONS = (APPROVED, REJECTED)
@@ -27,7 +25,7 @@ DECISIONS = (APPROVED, REJECTED)
 MAX_REASON = 500
 MAX_BYTES = 16_384
 
-_RUN_TAG, _TAG, _FORMAT = "quire/approval/run/1", "quire/approval/1", "quire-approval-1"
+_RUN_TAG, _FORMAT = "quire/approval/run/1", "quire-approval-1"
 _KEYS = {"format", "run", "code", "settings", "roster", "silo", "decision", "time", "reason"}
 _MAX_NAME = 100
 
@@ -67,7 +65,7 @@ class Binding:
 
 
 @dataclass(frozen=True)
-class Statement:
+class Statement(SignedBody):
     """A decision as it travels. Having one says nothing yet; :meth:`check` does.
 
     Attributes
@@ -80,9 +78,8 @@ class Statement:
         Fingerprint of who is said to have signed.
     """
 
-    body: Mapping[str, Any]
-    signature: bytes
-    signer: str
+    TAG: ClassVar[str] = "quire/approval/1"
+    ERROR: ClassVar[type[PrivacyError]] = ApprovalStatementError
 
     @classmethod
     def sign(
@@ -98,7 +95,7 @@ class Statement:
         told = {"run": binding.run, "code": binding.code, "settings": binding.settings, "roster": binding.roster}
         body = {**told, "format": _FORMAT, "silo": silo, "decision": decision, "time": time, "reason": reason}
         _check_body(body)
-        return cls(body, identity.sign(_TAG, canonical(body)), identity.public.fingerprint)
+        return cls(body, identity.sign(cls.TAG, canonical(body)), identity.public.fingerprint)
 
     @classmethod
     def decode(cls, data: bytes) -> Statement:
@@ -125,26 +122,6 @@ class Statement:
             raise ApprovalStatementError("These bytes are no statement of a decision.") from None
         _check_body(value["body"])
         return found
-
-    def encode(self) -> bytes:
-        """Return the bytes that travel."""
-        return canonical({"body": self.body, "signature": self.signature.hex(), "signer": self.signer})
-
-    def check(self, public: PublicIdentity) -> None:
-        """Check who signed; return nothing if it is as it should be.
-
-        Raises
-        ------
-        ApprovalStatementError
-        """
-        if self.signer != public.fingerprint:
-            raise ApprovalStatementError(
-                f"it is signed by {self.signer[:16]}, and the roster has {public.fingerprint[:16]}"
-            )
-        try:
-            verify(public, _TAG, (canonical(self.body),), self.signature)
-        except IdentityError:
-            raise ApprovalStatementError("its signature does not verify: it was changed after it was signed") from None
 
     @property
     def binding(self) -> Binding:

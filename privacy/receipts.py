@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from quire.privacy import randomness
 from quire.privacy.dp.contract import PrivacyError
@@ -29,9 +29,9 @@ from quire.privacy.dp.events import (
     to_json,
 )
 from quire.privacy.identity.ephemeral import ephemeral_roster
-from quire.privacy.identity.errors import IdentityError
-from quire.privacy.identity.keys import PrivateIdentity, PublicIdentity, verify
+from quire.privacy.identity.keys import PrivateIdentity
 from quire.privacy.identity.roster import Roster, is_hash
+from quire.privacy.signed_body import SignedBody, canonical
 
 FORMAT = "quire-receipt-1"
 #: Of a receipt whose noise silos share: it has the fields of :data:`SHARED` as well.
@@ -81,7 +81,7 @@ class ReceiptError(PrivacyError):
 
 
 @dataclass(frozen=True)
-class Receipt:
+class Receipt(SignedBody):
     """A receipt as it travels. Having one says nothing yet; :meth:`check` does.
 
     Attributes
@@ -93,9 +93,8 @@ class Receipt:
         Fingerprint of who is said to have signed.
     """
 
-    body: Mapping[str, Any]
-    signature: bytes
-    signer: str
+    TAG: ClassVar[str] = TAG
+    ERROR: ClassVar[type[PrivacyError]] = ReceiptError
 
     @classmethod
     def sign(cls, body: Mapping[str, Any], identity: PrivateIdentity) -> Receipt:
@@ -135,39 +134,10 @@ class Receipt:
         _check_body(value["body"])
         return cls(value["body"], signature, value["signer"])
 
-    def encode(self) -> bytes:
-        """Return the bytes that travel."""
-        return canonical({"body": self.body, "signature": self.signature.hex(), "signer": self.signer})
-
-    def check(self, public: PublicIdentity) -> None:
-        """Check who signed; return nothing if it is as it should be.
-
-        Raises
-        ------
-        ReceiptError
-        """
-        if self.signer != public.fingerprint:
-            raise ReceiptError(f"it is signed by {self.signer[:16]}, and the roster has {public.fingerprint[:16]}")
-        try:
-            verify(public, TAG, (canonical(self.body),), self.signature)
-        except IdentityError:
-            raise ReceiptError("its signature does not verify: it was changed after it was signed") from None
-
     @property
     def event(self) -> Event:
         """What the round released."""
         return from_json(self.body["event"])
-
-
-def canonical(value: Any) -> bytes:
-    """Write a JSON value in its one spelling.
-
-    Raises
-    ------
-    ValueError
-        For NaN or infinity.
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True).encode("ascii")
 
 
 #: Groups of settings that are the launcher's own, and in no hash.

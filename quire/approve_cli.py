@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from quire.identity_cli import PassphraseFile, PassphraseVariable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from quire.clients.policy.model import Operator
+    from quire.clients.store import Store
     from quire.clients.store.decision_book import Book, Matter
 
 _SHORTEST = 8  # digits by which a hash is named
@@ -98,11 +100,8 @@ def _decide(
     passphrase_env: str | None,
 ) -> None:
     from quire.clients.gate.approvals import login
-    from quire.clients.identity import read_key_file
-    from quire.clients.store import Store
     from quire.clients.store.decisions import Decisions
     from quire.errors import SettingsError
-    from quire.identity_cli import passphrase_for
 
     if tell and not reason:
         raise SettingsError("--tell lets the reason travel, and there is none: add --reason, or leave out --tell.")
@@ -112,26 +111,33 @@ def _decide(
     if matter.last is not None and matter.last.decision == decision:
         typer.echo(f"Run {number} ({what[:12]}) is {_said(matter)} already.")
         return
-    key = read_key_file(operator.identity)
-    identity = key.open(passphrase_for(key, passphrase_file, passphrase_env))
-    with Store.open(operator.store, identity, witness=operator.witness) as store:
+    with _opened(operator, passphrase_file, passphrase_env) as (store, identity):
         Decisions(store, identity).decide(what, decision, login() if by is None else by, reason, tell)
     then = "it is answered from the next message on" if decision == "approved" else "nothing more is answered in it"
     typer.echo(f"{decision.capitalize()}: run {number} ({what[:12]}); {then}.")
 
 
 def _begin_anew(silo: Path, reason: str, passphrase_file: Path | None, passphrase_env: str | None) -> None:
+    from quire.clients.store.decisions import begin_anew
+
+    with _opened(_operator(silo), passphrase_file, passphrase_env) as (store, identity):
+        kept = begin_anew(store, identity, reason)
+    typer.echo(f"A new book of decisions; the old one is {'not there' if kept is None else f'kept as {kept}'}.")
+
+
+@contextlib.contextmanager
+def _opened(
+    operator: Operator, passphrase_file: Path | None, passphrase_env: str | None
+) -> Iterator[tuple[Store, Any]]:
+    """Open the silo's store with its key."""
     from quire.clients.identity import read_key_file
     from quire.clients.store import Store
-    from quire.clients.store.decisions import begin_anew
     from quire.identity_cli import passphrase_for
 
-    operator = _operator(silo)
     key = read_key_file(operator.identity)
     identity = key.open(passphrase_for(key, passphrase_file, passphrase_env))
     with Store.open(operator.store, identity, witness=operator.witness) as store:
-        kept = begin_anew(store, identity, reason)
-    typer.echo(f"A new book of decisions; the old one is {'not there' if kept is None else f'kept as {kept}'}.")
+        yield store, identity
 
 
 def _operator(silo: Path) -> Operator:
