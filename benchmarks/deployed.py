@@ -1,4 +1,7 @@
-"""A consortium on loopback for benchmarks: provisioned, approved, started by its commands, ended by process id."""
+"""A consortium on loopback for benchmarks: provisioned, approved, started by its commands, ended by process id.
+
+Each silo reads a file of its own, as silos do: a part of the breast cancer rows that ship with scikit-learn, as CSV.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ POLICY = "modes: [none], aggregation: [secure, plain], code: [], min_cohort: 2, 
 
 
 class Deployed:
-    """An operator's folder and those of silos, which share out a shipped data set, and what is started over them.
+    """An operator's folder and those of silos, which share out the rows of a data set, and what is started over them.
 
     Parameters
     ----------
@@ -98,10 +101,11 @@ class Deployed:
             join(silo.root, self.operator.bulletin, now=now)
             (pinned,) = [line for line in silo.silo_file.read_text().splitlines() if line.startswith("roster: ")]
             silo.silo_file.write_text(
-                f"name: {name}\ndata: {{connector: shipped, partition: {place}, partitions: {len(self.silos)}}}\n"
+                f"name: {name}\ndata: {{connector: csv, path: rows.csv}}\n"
                 f"population: {{name: rows-{place}, records: 100}}\nidentity: identity/silo.key\n"
                 f"{pinned}\npolicy: {{{POLICY}}}\n"
             )
+            write_rows(silo.silo_file.parent, self.operator.root, place, len(self.silos))
             approve(approvals_file(silo.silo_file), Approval((approved,)))
 
     def start(self, names: Sequence[str] | None = None) -> float:
@@ -187,6 +191,24 @@ class Deployed:
         return "\n".join(
             f"--- {path.relative_to(self.home)}\n{path.read_text(errors='replace')[-2000:]}" for path in paths
         )
+
+
+def write_rows(silo: Path, operator: Path, place: int, parts: int) -> None:
+    """Write one silo's rows, and the schema that all have."""
+    from sklearn.datasets import load_breast_cancer
+
+    columns, target = load_breast_cancer(return_X_y=True)
+    names = [f"x{number}" for number in range(columns.shape[1])]
+    lines = [",".join([*names, "y"])]
+    lines += [",".join([*map(repr, row.tolist()), str(label)]) for row, label in zip(columns, target, strict=True)]
+    (silo / "rows.csv").write_text("\n".join([lines[0], *lines[1 + place :: parts]]) + "\n")
+    bounds = "".join(
+        f"  {name}: {{low: {low!r}, high: {high!r}}}\n"
+        for name, low, high in zip(names, columns.min(axis=0).tolist(), columns.max(axis=0).tolist(), strict=True)
+    )
+    told = "target: {name: y, kind: classification, classes: [0, 1]}"
+    for folder in (silo, operator):
+        (folder / "schema.yaml").write_text(f"columns:\n{bounds}{told}\n")
 
 
 def rounds_of(run: Path) -> list[dict[str, Any]]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import harness
 import psutil
 from deployed import Deployed, rounds_of
-from plain_flower import Federation, cpu_seconds
+from plain_flower import Federation, cpu_seconds, roles
 
 SHARED = "the machine was shared with other work: trust ratios and processor time"
 OVERRIDES = (
-    "task=breast_cancer partition=iid aggregation=secure output.report=false output.baselines=false "
+    "task=tabular data=files aggregation=secure aggregation.max_rows=1000 output.report=false output.baselines=false "
     "output.progress=none runtime.join_timeout=600"
 )
 EXCHANGES = 4
@@ -23,6 +23,18 @@ RECOVERY = "recovery: seconds from the SuperLink's return to the next round's st
 #: Contenders by whether their client imports torch, and what they are called.
 FLOWERS = ("flower", "flower-torch")
 _WORDS = {"flower": "Flower as it comes, no torch", "flower-torch": "Flower as it comes, torch imported"}
+
+
+#: What processes of ours are for, by words of their command lines. The warm process waits for those of messages.
+ROLES = {
+    "SuperLink": "flower-superlink",
+    "silos' processes for messages": "gate/warm.py",
+    "SuperNodes": "consortium.supernode",
+    "executors": "flower-superexec",
+    "proxies": "haproxy",
+    "ServerApp": "handed_on.py",
+    "supervisors": "-m quire",
+}
 
 
 @dataclass(frozen=True)
@@ -35,11 +47,14 @@ class Rounds:
         Seconds, medians; of an exchange that does not train.
     cpu : float
         Seconds of processor time for a round.
+    roles : dict of str to float
+        The same by what it is spent in; empty where that is not looked at.
     """
 
     round: float
     exchange: float
     cpu: float
+    roles: dict[str, float] = field(default_factory=dict)
 
 
 def overrides(silos: int, rounds: int, least: int) -> str:
@@ -60,15 +75,16 @@ def ours(silos: int, rounds: int) -> Rounds:
         consortium.start()
         run = consortium.submit(overrides(silos, rounds + 1, silos))
         consortium.reached(run, 1)
-        before = cpu_seconds(consortium.processes)
+        before, roles_before = cpu_seconds(consortium.processes), roles(consortium.processes, ROLES)
         consortium.reached(run, rounds + 1)
-        spent = cpu_seconds(consortium.processes) - before
+        spent, roles_after = cpu_seconds(consortium.processes) - before, roles(consortium.processes, ROLES)
         consortium.reached(run)
         stages = [stages_of(line) for line in rounds_of(run)[1:]]
     return Rounds(
         statistics.median(sum(stage.values()) for stage in stages),
         statistics.median(seconds for stage in stages for name, seconds in stage.items() if name != "shares"),
         spent / rounds,
+        {role: (seconds - roles_before[role]) / rounds for role, seconds in roles_after.items()},
     )
 
 
@@ -139,7 +155,10 @@ def rounds_figures(silos: int, rounds: int, repetitions: int, beside: Sequence[s
             "round: ours, processor seconds of all processes",
             statistics.median(one.cpu for one in mine),
             None,
-            "server and silos, the exchange that trains included",
+            "server and silos, the exchange that trains included: "
+            + ", ".join(
+                f"{role} {statistics.median(one.roles[role] for one in mine):.1f}" for role in sorted(mine[0].roles)
+            ),
         ),
     ]
     return figures

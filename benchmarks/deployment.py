@@ -1,11 +1,11 @@
 """A deployed consortium on loopback: seconds of a round, recovery, many silos, the proxy under load, a flood.
 
 **Rounds.** Four silos, each with its proxy, SuperNode and gate, before them the server's proxy with mutual TLS, node
-authentication and the state in SQLite: the ``breast_cancer`` task with ``aggregation=secure``, where one of the four
-exchanges of a round trains. Beside it, in turns, Flower as it comes: SuperLink in memory, four SuperNodes, no TLS, and
-an app that sends 31 numbers there and back four times, by ``send_and_receive``; once as it is, once with torch imported
-by its client, as every app that trains does. Processor time is that of all processes of a contender; starting a
-run is not counted, nor making the session.
+authentication and the state in SQLite: each trains on its own CSV file of breast cancer rows with
+``aggregation=secure``, where one of the four exchanges of a round trains. Beside it, in turns, Flower as it comes:
+SuperLink in memory, four SuperNodes, no TLS, and an app that sends 31 numbers there and back four times, by
+``send_and_receive``; once as it is, once with torch imported by its client, as every app that trains does. Processor
+time is that of all processes of a contender; starting a run is not counted, nor making the session.
 
 **Recovery.** The SuperLink is killed with SIGKILL after the first round. Counted is from when its supervisor has it
 ready again to the start of the round after the one that was under way: that one's remaining exchanges are in it.

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -200,6 +201,25 @@ def cpu_seconds(tree: ProcessTree) -> float:
         except psutil.Error:
             continue
     return total
+
+
+def roles(tree: ProcessTree, names: Mapping[str, str]) -> dict[str, float]:
+    """Return the seconds of processor time by role: living processes, with the ended children that they waited for.
+
+    Parameters
+    ----------
+    tree : ProcessTree
+    names : mapping of str to str
+        For each role, words that only the command lines of its processes have; the first that fits counts.
+    """
+    found = dict.fromkeys([*names, "others"], 0.0)
+    for process in tree.update():
+        try:
+            line, spent = " ".join(process.cmdline()), sum(process.cpu_times()[:4])
+        except psutil.Error:
+            continue
+        found[next((role for role, words in names.items() if words in line), "others")] += spent
+    return found
 
 
 def memory(tree: ProcessTree) -> float:

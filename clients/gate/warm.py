@@ -33,14 +33,26 @@ from typing import Any, NoReturn
 
 #: What every message needs, and what those that train, score or account for noise do. Who is not installed is passed.
 LIGHT = (
+    "cryptography.hazmat.primitives.asymmetric.mldsa",
+    "cryptography.hazmat.primitives.asymmetric.x25519",
+    "cryptography.hazmat.primitives.ciphers.aead",
+    "cryptography.hazmat.primitives.hpke",
+    "cryptography.hazmat.primitives.kdf.scrypt",
     "cryptography.hazmat.primitives.serialization",
     "flwr.clientapp.utils",
+    "flwr.common.args",
     "flwr.common.serde",
+    "flwr.supercore.tls",
     "flwr.supernode.runtime.run_clientapp",
+    "httpcore",
     "hydra._internal.config_loader_impl",
+    "hydra._internal.core_plugins.file_config_source",
+    "hydra._internal.core_plugins.importlib_resources_config_source",
+    "hydra._internal.core_plugins.structured_config_source",
     "hydra.core.plugins",
     "numpy",
     "omegaconf",
+    "safetensors.numpy",
     "scipy.special",
     "yaml",
 )

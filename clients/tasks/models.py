@@ -99,7 +99,7 @@ def cnn(image: ImageForm, hidden: tuple[int, ...], outputs: int) -> nn.Sequentia
     layers: list[nn.Module] = [nn.Unflatten(1, image)]
     for wide in _CHANNELS:
         layers += [
-            torch.nn.utils.skip_init(nn.Conv2d, channels, wide, 5, padding=2),  # type: ignore[no-untyped-call]
+            _undrawn(nn.Conv2d(channels, wide, 5, padding=2, device="meta")),
             nn.GroupNorm(_GROUPS, wide),
             nn.ReLU(),
             nn.MaxPool2d(2, ceil_mode=True),
@@ -114,8 +114,19 @@ def _dense(inputs: int, hidden: tuple[int, ...], outputs: int) -> list[nn.Module
     for place, (fan_in, fan_out) in enumerate(itertools.pairwise((inputs, *hidden, outputs))):
         if place:
             layers.append(nn.ReLU())
-        layers.append(torch.nn.utils.skip_init(nn.Linear, fan_in, fan_out))  # type: ignore[no-untyped-call]
+        layers.append(_undrawn(nn.Linear(fan_in, fan_out, device="meta")))
     return layers
+
+
+def _undrawn(layer: nn.Module) -> nn.Module:
+    """Give a layer without storage parameters that are not drawn.
+
+    As ``torch.nn.utils.skip_init``, which comes to it by way of modules that take half a second to import, in the
+    process of every message that trains.
+    """
+    for name, parameter in list(layer.named_parameters(recurse=False)):
+        setattr(layer, name, nn.Parameter(torch.empty(parameter.shape)))
+    return layer
 
 
 def initial_arrays(model: nn.Module, rng: np.random.Generator) -> dict[str, np.ndarray]:
