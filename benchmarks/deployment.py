@@ -1,4 +1,4 @@
-"""A deployed consortium on loopback: seconds of a round, recovery, many silos, the proxy under load, a flood.
+"""A deployed consortium on loopback: rounds, recovery, many silos, large messages, the proxy under load, a flood.
 
 **Rounds.** Four silos, each with its proxy, SuperNode and gate, before them the server's proxy with mutual TLS, node
 authentication and the state in SQLite: each trains on its own CSV file of breast cancer rows with
@@ -12,6 +12,8 @@ ready again to the start of the round after the one that was under way: that one
 
 **Many silos.** Flower's SuperNodes with their executors, and the protocol itself (session and round, seven exchanges)
 in a client that imports no torch. Memory is PSS, so that what processes share counts once, at its largest.
+
+**Large messages.** Two silos and a model whose arrays are nearly as large as a deployment carries in one message.
 
 **The proxy.** Requests by four threads of Python (neither wrk nor h2load is needed), against the proxy's own
 configuration and the same without client certificates; a second HAProxy answers in the SuperLink's place.
@@ -35,6 +37,7 @@ from types import TracebackType
 import harness
 import psutil
 from deployed import Deployed, rounds_of
+from deployed_large import TITLE, large
 from deployed_rounds import EXCHANGES, FLOWERS, RECOVERY, SHARED, overrides, recovery, rounds_figures, stages_of
 from plain_flower import Federation, cpu_seconds, memory
 from proxy_load import Load, Proxies
@@ -258,6 +261,7 @@ PARTS: dict[str, tuple[str, str | None, Callable[[], list[harness.Figure]]]] = {
     "rounds": ("round: Flower as it comes, times ours", ">= 2", lambda: rounds_figures(4, 3, 2, FLOWERS)),
     "recovery": (RECOVERY, "< 30", lambda: [recovery(4)]),
     "many": ("many silos: seconds of a session and a round", None, lambda: many(30)),
+    "large": (TITLE, None, lambda: [large(2)]),
     "proxy": ("proxy: requests a second with mutual TLS, times without", None, lambda: proxy_figures(4.0, 5)),
     "flood": (FLOOD, "<= 1.2", lambda: [flood(3)]),
 }
