@@ -68,18 +68,19 @@ def _applied(values: np.ndarray, function: Function, marks: Marks, what: str, wr
         raise DataError(f"{what} does not hold single values.")
     texts, places = distinct(values)
     numbers = {mark for mark in marks if isinstance(mark, float)}
-    words = {mark for mark in marks if isinstance(mark, str)}
+    gone = {"", *(mark for mark in marks if isinstance(mark, str))}
     if values.dtype.kind in "iufb":  # a quoted "-9" is -9 in a column of numbers
-        numbers |= {number for word in words if (number := as_number(word)) is not None}
-    made: list[Value] = []
+        numbers |= {number for word in gone if (number := as_number(word)) is not None}
+    if numbers:
+        gone |= {text for text in texts if as_number(text) in numbers}
+    made: list[Value] = [None] * len(texts)
     refused = np.zeros(len(texts), dtype=bool)
     for place, text in enumerate(texts):
-        gone = text == "" or text in words or (bool(numbers) and as_number(text) in numbers)
-        try:
-            made.append(None if gone else function(text))
-        except ValueError:
-            made.append(None)
-            refused[place] = True
+        if text not in gone:
+            try:
+                made[place] = function(text)
+            except ValueError:
+                refused[place] = True
     count = int(np.count_nonzero(refused[places]))
     if count:
         raise DataError(f"{what} has {wrong} (in {count} {'row' if count == 1 else 'rows'}).")
@@ -89,7 +90,10 @@ def _applied(values: np.ndarray, function: Function, marks: Marks, what: str, wr
 
 
 def distinct(values: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Return the distinct values as texts, nothing for what is missing; and of each row which one it has."""
+    """Return the values that there are as texts, nothing for what is missing; and of each row which one it has.
+
+    Some may be there twice, if they differ by spaces around them only.
+    """
     import pandas as pd
 
     if values.dtype.kind == "M":
@@ -98,15 +102,14 @@ def distinct(values: np.ndarray) -> tuple[list[str], np.ndarray]:
     if values.dtype.kind in "iufb":
         found, places = np.unique(values, return_inverse=True)
         return [_text(value) for value in found.tolist()], places
-    if pd.api.types.infer_dtype(values, skipna=False) == "string":
-        texts = [text.strip() for text in values.tolist()]
-    else:
-        objects = values.astype(object)
-        texts = ["" if gone else _text(value) for value, gone in zip(objects, pd.isna(objects), strict=True)]
-    array = np.empty(len(texts), dtype=object)
-    array[:] = texts
-    places, distinct = pd.factorize(array)
-    return list(distinct), places
+    objects = values.astype(object, copy=False)
+    if pd.api.types.infer_dtype(objects, skipna=False) != "string":
+        gone = pd.isna(objects)
+        texts = ["" if none else _text(value) for value, none in zip(objects.tolist(), gone.tolist(), strict=True)]
+        objects = np.empty(len(texts), dtype=object)
+        objects[:] = texts
+    places, known = pd.factorize(objects)
+    return [text.strip() for text in known.tolist()], places
 
 
 def _text(value: object) -> str:
