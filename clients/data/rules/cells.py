@@ -46,12 +46,16 @@ class Hash:
     def function(self, key: bytes) -> Function:
         """Return the function of a value under a key of 32 bytes."""
 
+        # With a byte before every value the key's block is worked in once, and not for each of them.
+        keyed, buckets = blake2b(b"\x00", digest_size=DIGEST_BYTES, key=key), self.buckets
+
         def hashed(text: str) -> Value:
-            digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES, key=key)
+            digest = keyed.copy()
+            digest.update(text.encode("utf-8", "surrogatepass"))
             # A letter first: digits alone would read as a number.
-            if self.buckets is None:
-                return f"h{digest.hexdigest()}"
-            return f"b{int.from_bytes(digest.digest(), 'big') % self.buckets}"
+            if buckets is None:
+                return "h" + digest.hexdigest()
+            return f"b{int.from_bytes(digest.digest(), 'big') % buckets}"
 
         return hashed
 

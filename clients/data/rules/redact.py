@@ -5,6 +5,7 @@ Messages name columns and count rows; they never quote a value.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -73,20 +74,29 @@ def _applied(values: np.ndarray, function: Function, marks: Marks, what: str, wr
         numbers |= {number for word in gone if (number := as_number(word)) is not None}
     if numbers:
         gone |= {text for text in texts if as_number(text) in numbers}
-    made: list[Value] = [None] * len(texts)
-    refused = np.zeros(len(texts), dtype=bool)
-    for place, text in enumerate(texts):
-        if text not in gone:
-            try:
-                made[place] = function(text)
-            except ValueError:
-                refused[place] = True
+    made, refused = _made(texts, function, gone)
     count = int(np.count_nonzero(refused[places]))
     if count:
         raise DataError(f"{what} has {wrong} (in {count} {'row' if count == 1 else 'rows'}).")
     array = np.empty(len(made), dtype=object)
     array[:] = made
     return array[places]
+
+
+def _made(texts: list[str], function: Function, gone: set[str]) -> tuple[list[Value], np.ndarray]:
+    """Return what stands for each text, None where it is missing; and which of them have no place in the rule."""
+    made: list[Value] = [None] * len(texts)
+    refused = np.zeros(len(texts), dtype=bool)
+    if gone.isdisjoint(texts):
+        with contextlib.suppress(ValueError):
+            return list(map(function, texts)), refused
+    for place, text in enumerate(texts):
+        if text not in gone:
+            try:
+                made[place] = function(text)
+            except ValueError:
+                refused[place] = True
+    return made, refused
 
 
 def distinct(values: np.ndarray) -> tuple[list[str], np.ndarray]:
