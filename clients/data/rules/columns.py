@@ -64,10 +64,15 @@ class Columns:
     confirmed: str | None
 
     @property
+    def hashes(self) -> bool:
+        """Whether a column is hashed, so that a key is needed."""
+        return any(isinstance(rule, Hash) for _, rule in self.rules)
+
+    @property
     def files(self) -> tuple[Path, ...]:
-        """The files that rows depend on: that of the key under which there are hashes."""
-        hashes = any(isinstance(rule, Hash) for _, rule in self.rules)
-        return (self.key or self.identity,) if hashes else ()
+        """The files that rows depend on: that of the key under which there are hashes, if it is there."""
+        path = self.key or self.identity
+        return (path,) if self.hashes and path.exists() else ()
 
     def lets(self, name: str) -> bool:
         """Tell whether a column leaves the connector."""

@@ -49,7 +49,7 @@ def redacted(raw: Raw, columns: Columns | None, missing: Marks, missing_in: Mapp
     if columns is None:
         return raw
     rules, kept = dict(columns.rules), {}
-    secret = secret_of(columns) if columns.files else b""
+    secret = secret_of(columns) if columns.hashes else b""
     for name, values in raw.columns.items():
         if not columns.lets(name):
             continue
@@ -80,7 +80,7 @@ def _applied(values: np.ndarray, function: Function, marks: Marks, what: str, wr
         raise DataError(f"{what} has {wrong} (in {count} {'row' if count == 1 else 'rows'}).")
     array = np.empty(len(made), dtype=object)
     array[:] = made
-    return array[places]
+    return np.asarray(array[places])
 
 
 def _made(texts: list[str], function: Function, gone: set[str]) -> tuple[list[Value], np.ndarray]:

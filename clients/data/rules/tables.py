@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import yaml
@@ -91,7 +92,7 @@ def read_table(path: Path, separator: str | None = None, header: bool = True) ->
             raise DataError(f"The first line of {path} holds values and not names: say --no-header.")
         if not header:
             options["names"] = [f"column {place}" for place in range(1, len(names) + 1)]
-    entry = Entry(path, yaml.compose(json.dumps(options)), "data")  # JSON is YAML
+    entry = Entry(path, cast(yaml.Node, yaml.compose(json.dumps(options))), "data")  # JSON is YAML
     source = _Everything(entry, entry.entries(), Schema((), None, Target("", "regression")))
     found = BUILT_IN[name].read(source)
     return Table(dict(found.columns), None, None, _MISSING)

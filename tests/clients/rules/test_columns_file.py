@@ -50,6 +50,9 @@ def test_it_says_what_its_file_says(home):
     }
     assert columns.key == home.folder / "hash.key"
     assert columns.confirmed == "A. Vogel, 2026-11-22"
+    assert columns.hashes
+    assert columns.files == ()
+    columns.key.touch()
     assert columns.files == (columns.key,)
 
 
@@ -130,6 +133,12 @@ def test_rows_are_redacted_before_they_are_encoded(home):
     assert (plain.train.y == ruled.train.y).all()
     assert (plain.train.x[:, 1:] == ruled.train.x[:, 1:]).all()
     assert {25.0, 35.0} >= set(np.round(ages(ruled.test), 3).tolist())  # rows kept for testing as well
+
+
+def test_a_hash_without_a_key_is_a_sentence(home):
+    home.silo(DATA, "columns: {rules: {pain: {hash: {buckets: 8}}}}\n")
+    with pytest.raises(DataError, match=r"The rule 'hash' needs a secret key, and .*silo.key"):
+        home.load()
 
 
 def test_rows_are_read_again_when_the_key_has_changed(home):
