@@ -40,7 +40,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from quire.clients.data.rules.labels import read_dataset
+from quire.clients.data.rules.labels import Dataset, read_dataset
 from quire.clients.policy.model import (
     NONE,
     OPTIONAL,
@@ -108,8 +108,18 @@ def read_operator(found: Mapping[str, Entry], file: Path) -> Operator:
         roster=_roster(found["roster"], file) if "roster" in found else None,
         policy=policy,
         charter=_charter(found["charter"], file) if "charter" in found else None,
-        dataset=read_dataset(found["dataset"], found) if "dataset" in found else None,
+        dataset=_dataset(found, policy) if "dataset" in found else None,
     )
+
+
+def _dataset(found: Mapping[str, Entry], policy: Policy | None) -> Dataset:
+    dataset = read_dataset(found["dataset"], found)
+    if policy is not None and policy.seeded and dataset.needs_noise:
+        found["dataset"].fail(
+            f"a {dataset.sensitivity} data set needs noise that nobody can foretell, and 'test_seed' lets a server "
+            "foretell it: leave that out"
+        )
+    return dataset
 
 
 def _population(entry: Entry) -> Population:

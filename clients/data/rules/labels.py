@@ -69,6 +69,11 @@ class Dataset:
     file: Path = field(default=Path("silo.yaml"), compare=False)
     lines: tuple[tuple[str, int], ...] = field(default=(), compare=False)
 
+    @property
+    def needs_noise(self) -> bool:
+        """Whether its sensitivity asks for differential privacy."""
+        return self.sensitivity in ("restricted", "secret")
+
     def place(self, key: str) -> str:
         """Say where a label stands, for a refusal: ``dataset.purposes (silo.yaml, line 9)``."""
         return f"dataset.{key} ({self.file.name}, line {dict(self.lines).get(key, 1)})"

@@ -222,6 +222,16 @@ def test_what_it_cannot_say_is_refused_in_one_sentence(silo: Labelled, dataset: 
     assert "silo.yaml, line 4, column " in str(caught.value)
 
 
+def test_noise_that_can_be_foretold_is_none(silo: Labelled) -> None:
+    for level in SENSITIVITIES:
+        silo.label(f"{{sensitivity: {level}}}", chartered=False, test_seed="true", epsilon=None)
+        if level in ("restricted", "secret"):
+            with pytest.raises(DataError, match=f"a {level} data set needs noise that nobody can foretell"):
+                read_operator_of(silo.folder / "silo.yaml")
+        else:
+            assert read_operator_of(silo.folder / "silo.yaml").dataset is not None
+
+
 def test_labels_need_a_policy_that_they_are_held_beside(silo: Labelled) -> None:
     file = silo.folder / "silo.yaml"
     file.write_text("data: {connector: csv, path: rows.csv}\ndataset: {sensitivity: public}\n")
