@@ -9,17 +9,22 @@ from pathlib import Path
 
 import pytest
 from charters import charter, member, signed, written
-from real_silo import RealSilo, merged
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from real_silo import MODEL, RealSilo, code_of, merged, opened_files
 from typer.testing import CliRunner
 
 from quire.cli import app as command
+from quire.clients import contract
 from quire.clients.answering import Refusal
+from quire.clients.arrays import encode
+from quire.clients.client_app import SILO_KEY, app
 from quire.clients.contract import WORDS, Code
 from quire.clients.data.rules.labels import SENSITIVITIES, Dataset, hold_to_labels, objections
 from quire.clients.data.silo_file import read_operator_of
 from quire.clients.identity import load_identity
 from quire.conf.compose import compose
 from quire.errors import DataError
+from quire.simulation.grid import server_identity
 
 CLINICS = ("clinic-1", "clinic-2", "clinic-3", "clinic-4")
 HOUR = 3600
@@ -162,6 +167,24 @@ def test_a_real_silo_refuses_at_every_stage(silo: Labelled, dataset: str, words:
     assert words in caplog.text
     assert "silo.yaml, line 4" in caplog.text
     assert silo.charges() == []
+
+
+@pytest.mark.parametrize("stage", contract.SECURE_STAGES)
+def test_a_real_silo_refuses_at_every_stage_of_secure_aggregation(silo: Labelled, stage: str) -> None:
+    silo.label("{sensitivity: public, purposes: [Advertising]}", chartered=False, aggregation="[plain, secure]")
+    records = {
+        contract.ARRAYS: encode(MODEL),
+        contract.CONFIG: ConfigRecord({contract.ROUND: 1}),
+        contract.PROTOCOL: ConfigRecord({contract.MESSAGE: b"x"}),
+    }
+    node = {SILO_KEY: str(silo.folder / "silo.yaml")}
+    overrides = merged("aggregation=secure aggregation.max_rows=100")
+    with server_identity(silo.run), opened_files() as files:
+        message = Message(RecordDict(records), 10, stage)
+        message.metadata.__dict__["_message_id"] = "m"
+        reply = app(message, Context(silo.run, 10, node, silo.state, {"overrides": overrides}))
+    assert code_of(reply) == "LABELS_REFUSED"
+    assert str(silo.csv) not in files
 
 
 def test_a_real_silo_answers_what_fits(silo: Labelled) -> None:
