@@ -103,6 +103,7 @@ class Code(enum.IntEnum):
     CHARTER_TASK = 124
     CHARTER_CODE = 125
     CHARTER_TERMS = 126
+    LABELS_REFUSED = 127
     INTERNAL = 199
 
 
@@ -133,6 +134,7 @@ WORDS: dict[Code, str] = {
     Code.CHARTER_TASK: "its charter does not admit this task",
     Code.CHARTER_CODE: "its charter does not admit this code",
     Code.CHARTER_TERMS: "its charter does not allow these settings",
+    Code.LABELS_REFUSED: "the labels of its data set do not admit this run",
     Code.INTERNAL: "an unexpected error inside the silo",
 }
 

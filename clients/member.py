@@ -17,6 +17,7 @@ from quire.clients import contract
 from quire.clients.answering import Refusal
 from quire.clients.contract import Code
 from quire.clients.data.own import Where
+from quire.clients.data.rules.labels import hold_to_labels
 from quire.clients.data.silo_file import SILOS_VARIABLE, SiloFile, read_silo, read_silo_file, silo_files
 from quire.clients.entropy import Entropy, Fresh, Seeded
 from quire.clients.policy.approval import require_approval
@@ -134,7 +135,7 @@ class Member:
                 yield books
 
     def hold(self, settings: Settings, state: State) -> None:
-        """Hold a run against charter and policy.
+        """Hold a run against charter, labels and policy.
 
         Raises
         ------
@@ -147,6 +148,8 @@ class Member:
             from quire.clients.policy.chartered import hold_to_charter
 
             hold_to_charter(self.bound, Case(self.policy, settings, state))
+        if self.operator is not None and self.operator.dataset is not None:
+            hold_to_labels(self.operator.dataset, None if self.bound is None else self.bound.charter, settings)
         decision = decide(self.policy, settings, state)
         if isinstance(decision, Refuse):
             raise Refusal(decision.code, decision.words)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quire.classify_cli import classify
 from quire.launch_cli import silo_start
 from quire.score_cli import score
 
@@ -42,6 +43,7 @@ def _group() -> None:
 
 app.command("start")(silo_start)
 app.command()(score)
+app.command()(classify)
 
 
 @app.command()
@@ -69,6 +71,7 @@ def check(
     _head(console, file, operator)
     if bound is not None:
         console.print(f"Charter: {bound.charter.label}; with it the stricter holds", markup=False)
+    unlike = _labels(console, operator, bound, settings)
     if operator.policy is None:
         console.print("It has no policy: it serves the simulator, and a real silo refuses every run.", markup=False)
         raise typer.Exit(1 if settings is not None else 0)
@@ -83,6 +86,7 @@ def check(
         raise typer.Exit(1 if broken else 0)
     if bound is not None:
         broken += _against_charter(bound, operator, operator.policy, settings, spent)
+    broken += unlike
     if operator.roster is None and settings.aggregation.name == "secure":
         broken.append("Roster: none is pinned, and secure aggregation is with members that the silo knows.")
     raise typer.Exit(0 if _judge(console, operator, operator.policy, settings, spent, broken) else 1)
@@ -136,6 +140,19 @@ def _against_charter(
     except Refusal as refusal:
         return [f"Charter: {refusal.words}."]
     return []
+
+
+def _labels(console: Console, operator: Operator, bound: Bound | None, settings: Settings | None) -> list[str]:
+    """Print what the labels of the rows ask for, and return what they have against a run."""
+    if operator.dataset is None:
+        return []
+    from quire.clients.data.rules.labels import described, objections
+
+    for words in described(operator.dataset):
+        console.print(words, markup=False, soft_wrap=True)
+    charter = None if bound is None else bound.charter
+    against = () if settings is None else objections(operator.dataset, charter, settings)
+    return [f"Labels: {words}." for words in against]
 
 
 def _head(console: Console, file: Path, operator: Operator) -> None:

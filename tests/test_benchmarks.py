@@ -16,6 +16,7 @@ HELPERS = {
         "example_network",
         "harness",
         "hospitals",
+        "made_up_columns",
         "noisy_sgd",
         "record_runs",
         "render",

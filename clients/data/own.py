@@ -14,6 +14,7 @@ import numpy as np
 
 from quire.clients.arrays import fingerprint
 from quire.clients.data.preprocess import Loaded
+from quire.clients.data.rules.redact import redacted
 from quire.clients.data.silo import Rows, SiloData, hold_out, split, split_each
 from quire.clients.data.silo_file import Section, SiloFile
 from quire.clients.data.simulated import federation
@@ -98,6 +99,7 @@ def _signature(silo: SiloFile) -> Signature:
     for section in (silo.data, silo.test):
         if section is not None:
             files += section.connector.files(section.source)
+            files += section.columns.files if section.columns is not None else ()
     try:
         stats = [(str(path), path.stat()) for path in files]
     except OSError as error:
@@ -139,6 +141,7 @@ def _apart(silo: SiloFile, rows: Rows, how: FilesData, seed: int, name: str) -> 
 def _rows(section: Section) -> Rows:
     raw = section.connector.read(section.source)
     where = f"{section.source.entry.file} ({section.source.entry.key})"
+    raw = redacted(raw, section.columns, section.missing, section.missing_in, where)
     return to_rows(raw, section.source.schema, section.missing, section.missing_in, where)
 
 

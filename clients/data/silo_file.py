@@ -14,23 +14,27 @@
       connector: csv
       path: test.csv
     plugins: [my_connector]      # what the operator has installed and approves
+    columns:                     # which columns leave the connector, and what is done to them first
+      allow: [age, sex, num]
+      rules: {age: {bucket: {width: 10}}}
 
 A test over a data set that ships with Quire names its part of it instead::
 
     data: {connector: shipped, partition: 0, partitions: 3}
 
-What the operator lays down beside (population, store, witness, identity, roster, charter, policy) is read by
-:mod:`quire.clients.policy.read`.
+`columns` is read by :mod:`quire.clients.data.rules.columns`; what the operator lays down beside (population, store,
+witness, identity, roster, charter, policy, dataset) by :mod:`quire.clients.policy.read`.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from quire.clients.data.connectors import Connector, Source, connector_of
+from quire.clients.data.rules.columns import Columns, read_columns
 from quire.clients.policy.model import SHIPPED, Operator
 from quire.clients.policy.read import OPERATOR_KEYS, read_operator
 from quire.clients.tasks.schema import Label, Schema, read_schema
@@ -40,19 +44,20 @@ from quire.errors import DataError
 SCHEMA_FILE = "schema.yaml"
 #: In a simulation by Flower: names the folder of silo files to every node.
 SILOS_VARIABLE = "QUIRE_SILOS"
-_KEYS = ("name", "schema", "test", "plugins", *OPERATOR_KEYS)
+_KEYS = ("name", "schema", "test", "plugins", "columns", *OPERATOR_KEYS)
 _MOST_SILOS = 100_000
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """Where some rows are: a connector with its source, and the marks of missing values."""
+    """Where some rows are: a connector with its source, the marks of missing values, and what becomes of columns."""
 
     connector: Connector
     source: Source
     missing: tuple[Label, ...]
     missing_in: dict[str, tuple[Label, ...]]
+    columns: Columns | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,15 +177,16 @@ def _operator(root: Entry) -> Operator:
 def _silo(root: Entry, schema_path: Path, schema: Schema) -> SiloFile:
     found = root.mapping(["data"], _KEYS)
     plugins = found["plugins"].texts() if "plugins" in found else ()
-    data = _section(found["data"], schema, plugins)
-    test = _section(found["test"], schema, plugins) if "test" in found else None
-    return SiloFile(root.file, _name(found), schema_path, schema, data, test, plugins, _operator(root))
+    operator = _operator(root)
+    data = _ruled(_section(found["data"], schema, plugins), found, operator)
+    test = _ruled(_section(found["test"], schema, plugins), found, operator) if "test" in found else None
+    return SiloFile(root.file, _name(found), schema_path, schema, data, test, plugins, operator)
 
 
 @lru_cache(maxsize=512)
 def _shipped(root: Entry) -> ShippedFile:
     found = root.mapping(["data"], _KEYS)
-    for key in ("schema", "test"):
+    for key in ("schema", "test", "columns"):
         if key in found:
             found[key].fail(f"a shipped data set has no '{key}' of its own: leave it out")
     data = found["data"].mapping(["connector", "partition", "partitions"])
@@ -217,3 +223,11 @@ def _section(entry: Entry, schema: Schema, plugins: tuple[str, ...]) -> Section:
     options = {key: item for key, item in found.items() if key in connector.keys}
     missing = found["missing"].labels() if "missing" in found else ()
     return Section(connector, Source(entry, options, schema), missing, missing_in)
+
+
+def _ruled(section: Section, found: dict[str, Entry], operator: Operator) -> Section:
+    if "columns" not in found:
+        return section
+    schema = section.source.schema
+    columns = read_columns(found["columns"], schema, operator.identity, section.missing, section.missing_in)
+    return replace(section, columns=columns)

@@ -9,6 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quire.clients.data.rules.labels import Dataset
 
 #: What ``connector`` of ``data`` says where the silo holds a part of a data set that ships with Quire.
 SHIPPED = "shipped"
@@ -185,6 +189,8 @@ class Operator:
         Without one the file serves the simulator only.
     charter : CharterPin or None
         With one, the stricter of policy and charter holds.
+    dataset : Dataset or None
+        The labels of the rows, which hold beside them.
     """
 
     population: Population | None
@@ -194,3 +200,4 @@ class Operator:
     roster: RosterPin | None
     policy: Policy | None
     charter: CharterPin | None = None
+    dataset: Dataset | None = None

@@ -8,6 +8,7 @@
     identity: silo.key
     roster: {file: roster.json, hash: 5f0c...}
     charter: {file: charter, hash: 91ab..., residency: eu}
+    dataset: {sensitivity: restricted, residency: [eu]}  # see quire.clients.data.rules.labels
     policy:
       modes: [record]
       aggregation: [plain]
@@ -39,6 +40,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from quire.clients.data.rules.labels import Dataset, read_dataset
 from quire.clients.policy.model import (
     NONE,
     OPTIONAL,
@@ -55,7 +57,7 @@ from quire.conf.strict_yaml import Entry
 from quire.privacy.dp.lattice import MAX_EPSILON, NoiseKind
 
 #: Keys of ``silo.yaml`` that are the operator's, beside those that say where the rows are.
-OPERATOR_KEYS = ("population", "store", "witness", "identity", "roster", "charter", "policy")
+OPERATOR_KEYS = ("population", "store", "witness", "identity", "roster", "charter", "policy", "dataset")
 
 MAX_RECORDS = 1_000_000_000_000
 MAX_ROUNDS = 1_000_000
@@ -94,6 +96,8 @@ def read_operator(found: Mapping[str, Entry], file: Path) -> Operator:
         found["policy"].fail("a 'policy' needs 'population: {name: NAME, records: NUMBER}' beside it, to keep books by")
     if "charter" in found and "policy" not in found:
         found["charter"].fail("a 'charter' needs a 'policy' beside it: the stricter of the two holds")
+    if "dataset" in found and "policy" not in found:
+        found["dataset"].fail("a 'dataset' needs a 'policy' beside it: without one nothing is held against its labels")
     policy = _policy(found, population, file) if "policy" in found and population is not None else None
     store = file.parent / (found["store"].text() if "store" in found else "store")
     return Operator(
@@ -104,7 +108,18 @@ def read_operator(found: Mapping[str, Entry], file: Path) -> Operator:
         roster=_roster(found["roster"], file) if "roster" in found else None,
         policy=policy,
         charter=_charter(found["charter"], file) if "charter" in found else None,
+        dataset=_dataset(found, policy) if "dataset" in found else None,
     )
+
+
+def _dataset(found: Mapping[str, Entry], policy: Policy | None) -> Dataset:
+    dataset = read_dataset(found["dataset"], found)
+    if policy is not None and policy.seeded and dataset.needs_noise:
+        found["dataset"].fail(
+            f"a {dataset.sensitivity} data set needs noise that nobody can foretell, and 'test_seed' lets a server "
+            "foretell it: leave that out"
+        )
+    return dataset
 
 
 def _population(entry: Entry) -> Population:
