@@ -11,7 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Undefined
 from markupsafe import Markup
+
+from quire.simulation.report_words import NBSP
 
 #: Characters of a name, and of a text that is meant to be read.
 NAME, TEXT = 120, 2000
@@ -46,7 +49,7 @@ def visible(text: str, limit: int = NAME) -> str:
         marks = marks + 1 if unicodedata.category(letter).startswith("M") else 0
         if letter in "\n\r\t":
             found.append(" ")
-        elif letter.isprintable() and marks <= _MARKS:
+        elif letter == NBSP or (letter.isprintable() and marks <= _MARKS):
             found.append(letter)
         else:
             found.append(f"\u27e8U+{ord(letter):04X}\u27e9")
@@ -56,9 +59,10 @@ def visible(text: str, limit: int = NAME) -> str:
 def finalize(value: Any) -> Any:
     """Return what a template may show of a value; Jinja calls it for every expression, before it escapes.
 
-    Only what the house itself has rendered (:class:`markupsafe.Markup`) passes as it is.
+    Only what the house itself has rendered (:class:`markupsafe.Markup`) passes as it is, and what is not there at all,
+    about which Jinja decides.
     """
-    if isinstance(value, Markup):
+    if isinstance(value, Markup | Undefined):
         return value
     if value is None:
         return "\u2013"

@@ -133,7 +133,13 @@ def test_a_user_who_is_changed_or_removed_is_out_at_once(user: Browser, runs: Pa
 
 def test_a_form_of_another_page_is_refused(user: Browser) -> None:
     body = {"name": "operator", "password": PASSWORD}
-    for origin in ("http://evil.example", "null", "http://127.0.0.1", "http://localhost:8460", "https://127.0.0.1:8460"):
+    for origin in (
+        "http://evil.example",
+        "null",
+        "http://127.0.0.1",
+        "http://localhost:8460",
+        "https://127.0.0.1:8460",
+    ):
         assert user.ask("/login", "POST", body, {"origin": origin}).status == 403
     assert user.ask("/login", "POST", body, {"origin": ""}).status == 403
     user.log_in("operator")
@@ -144,7 +150,15 @@ def test_a_form_of_another_page_is_refused(user: Browser) -> None:
 
 
 def test_a_name_that_is_not_this_servers_is_refused(user: Browser) -> None:
-    for host in ("evil.example", "evil.example:8460", "127.0.0.1.evil.example", "", "[::1", "[x]", "127.0.0.1@evil.example"):
+    for host in (
+        "evil.example",
+        "evil.example:8460",
+        "127.0.0.1.evil.example",
+        "",
+        "[::1",
+        "[x]",
+        "127.0.0.1@evil.example",
+    ):
         told = {"host": host} if host else {"host": " "}
         assert user.ask("/", headers=told).status == 421, host
     assert user.ask("/", headers={"host": "localhost:9"}).status == 303
@@ -239,7 +253,9 @@ def test_a_file_of_users_that_was_changed_lets_nobody_in(runs: Path, change: obj
         read_users(runs)
 
 
-@pytest.mark.parametrize(("name", "password"), [("Anna", PASSWORD), ("", PASSWORD), ("a/b", PASSWORD), ("anna", "short")])
+@pytest.mark.parametrize(
+    ("name", "password"), [("Anna", PASSWORD), ("", PASSWORD), ("a/b", PASSWORD), ("anna", "short")]
+)
 def test_a_name_or_password_that_can_be_none_is_refused(runs: Path, name: str, password: str) -> None:
     with pytest.raises(DashboardError):
         add_user(runs, name, Role.OPERATOR, password, COST)
