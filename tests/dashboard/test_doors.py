@@ -19,7 +19,7 @@ from quire.dashboard.users import add_user, read_users, remove_user, users_file
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    leave_run(tmp_path / "runs" / "secret-name")
+    leave_run(tmp_path / "runs" / "secret-name", rounds=0)
     return tmp_path / "runs"
 
 
