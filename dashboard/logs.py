@@ -51,7 +51,7 @@ def log_of(folder: Path, whole: bool) -> dict[str, Any] | None:
         "key": None if found.key is None else found.key.fingerprint,
         "kinds": [(kind.replace("_", " "), count) for kind, count in sorted(found.kinds.items())],
         "sound": not found.wrong,
-        "roster": pinned,
+        "roster": Long(pinned),
         "wrong": [Long(without(text, folder)) for text in found.wrong[:_SENTENCES]] if whole else [],
         "left_out": max(0, len(found.notes) - _SHOWN),
         "checkpoints": [_checkpoint(note, roster) for note in reversed(found.notes[-_SHOWN:])],
@@ -98,7 +98,8 @@ def _checkpoint(note: Note, roster: Roster | None) -> dict[str, Any]:
 
 def logs_seen(store: Path) -> list[dict[str, Any]]:
     """Return the checkpoints that a silo has seen last, one for each log: as it keeps them, no signature checked."""
-    folder, found = store / "logs", []
+    folder = store / "logs"
+    found: list[dict[str, Any]] = []
     try:
         places = sorted(path for path in folder.iterdir() if path.suffix == ".json")[:_LOGS]
     except OSError:
@@ -114,6 +115,6 @@ def logs_seen(store: Path) -> list[dict[str, Any]]:
             found.append({"origin": path.stem, "size": None, "time": "", "root": "damaged, or being written", "at": 0})
             continue
         one = note.checkpoint
-        told_of = {"origin": one.origin, "size": one.size, "time": moment(one.time), "root": one.root.hex()[:16]}
-        found.append({**told_of, "at": one.time})
-    return sorted(found, key=lambda one: -int(one["at"]))
+        about = {"origin": one.origin, "size": one.size, "time": moment(one.time), "root": one.root.hex()[:16]}
+        found.append({**about, "at": one.time})
+    return sorted(found, key=lambda one: -one["at"])

@@ -110,7 +110,7 @@ def read(runs: Path, folder: Path) -> Run:
     if about is None:
         return Run(key, name, folder, planned=planned, trouble="It has no run.json: it has not begun, or lost it.")
     status = about.get("status")
-    error = about.get("error")
+    words = about.get("error")
     return Run(
         key,
         name,
@@ -120,7 +120,7 @@ def read(runs: Path, folder: Path) -> Run:
         planned,
         _time(about.get("started")),
         _time(about.get("finished")),
-        error[:4000] if isinstance(error, str) else None,
+        words[:4000] if isinstance(words, str) else None,
         None,
         about,
     )

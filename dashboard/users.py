@@ -100,7 +100,7 @@ def _user(name: str, told: Mapping[str, object]) -> User:
         or (len(salt), len(digest)) != (_SALT, _HASH)
     ):
         raise ValueError
-    return User(name, Role(told["role"]), cost, salt, digest)
+    return User(name, Role(str(told["role"])), cost, salt, digest)
 
 
 def add_user(root: Path, name: str, role: Role, password: str, cost: int = COST) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -62,6 +63,7 @@ def serve(
 
     if (certificate is None) != (key is None):
         raise DashboardError("TLS takes both: --certificate and --key.")
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s: %(message)s")
     tls = None if certificate is None or key is None else Tls(certificate, key)
     try:
         run(folder, host, port, tls, lambda address: typer.echo(f"Dashboard: {address}  (Ctrl-C ends it)"))
