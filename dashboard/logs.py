@@ -38,9 +38,9 @@ def log_of(folder: Path, whole: bool) -> dict[str, Any] | None:
         If the log is too long to be verified here.
     """
     entries, notes = folder / "log" / "entries.jsonl", folder / "log" / "checkpoints.txt"
-    if not is_file(entries):
+    if entries.parent.is_symlink() or notes.is_symlink() or not is_file(entries):
         return None
-    if max(size_of(entries), size_of(notes)) > LONGEST or (notes.is_symlink()):
+    if max(size_of(entries), size_of(notes)) > LONGEST:
         raise Unreadable("The log is too long to be verified for a page: `quire log verify` does it.")
     roster, pinned = _roster(folder)
     found = verify_log(Place(entries, notes), roster=roster)

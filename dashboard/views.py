@@ -294,7 +294,8 @@ def _overrides(run: Run) -> Long:
     if data is None:
         return Long("settings.yaml is missing.")
     try:
-        found = yaml.safe_load(data)
+        # Texts and nothing else: no object is made, and no merge key unfolds what is written into more.
+        found = yaml.load(data, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise Unreadable("settings.yaml is damaged, or being written.") from None
     told = found.get("overrides") if isinstance(found, dict) else None

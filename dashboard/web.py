@@ -69,7 +69,7 @@ class Web:
 
     def app(self) -> ASGIApp:
         """Return the application."""
-        inner = Starlette(routes=self.routes, exception_handlers={HTTPException: _refused})
+        inner = Starlette(routes=self.routes, exception_handlers={HTTPException: _refused, Exception: _refused})
         return Guard(inner, self)
 
     def session_of(self, token: str) -> Session | None:

@@ -215,6 +215,20 @@ def test_every_answer_says_what_a_browser_may_do_with_it(user: Browser, runs: Pa
         assert " style=" not in answer.text
 
 
+def test_what_nobody_foresaw_is_a_sentence_and_no_traceback(user: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise RuntimeError("inner-words-zz")
+
+    user.log_in("operator")
+    monkeypatch.setattr("quire.dashboard.web.overview", broken)
+    answer = user.ask("/")
+    assert answer.status == 503
+    assert "inner-words-zz" not in answer.text
+    assert answer.header("content-security-policy")
+    monkeypatch.setattr("quire.dashboard.web.Web.session_of", broken)
+    assert user.ask("/").status == 503
+
+
 def test_the_file_of_users_is_its_owners_alone_and_has_no_password(runs: Path) -> None:
     add_user(runs, "anna", Role.OPERATOR, PASSWORD, COST)
     add_user(runs, "ben", Role.OPERATOR, PASSWORD, COST)

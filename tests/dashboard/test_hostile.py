@@ -156,6 +156,16 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "settings that are none": lambda run: (run / "settings.yaml").write_text("{[: -"),
     "settings of another kind": lambda run: (run / "settings.yaml").write_text("- 1"),
     "settings that make objects": lambda run: (run / "settings.yaml").write_text("!!python/object/apply:os.abort []"),
+    "settings that unfold": lambda run: (run / "settings.yaml").write_text(
+        "a0: &a0 {x: 1}\n"
+        + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 30))
+        + "overrides: x\n"
+    ),
+    "a log behind a link": lambda run: (
+        leave_run(run.parent / "7-log", rounds=0),
+        (run / "log").symlink_to(run.parent / "7-log"),
+        (run.parent / "7-log" / "entries.jsonl").write_text("x\n"),
+    ),
     "no settings": lambda run: (run / "settings.yaml").unlink(),
     "a torn card": lambda run: (run / "privacy_card.json").write_text('{"verdict": "'),
     "a card of wrong types": lambda run: (run / "privacy_card.json").write_text(
