@@ -93,7 +93,7 @@ def overview(folder: Folder, role: Role) -> dict[str, Any]:
     if Part.MEMBERS in may:
         found["members"] = guarded(folder, lambda: _members(folder, Part.INVITATIONS in may))
     found["runs"] = guarded(folder, lambda: _runs(folder, may))
-    latest = found["runs"].get("latest")
+    latest = found["runs"].pop("latest", None)
     found["latest"] = None if latest is None else guarded(folder, lambda: _latest(folder, latest, may))
     return found
 

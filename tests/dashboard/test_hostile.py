@@ -121,6 +121,11 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
         (run / "run.json").unlink(),
         (run / "run.json").symlink_to("/etc/passwd"),
     ),
+    "a run.json that is a link to another": lambda run: (
+        (run / "run.json").unlink(),
+        (run.parent.parent / "linked.json").write_text('{"status": "failed", "error": "linked-zz"}'),
+        (run / "run.json").symlink_to(run.parent.parent / "linked.json"),
+    ),
     "a run.json that is a folder": lambda run: ((run / "run.json").unlink(), (run / "run.json").mkdir()),
     "no journal": lambda run: (run / "metrics.jsonl").unlink(),
     "a torn journal": lambda run: (run / "metrics.jsonl").write_text('{"event": "start", "rounds": 3}\n{"event": "rou'),
@@ -197,6 +202,7 @@ def test_a_file_that_is_torn_huge_missing_or_another_is_said_and_no_more(tmp_pat
     for page in pages.values():
         safe(page)
         assert "root:" not in page
+        assert "linked-zz" not in page
         assert "Traceback" not in page
     assert snapshot(tmp_path) == before
 

@@ -11,6 +11,7 @@ from dashboards import browser, pages_of, snapshot
 
 from quire.dashboard.roles import SIGHT, Part, Place, Role
 from quire.dashboard.users import FOLDER, read_users
+from quire.dashboard.views import Folder, overview, run_page
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "dashboard.md"
 
@@ -39,6 +40,13 @@ def test_a_role_sees_its_parts_and_no_others(places: dict[Place, Path], place: P
     assert not [word for word in secrets if word in text]
     assert "Traceback" not in text
     assert 'class="trouble"' not in text
+    # Neither do the drawings show what the tables do not, nor is anything handed to a template to be hidden by it.
+    assert ('stroke="var(--alone)"' in text) == (Part.BY_SILO in SIGHT[place][role])
+    folder = Folder.of(places[place])
+    keys = {path.split("/")[2] for path in pages if path.startswith("/run/")}
+    handed = repr([overview(folder, role), *(run_page(folder, role, key) for key in keys)])
+    titles = {Part.LOG, Part.CERTIFICATE, Part.LINEAGE, Part.BUDGET}  # whose marks only the template has
+    assert not [part for part, mark in marks.items() if part not in SIGHT[place][role] | titles and mark in handed]
     assert snapshot(places[place]) == before
 
 
