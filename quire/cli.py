@@ -14,6 +14,7 @@ from quire import (
     audit_cli,
     charter_cli,
     consortium_cli,
+    dashboard_cli,
     identity_cli,
     launch_cli,
     ledger_cli,
@@ -107,6 +108,7 @@ app.add_typer(transcript_cli.app, name="transcript")
 app.add_typer(silo_cli.app, name="silo")
 app.add_typer(selftest_cli.app, name="selftest")
 app.add_typer(consortium_cli.app, name="consortium")
+app.add_typer(dashboard_cli.app, name="dashboard")
 app.add_typer(launch_cli.superlink_app, name="superlink")
 app.command()(launch_cli.submit)
 app.command()(launch_cli.runs)
