@@ -14,6 +14,9 @@
       connector: csv
       path: test.csv
     plugins: [my_connector]      # what the operator has installed and approves
+    consent:                     # whose rows are left out; see quire.clients.data.consent.section
+      subject: patient_id
+      withdrawn: {connector: csv, path: withdrawn.csv, key: patient_id}
 
 A test over a data set that ships with Quire names its part of it instead::
 
@@ -31,6 +34,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from quire.clients.data.connectors import Connector, Source, connector_of
+from quire.clients.data.consent.section import Consent, read_consent
 from quire.clients.policy.model import SHIPPED, Operator
 from quire.clients.policy.read import OPERATOR_KEYS, read_operator
 from quire.clients.tasks.schema import Label, Schema, read_schema
@@ -40,7 +44,7 @@ from quire.errors import DataError
 SCHEMA_FILE = "schema.yaml"
 #: In a simulation by Flower: names the folder of silo files to every node.
 SILOS_VARIABLE = "QUIRE_SILOS"
-_KEYS = ("name", "schema", "test", "plugins", *OPERATOR_KEYS)
+_KEYS = ("name", "schema", "test", "consent", "plugins", *OPERATOR_KEYS)
 _MOST_SILOS = 100_000
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
@@ -67,6 +71,7 @@ class SiloFile:
     test: Section | None
     plugins: tuple[str, ...]
     operator: Operator
+    consent: Consent | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,15 +177,17 @@ def _operator(root: Entry) -> Operator:
 def _silo(root: Entry, schema_path: Path, schema: Schema) -> SiloFile:
     found = root.mapping(["data"], _KEYS)
     plugins = found["plugins"].texts() if "plugins" in found else ()
-    data = _section(found["data"], schema, plugins)
-    test = _section(found["test"], schema, plugins) if "test" in found else None
-    return SiloFile(root.file, _name(found), schema_path, schema, data, test, plugins, _operator(root))
+    consent = read_consent(found["consent"], schema, "population" in found) if "consent" in found else None
+    also = () if consent is None else (consent.subject,)
+    data = _section(found["data"], schema, plugins, also)
+    test = _section(found["test"], schema, plugins, also) if "test" in found else None
+    return SiloFile(root.file, _name(found), schema_path, schema, data, test, plugins, _operator(root), consent)
 
 
 @lru_cache(maxsize=512)
 def _shipped(root: Entry) -> ShippedFile:
     found = root.mapping(["data"], _KEYS)
-    for key in ("schema", "test"):
+    for key in ("schema", "test", "consent"):
         if key in found:
             found[key].fail(f"a shipped data set has no '{key}' of its own: leave it out")
     data = found["data"].mapping(["connector", "partition", "partitions"])
@@ -198,7 +205,7 @@ def _name(found: dict[str, Entry]) -> str | None:
     return name
 
 
-def _section(entry: Entry, schema: Schema, plugins: tuple[str, ...]) -> Section:
+def _section(entry: Entry, schema: Schema, plugins: tuple[str, ...], also: tuple[str, ...]) -> Section:
     found = entry.entries()
     if "connector" not in found:
         entry.fail(f"'{entry.key}' lacks the key 'connector'")
@@ -216,4 +223,4 @@ def _section(entry: Entry, schema: Schema, plugins: tuple[str, ...]) -> Section:
             found["missing_in"].fail(f"the schema has no column '{column}'")
     options = {key: item for key, item in found.items() if key in connector.keys}
     missing = found["missing"].labels() if "missing" in found else ()
-    return Section(connector, Source(entry, options, schema), missing, missing_in)
+    return Section(connector, Source(entry, options, schema, also), missing, missing_in)
