@@ -14,9 +14,11 @@ from quire import (
     audit_cli,
     charter_cli,
     consortium_cli,
+    erasure_cli,
     identity_cli,
     launch_cli,
     ledger_cli,
+    lineage_cli,
     log_cli,
     roster_cli,
     selftest_cli,
@@ -105,6 +107,8 @@ app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(log_cli.app, name="log")
 app.add_typer(transcript_cli.app, name="transcript")
 app.add_typer(silo_cli.app, name="silo")
+app.command()(lineage_cli.lineage)
+app.add_typer(erasure_cli.app, name="erasure")
 app.add_typer(selftest_cli.app, name="selftest")
 app.add_typer(consortium_cli.app, name="consortium")
 app.add_typer(launch_cli.superlink_app, name="superlink")

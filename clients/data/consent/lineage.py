@@ -18,10 +18,11 @@ import numpy as np
 
 from quire.clients.arrays import fingerprint
 from quire.clients.data.consent.place import Chain, Place
+from quire.clients.data.consent.requests import excluded
 from quire.clients.data.consent.sieve import REASONS, Sifted
 from quire.clients.policy.model import Operator
 from quire.clients.store import files
-from quire.clients.store.errors import StoreDamaged
+from quire.clients.store.errors import StoreDamaged, StoreError
 
 FILE, MEMBERS = "lineage.jsonl", "members"
 #: Bytes of a set of members: 8 for each of some 134 million subjects.
@@ -89,7 +90,8 @@ class Trains:
         Raises
         ------
         StoreError
-            If it cannot be written. Then the silo does not train.
+            If it cannot be written, or a subject has asked for erasure since the rows were read. Then the silo does
+            not train.
         """
         if self.operator is None or sifted is None:
             return
@@ -97,6 +99,9 @@ class Trains:
         model = fingerprint(self.model)
         with place.locked():
             subjects = place.subjects(make=True)
+            gone = excluded(place)
+            if (frozenset() if gone is None else gone[1]) != sifted.erased:
+                raise StoreError("A request for erasure came in while rows were read: they are not trained on.")
             if subjects.check not in sifted.kept:
                 sifted.kept[subjects.check] = _keep(place, subjects.members(sifted.train_ids))
             about = {"run": self.run, "round": self.round, "simulated": self.simulated, "model": model}

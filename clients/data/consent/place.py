@@ -211,5 +211,5 @@ class Chain:
 
 
 def now() -> str:
-    """Return the time, in UTC to the second, as lines have it."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """Return the time, in UTC to the microsecond, as lines have it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")

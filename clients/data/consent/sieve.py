@@ -86,6 +86,8 @@ class Sifted:
         Rows kept for testing and validation.
     train_ids : list of str
         Whose the rows to train on are; a subject with several rows is there as often.
+    erased : frozenset of bytes
+        Keyed hashes of those who had asked for erasure by then.
     """
 
     came: int
@@ -93,6 +95,7 @@ class Sifted:
     trained: int
     scored: int
     train_ids: list[str]
+    erased: frozenset[bytes] = frozenset()
     #: What :mod:`~quire.clients.data.consent.lineage` has worked out from the ids, by key.
     kept: dict[str, str] = field(default_factory=dict)
 
@@ -197,7 +200,8 @@ class Sieve:
         scored = len(test) + (0 if validation is None else len(validation))
         places = [] if train.places is None else train.places.tolist()
         subjects = [one for place in places if (one := self._ids[place]) is not None]
-        return SiloData(train, test, validation), Sifted(len(self._ids), left, len(train), scored, subjects)
+        sifted = Sifted(len(self._ids), left, len(train), scored, subjects, self._standing.erased)
+        return SiloData(train, test, validation), sifted
 
     def _warn(self, where: object) -> None:
         listing = None if self._standing is None else self._standing.listing

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from quire.clients.data.connectors import sql
 from quire.clients.data.consent.ids import ids_of
 from quire.clients.data.consent.section import WITHDRAWN, Table
 from quire.errors import DataError
@@ -68,10 +69,12 @@ def listing_of(table: Table) -> Listing:
         stamp, day = _stamp(table), _today()
         now = (table, stamp, day)
         known = _CACHE.get(place)
-        if stamp and known is not None and known[0] == now:
+        if known is not None and known[0] == now:
             _CACHE.move_to_end(place)
             return known[1]
         listing = _read(table, day, stamp)
+        if not stamp:
+            return listing
         if _stamp(table) == stamp:
             _CACHE[place] = (now, listing)
             while len(_CACHE) > _KEPT:
@@ -81,7 +84,13 @@ def listing_of(table: Table) -> Listing:
 
 
 def _stamp(table: Table) -> Stamp:
-    """Return what changes with a file, also where its size and its time of change were kept; nothing without a file."""
+    """Return what changes with a file, also where its size and its time of change were kept.
+
+    Nothing for a database: it is asked each time. Even where it is one file, that need not change with what is in it
+    (SQLite's write-ahead log is another).
+    """
+    if table.connector is sql.CONNECTOR:
+        return ()
     try:
         stats = [(str(path), path.stat()) for path in table.connector.files(table.source)]
     except OSError as error:
