@@ -84,7 +84,7 @@ def _text(value: Any) -> str | None:
     if isinstance(value, int | np.integer):
         return str(int(value)) if abs(int(value)) < 10**MAX_ID else None
     if isinstance(value, float | np.floating):
-        return str(int(value)) if abs(value) < _EXACT and float(value).is_integer() else None
+        return str(int(value)) if abs(float(value)) < _EXACT and float(value).is_integer() else None
     if isinstance(value, Decimal):
         whole = value.is_finite() and abs(value) < Decimal(10) ** MAX_ID and value == value.to_integral_value()
         return str(int(value)) if whole else None

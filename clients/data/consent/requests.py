@@ -60,6 +60,12 @@ def requests_of(place: Place) -> dict[str, Request]:
     return found
 
 
+def any_request(place: Place) -> bool:
+    """Tell whether a request was ever recorded, without reading any."""
+    path = place.folder / FILE
+    return path.exists() and path.stat().st_size > 0
+
+
 def excluded(place: Place) -> tuple[Subjects, frozenset[bytes]] | None:
     """Return whom requests exclude, with the key that tells; None if there is no request."""
     found = requests_of(place)

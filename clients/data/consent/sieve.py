@@ -16,7 +16,7 @@ import numpy as np
 from quire.clients.data.connectors import Raw
 from quire.clients.data.consent.ids import ids_of
 from quire.clients.data.consent.place import Place, Subjects
-from quire.clients.data.consent.requests import excluded
+from quire.clients.data.consent.requests import any_request, excluded
 from quire.clients.data.consent.section import WITHDRAWN, Consent
 from quire.clients.data.consent.table import Listing, listing_of
 from quire.clients.data.silo import Rows, SiloData
@@ -106,11 +106,16 @@ def standing(consent: Consent | None, operator: Operator) -> Standing | None:
     Raises
     ------
     DataError
-        If the consent table cannot be used.
+        If the consent table cannot be used, or there are requests for erasure and nothing to know their rows by.
     StoreError
-        If the book of requests for erasure cannot be.
+        If the book of requests for erasure cannot be used.
     """
     if consent is None:
+        if any_request(Place.of(operator)):
+            raise DataError(
+                f"{operator.store} holds requests for erasure, and the silo's file has no 'consent' with the 'subject' "
+                "column by which their rows are known: put the section back."
+            )
         return None
     listing = None if consent.table is None else listing_of(consent.table)
     if (found := excluded(Place.of(operator))) is None:

@@ -16,6 +16,9 @@ from real_silo import SCHEMA, all_bytes
 
 import quire
 from quire.clients.arrays import decode
+from quire.conf.compose import compose
+from quire.errors import DataError
+from quire.simulation.silos import hold_to_rows, local_silos
 
 NONE = "privacy=none strategy.min_silos=2"
 
@@ -221,3 +224,17 @@ def test_withdrawn_between_two_rounds_of_a_federation(tmp_path: Path, privacy: s
         left = {"withdrawn": out_of} if out_of else {}
         assert [line["left_out"] for line in lines] == [{}, {}, left, left]
         assert [line["model"] for line in lines[1:]] == [models[number] for number in (1, 2, 3)]
+
+
+def test_a_run_is_gone_on_with_under_the_consent_of_the_day(silo: Consenting, tmp_path: Path) -> None:
+    """What a run pins is the hash of all rows: a withdrawal between a kill and its resume is no other table."""
+    (tmp_path / "more").mkdir()
+    settings, folder = compose("task=tabular partition.silos=2 seed=3"), tmp_path / "run"
+    local = local_silos(settings, federation(tmp_path / "more"))
+    hold_to_rows(settings, local, folder, resume=False)
+    (tmp_path / "more" / "clinic-1" / "out.csv").write_text("id\np1\n")
+    hold_to_rows(settings, local, folder, resume=True)
+    assert len(local.data(settings)[0].train) + len(local.data(settings)[0].test) == RECORDS - 1
+    (tmp_path / "more" / "clinic-1" / "rows.csv").write_text("patient,age,sick\np1,20,0\np2,30,1\np3,40,0\np4,50,1\n")
+    with pytest.raises(DataError, match="The rows of clinic-1 are not those that this run began with"):
+        hold_to_rows(settings, local, folder, resume=True)

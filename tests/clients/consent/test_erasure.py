@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from consenting import RECORDS, Consenting
+from consenting import CONSENT, PLAIN, RECORDS, Consenting
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,6 +107,18 @@ def test_without_its_key_for_subjects_the_silo_does_not_train(
     assert silo.lines() == []
     with pytest.raises(StoreDamaged):
         record(silo.place, "p4")
+
+
+def test_without_the_section_a_silo_with_requests_does_not_train(
+    silo: Consenting, caplog: pytest.LogCaptureFixture
+) -> None:
+    silo.write("", **PLAIN)
+    assert silo.train(1) == "ANSWERED"
+    silo.write(CONSENT, **PLAIN)
+    record(silo.place, "p3")
+    silo.write("", **PLAIN)
+    assert silo.train(2) == "DATA_UNAVAILABLE"
+    assert "holds requests for erasure, and the silo's file has no 'consent'" in caplog.text
 
 
 @pytest.mark.parametrize("place", range(0, 400, 37))
