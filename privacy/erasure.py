@@ -31,7 +31,7 @@ STATEMENT = (
 )
 
 _FORMAT = "quire-erasure-1"
-_KEYS = {"format", "silo", "request", "requested", "attested", "rounds", "runs", "said", "statement"}
+_KEYS = {"format", "silo", "request", "requested", "attested", "rounds", "runs", "continued", "said", "statement"}
 _RUN_KEYS = {"run", "simulated", "first", "last", "clean", "model"}
 _NUMBER = re.compile(r"[0-9a-f]{16}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
@@ -56,7 +56,7 @@ class TouchedRun:
     first, last : int
         The first and the last round that was.
     clean : int or None
-        The round after which its model was last without the silo's rows of the subject; None if there was no such.
+        The round after which its model was last without the silo's rows of the subject; None if none is known.
     model : str
         SHA-256 (hex) of the model that round ``first`` began with.
     """
@@ -77,8 +77,9 @@ class ErasureAttestation(SignedBody):
     ----------
     body : mapping
         ``silo``; ``request``, its number; ``requested`` and ``attested``, when (UTC); ``rounds``, how many the silo has
-        trained since, all without the subject; ``runs``, as :class:`TouchedRun`; ``said``, the operator's own words
-        about what else was done, or None; ``statement``, :data:`STATEMENT`.
+        trained since, all without the subject; ``runs``, as :class:`TouchedRun`; ``continued``, numbers of runs that
+        were not trained on the subject but may have gone on with a model of one that was; ``said``, the operator's own
+        words about what else was done, or None; ``statement``, :data:`STATEMENT`.
     signature : bytes
     signer : str
         Fingerprint of who is said to have signed.
@@ -94,7 +95,7 @@ class ErasureAttestation(SignedBody):
         request: str,
         times: tuple[str, str],
         rounds: int,
-        runs: Sequence[TouchedRun],
+        runs: tuple[Sequence[TouchedRun], Sequence[str]],
         said: str | None,
         identity: PrivateIdentity,
     ) -> ErasureAttestation:
@@ -106,7 +107,8 @@ class ErasureAttestation(SignedBody):
         times : tuple of str
             When it was requested and when this is attested: ``2026-11-22T04:30:00+00:00``.
         rounds : int
-        runs : sequence of TouchedRun
+        runs : tuple of (sequence of TouchedRun, sequence of str)
+            Those that were trained on the subject, and those that may have gone on with a model of one that was.
         said : str or None
             One line of at most 500 printable characters.
         identity : PrivateIdentity
@@ -118,8 +120,8 @@ class ErasureAttestation(SignedBody):
             If a field says what it cannot say.
         """
         about = {"silo": silo, "request": request, "requested": times[0], "attested": times[1], "rounds": rounds}
-        listed = [vars(run) for run in runs]
-        body = {**about, "format": _FORMAT, "runs": listed, "said": said, "statement": STATEMENT}
+        listed = {"runs": [vars(run) for run in runs[0]], "continued": list(runs[1])}
+        body = {**about, **listed, "format": _FORMAT, "said": said, "statement": STATEMENT}
         _check_body(body)
         return cls(body, identity.sign(cls.TAG, canonical(body)), identity.public.fingerprint)
 
@@ -152,7 +154,7 @@ class ErasureAttestation(SignedBody):
 def _check_body(body: Any) -> None:
     if not isinstance(body, dict) or set(body) != _KEYS or body["format"] != _FORMAT:
         raise ErasureAttestationError("An attestation of an erasure has other fields.")
-    silo, said, runs = body["silo"], body["said"], body["runs"]
+    silo, said, runs, continued = body["silo"], body["said"], body["runs"], body["continued"]
     good = (
         isinstance(silo, str) and 0 < len(silo) <= _MAX_NAME and silo.isprintable(),
         _matches(_NUMBER, body["request"]),
@@ -161,6 +163,7 @@ def _check_body(body: Any) -> None:
         said is None or (isinstance(said, str) and is_reason(said)),
         body["statement"] == STATEMENT,
         isinstance(runs, list) and len(runs) <= MAX_RUNS and all(_is_run(run) for run in runs),
+        isinstance(continued, list) and len(continued) <= MAX_RUNS and all(_matches(_RUN, run) for run in continued),
     )
     if not all(good):
         raise ErasureAttestationError("An attestation of an erasure says something that it cannot say.")
@@ -172,7 +175,7 @@ def _is_run(run: Any) -> bool:
     if not _matches(_RUN, run["run"]) or not isinstance(run["model"], str) or not is_hash(run["model"]):
         return False
     first, last, clean = run["first"], run["last"], run["clean"]
-    return _count(first, 1) and _count(last, first) and clean == (first - 1 or None) and type(clean) is not bool
+    return _count(first, 1) and _count(last, first) and (clean is None or (_count(clean, 1) and clean == first - 1))
 
 
 def _count(value: Any, least: int) -> bool:

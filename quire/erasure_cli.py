@@ -130,6 +130,8 @@ def verify(
     for run in body["runs"]:
         kind = ", simulated" if run["simulated"] else ""
         typer.echo(f"Run {run['run']}{kind}: rounds {run['first']} to {run['last']} were trained on the subject.")
+    for run in body["continued"]:
+        typer.echo(f"Run {run}: not trained on the subject, but it may have gone on with a run that was.")
     if body["said"] is not None:
         typer.echo(f"The operator says: {body['said']}")
     typer.echo(body["statement"])
@@ -191,18 +193,21 @@ def _subject(given: Path | None) -> str:
 def _show_traces(place: Place, made: Request) -> None:
     from quire.clients.data.consent.traces import traces_of
 
-    traces, clean = traces_of(place, made.subject)
-    if not traces:
-        typer.echo(f"  By this silo's lineage the subject was in none of the {len(clean)} runs that it trained in.")
-    for trace in traces:
+    traces = traces_of(place, made.subject)
+    if not traces.touched:
+        runs = len(traces.clean)
+        typer.echo(f"  By this silo's lineage the subject was in none of the {runs} runs that it trained in.")
+    for trace in traces.touched:
         kind = ", simulated" if trace.simulated else ""
         typer.echo(f"  Run {trace.run}{kind}: rounds {trace.first} to {trace.last} were trained on the subject.")
         typer.echo(f"    {_way_back(trace)}")
+    for run in traces.continued:
+        typer.echo(f"  Run {run}: not trained on the subject, but it may have gone on with a run that was.")
 
 
 def _way_back(trace: Trace) -> str:
     if trace.clean is None:
-        return "No state of this run is without the subject: train anew, with the same settings; it is left out now."
+        return "No state of this run is known to be without the subject: train anew; it is left out now."
     command = "quire run resume=COPY" if trace.simulated else f"quire submit FOLDER --resume {trace.run}"
     return (
         f"Last without the subject: the model after round {trace.clean} ({trace.model[:16]}). A run folder keeps only "

@@ -52,13 +52,15 @@ def attest(
             f"The silo's lineage has round {against[0].round} of run {against[0].run} trained on the subject after "
             f"request {request.id}: there is nothing to attest before that is explained."
         )
-    traces, _ = traces_of(place, request.subject)
-    runs = [TouchedRun(str(one.run), one.simulated, one.first, one.last, one.clean, one.model) for one in traces]
+    traces = traces_of(place, request.subject)
+    runs = [
+        TouchedRun(str(one.run), one.simulated, one.first, one.last, one.clean, one.model) for one in traces.touched
+    ]
+    continued = [str(run) for run in traces.continued]
+    times = (_second(request.time), _second(now()))
     rounds = len({(line.run, line.round) for line in since})
     try:
-        made = ErasureAttestation.sign(
-            silo, request.id, (_second(request.time), _second(now())), rounds, runs, said, identity
-        )
+        made = ErasureAttestation.sign(silo, request.id, times, rounds, (runs, continued), said, identity)
     except PrivacyError as error:
         raise DataError(f"{str(error).rstrip('.')}: --say takes one line of at most 500 characters.") from None
     files.replace(out, made.encode())

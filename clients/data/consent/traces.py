@@ -17,29 +17,44 @@ class Trace:
     run : int
         Flower's number of the run.
     simulated : bool
-    began : int
-        The first round that the silo trained in it.
     first, last : int
         The first and the last round that was trained on the subject.
     model : str
-        Hash of the model that round ``first`` began with: in this run, the last that the silo's rows of the subject
-        had no part in.
+        Hash of the model that round ``first`` began with.
+    clean : int or None
+        The round after which the run's model was last without the silo's rows of the subject; None where there was no
+        such round, or where the run may have gone on with an earlier one that was trained on the subject.
     """
 
     run: int
     simulated: bool
-    began: int
     first: int
     last: int
     model: str
-
-    @property
-    def clean(self) -> int | None:
-        """The round after which the run's model was last without the subject; None where no round was before it."""
-        return self.first - 1 if self.first > 1 else None
+    clean: int | None
 
 
-def traces_of(place: Place, tag: bytes) -> tuple[list[Trace], list[int]]:
+@dataclass(frozen=True)
+class Traces:
+    """What the silo's lineage has of a subject.
+
+    Attributes
+    ----------
+    touched : tuple of Trace
+        Runs that were trained on the subject, in the order in which the silo first trained in them.
+    continued : tuple of int
+        Runs that were not, but may have gone on with a model of one that was: the silo first trained in them in a
+        round after the first, and a resumed run has a number of its own.
+    clean : tuple of int
+        Runs in which the silo trained, and never on the subject.
+    """
+
+    touched: tuple[Trace, ...]
+    continued: tuple[int, ...]
+    clean: tuple[int, ...]
+
+
+def traces_of(place: Place, tag: bytes) -> Traces:
     """Say in which runs a subject was, and in which it was not.
 
     Parameters
@@ -47,13 +62,6 @@ def traces_of(place: Place, tag: bytes) -> tuple[list[Trace], list[int]]:
     place : Place
     tag : bytes
         The keyed hash of the subject.
-
-    Returns
-    -------
-    traces : list of Trace
-        Runs that were trained on the subject, in the order in which the silo first trained in them.
-    clean : list of int
-        Numbers of the runs in which the silo trained, and never on the subject.
 
     Raises
     ------
@@ -66,13 +74,15 @@ def traces_of(place: Place, tag: bytes) -> tuple[list[Trace], list[int]]:
         runs.setdefault(line.run, []).append(line)
         if line.members not in known:
             known[line.members] = holds(members_of(place, line.members), tag)
-    traces, clean = [], []
+    touched: list[Trace] = []
+    continued, clean = [], []
     for run, lines in runs.items():
-        touched = [line for line in lines if known[line.members]]
-        if not touched:
-            clean.append(run)
+        goes_on = bool(touched) and min(line.round for line in lines) > 1
+        found = [line for line in lines if known[line.members]]
+        if not found:
+            (continued if goes_on else clean).append(run)
             continue
-        first = min(touched, key=lambda line: line.round)
-        began, last = min(line.round for line in lines), max(line.round for line in touched)
-        traces.append(Trace(run, first.simulated, began, first.round, last, first.model))
-    return traces, clean
+        first, last = min(found, key=lambda line: line.round), max(line.round for line in found)
+        before = first.round - 1 if first.round > 1 and not goes_on else None
+        touched.append(Trace(run, first.simulated, first.round, last, first.model, before))
+    return Traces(tuple(touched), tuple(continued), tuple(clean))

@@ -83,13 +83,21 @@ def test_runs_and_the_way_back_are_named(silo: Consenting) -> None:
     silo.withdraw(one)
     silo.run, silo.state = 7, type(silo.state)()
     assert silo.train(1) == "ANSWERED"
-    traces, clean = traces_of(silo.place, silo.place.subjects().tag(one))
-    assert [(trace.run, trace.began, trace.first, trace.last, trace.clean) for trace in traces] == [
-        (5, 1, 3, 4, 2),
-        (6, 1, 1, 1, None),
+    silo.run, silo.state = 8, type(silo.state)()
+    assert silo.train(5) == "ANSWERED", "it may go on with run 5, under a number of its own"
+    silo.run, silo.state = 9, type(silo.state)()
+    assert silo.train(5) == "ANSWERED"
+    silo.withdraw()
+    assert silo.train(6) == "ANSWERED"
+    found = traces_of(silo.place, silo.place.subjects().tag(one))
+    assert [(trace.run, trace.first, trace.last, trace.clean) for trace in found.touched] == [
+        (5, 3, 4, 2),
+        (6, 1, 1, None),
+        (9, 6, 6, None),
     ]
-    assert clean == [7]
-    assert traces_of(silo.place, silo.place.subjects().tag("nobody")) == ([], [5, 6, 7])
+    assert (found.continued, found.clean) == ((8,), (7,))
+    nobody = traces_of(silo.place, silo.place.subjects().tag("nobody"))
+    assert (nobody.touched, nobody.clean) == ((), (5, 6, 7, 8, 9))
 
 
 # --------------------------------------------------------------------------------------------------- what breaks it
