@@ -75,7 +75,8 @@ def traces_of(place: Place, tag: bytes) -> Traces:
         if line.members not in known:
             known[line.members] = holds(members_of(place, line.members), tag)
     touched: list[Trace] = []
-    continued, clean = [], []
+    continued: list[int] = []
+    clean: list[int] = []
     for run, lines in runs.items():
         goes_on = bool(touched) and min(line.round for line in lines) > 1
         found = [line for line in lines if known[line.members]]
