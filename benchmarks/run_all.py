@@ -24,6 +24,7 @@ BENCHMARKS = [
     "accounting",
     "accuracy",
     "audit",
+    "consent",
     "data_policy",
     "data_sets",
     "demo_settings",

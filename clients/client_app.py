@@ -112,9 +112,10 @@ class _Silo:
 
         plan = self._planned(context, clip)
         entropy, where = self.member.entropy(self.settings), self.member.where
+        note = self.member.notes(context.run_id, round_number, model)
 
         def work() -> tuple[Arrays, dict[str, float]]:
-            found = train_privately(self.settings, where, self.name, plan, model, round_number, entropy)
+            found = train_privately(self.settings, where, self.name, plan, model, round_number, entropy, note)
             if not all(np.isfinite(part).all() for part in found[0].values()):
                 raise Refusal(Code.NOT_FINITE)
             return found
@@ -136,7 +137,9 @@ class _Silo:
         if not isinstance(plan, SharedPlan):
             raise Refusal(Code.SETTINGS_REFUSED, "these settings ask for no distributed noise")
         entropy, where = self.member.entropy(self.settings), self.member.where
-        found = guard(lambda: sum_privately(self.settings, where, self.name, plan, model, attempt, entropy), attempt[0])
+        about = (self.settings, where, self.name, plan, model, attempt, entropy)
+        note = self.member.notes(context.run_id, attempt[0], model)
+        found = guard(lambda: sum_privately(*about, note), attempt[0])
         vector, shown = found or (None, {})
         return (vector, *self._told(context, plan, model, attempt[0], shown))
 
@@ -296,9 +299,9 @@ def train(message: Message, context: Context) -> Message:
     if silo.private:
         return _train_privately(message, context, silo, model, round_number, clip)
     silo.load(context)
-    entropy = silo.member.entropy(silo.settings)
+    entropy, note = silo.member.entropy(silo.settings), silo.member.notes(context.run_id, round_number, model)
     trained = train_update(
-        silo.settings, silo.member.where, silo.name, model, told, memory, round_number, entropy, statistics
+        silo.settings, silo.member.where, silo.name, model, told, memory, round_number, entropy, statistics, note
     )
     if not np.isfinite(trained.loss) or not all(np.isfinite(part).all() for part in trained.update.values()):
         raise Refusal(Code.NOT_FINITE)

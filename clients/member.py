@@ -13,9 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from quire.clients import contract
 from quire.clients.answering import Refusal
 from quire.clients.contract import Code
+from quire.clients.data.consent.lineage import Trains
 from quire.clients.data.own import Where
 from quire.clients.data.rules.labels import hold_to_labels
 from quire.clients.data.silo_file import SILOS_VARIABLE, SiloFile, read_silo, read_silo_file, silo_files
@@ -71,6 +74,10 @@ class Member:
         if self.simulated or (self.policy is not None and self.policy.test_seed):
             return Seeded(settings.seed)
         return Fresh()
+
+    def notes(self, run: int, round_number: int, model: Mapping[str, np.ndarray]) -> Trains:
+        """Return what notes a round in the silo's lineage, once its rows are at hand and before it trains."""
+        return Trains(self.operator, run, round_number, self.simulated, model)
 
     def admit(
         self, settings: Settings, stage: str, code: str, run: int, round_number: int = 0, clip: float | None = None

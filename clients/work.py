@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from quire.clients.arrays import Arrays
+from quire.clients.data.consent.sieve import Sifted
 from quire.clients.data.own import Where, load
 from quire.clients.data.preprocess import prepare, preprocessing_of
 from quire.clients.data.silo import Rows, SiloData
@@ -18,6 +21,9 @@ from quire.clients.tasks.moments import Statistics
 from quire.clients.training import workbench
 from quire.conf.schema import Settings
 
+#: Told what consent made of the rows that are about to be trained on.
+Note = Callable[[Sifted | None], None]
+
 
 def train_update(
     settings: Settings,
@@ -29,18 +35,26 @@ def train_update(
     round_number: int,
     entropy: Entropy,
     statistics: Statistics | None = None,
+    note: Note | None = None,
 ) -> Trained:
     """Train the global model on one silo's rows; see :func:`quire.clients.local.train_locally`."""
-    rows = _prepare(settings, where, silo, statistics).train
+    rows = _prepare(settings, where, silo, statistics, note).train
     rng = entropy.generator("batches", round_number, silo)
     return train_locally(workbench(_task(settings, where)), rows, settings, rng, model, told, memory)
 
 
 def train_privately(
-    settings: Settings, where: Where, silo: str, plan: Plan, model: Arrays, round_number: int, entropy: Entropy
+    settings: Settings,
+    where: Where,
+    silo: str,
+    plan: Plan,
+    model: Arrays,
+    round_number: int,
+    entropy: Entropy,
+    note: Note | None = None,
 ) -> tuple[Arrays, Shown]:
     """Train the global model on one silo's rows under a plan; see :func:`quire.clients.private.work.private_update`."""
-    rows = _prepare(settings, where, silo, None).train
+    rows = _prepare(settings, where, silo, None, note).train
     return private_update(settings, _task(settings, where), rows, plan, entropy, silo, model, round_number)
 
 
@@ -52,9 +66,10 @@ def sum_privately(
     model: Arrays,
     attempt: tuple[int, int],
     entropy: Entropy,
+    note: Note | None = None,
 ) -> tuple[np.ndarray, Shown]:
     """Work out what one silo adds to a sum under a plan; see :func:`quire.clients.private.work.shared_vector`."""
-    rows = _prepare(settings, where, silo, None).train
+    rows = _prepare(settings, where, silo, None, note).train
     return shared_vector(settings, _task(settings, where), rows, plan, entropy, silo, model, attempt)
 
 
@@ -102,7 +117,12 @@ def _task(settings: Settings, where: Where) -> Task:
     return task_of(settings) if isinstance(where, int) else task_of(settings, where.schema, where.plugins)
 
 
-def _prepare(settings: Settings, where: Where, silo: str, statistics: Statistics | None) -> SiloData:
+def _prepare(
+    settings: Settings, where: Where, silo: str, statistics: Statistics | None, note: Note | None = None
+) -> SiloData:
     if torch.get_num_threads() != settings.runtime.threads:
         torch.set_num_threads(settings.runtime.threads)
-    return prepare(load(settings, where, silo), preprocessing_of(settings), statistics)
+    loaded = load(settings, where, silo)
+    if note is not None:
+        note(loaded.sifted)
+    return prepare(loaded, preprocessing_of(settings), statistics)

@@ -15,9 +15,11 @@ from quire import (
     charter_cli,
     consortium_cli,
     dashboard_cli,
+    erasure_cli,
     identity_cli,
     launch_cli,
     ledger_cli,
+    lineage_cli,
     log_cli,
     roster_cli,
     selftest_cli,
@@ -106,6 +108,8 @@ app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(log_cli.app, name="log")
 app.add_typer(transcript_cli.app, name="transcript")
 app.add_typer(silo_cli.app, name="silo")
+app.command()(lineage_cli.lineage)
+app.add_typer(erasure_cli.app, name="erasure")
 app.add_typer(selftest_cli.app, name="selftest")
 app.add_typer(consortium_cli.app, name="consortium")
 app.add_typer(dashboard_cli.app, name="dashboard")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from quire.clients.arrays import fingerprint
+from quire.clients.data.consent.sieve import Sieve, Standing, standing
 from quire.clients.data.preprocess import Loaded
 from quire.clients.data.rules.redact import redacted
 from quire.clients.data.silo import Rows, SiloData, hold_out, split, split_each
@@ -32,7 +33,7 @@ Signature = tuple[tuple[str, int, int], ...]
 _KEPT = 1024
 # Of this process and thread, and never part of the settings, which travel.
 _ROW_BY_ROW: ContextVar[bool] = ContextVar("quire-row-by-row", default=False)
-_CACHE: OrderedDict[Path, tuple[tuple[float, float, int, str, bool, Signature], Loaded]] = OrderedDict()
+_CACHE: OrderedDict[Path, tuple[tuple[float, float, int, str, bool, Signature, bytes], Loaded]] = OrderedDict()
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def set_aside_row_by_row() -> Iterator[None]:
 
 
 def load(settings: Settings, where: Where, name: str) -> Loaded:
-    """Load a silo's rows; once in a process, and again only when a file has changed.
+    """Load a silo's rows; once in a process, and again only when a file has changed, or consent to use them.
 
     Parameters
     ----------
@@ -73,11 +74,13 @@ def load(settings: Settings, where: Where, name: str) -> Loaded:
         raise DataError(f"data={data.name} does not read a silo's own files.")
     files = _signature(where)
     row_by_row = not isinstance(settings.privacy, NoPrivacy) or _ROW_BY_ROW.get()
-    now = (data.test_fraction, data.validation_fraction, settings.seed, name, row_by_row, files)
+    consent = standing(where.consent, where.operator)
+    mark = b"" if consent is None else consent.mark
+    now = (data.test_fraction, data.validation_fraction, settings.seed, name, row_by_row, files, mark)
     if where.path in _CACHE and _CACHE[where.path][0] == now:
         _CACHE.move_to_end(where.path)
         return _CACHE[where.path][1]
-    loaded = _read(where, data, settings.seed, name, row_by_row)
+    loaded = _read(where, data, settings.seed, name, row_by_row, consent)
     if _signature(where) != files:
         raise DataError(f"A file of {where.path} changed while it was read.")
     _CACHE[where.path] = (now, loaded)  # one for each silo: a sweep over seeds must not pile up copies
@@ -107,12 +110,13 @@ def _signature(silo: SiloFile) -> Signature:
     return tuple((name, status.st_size, status.st_mtime_ns) for name, status in stats)
 
 
-def _read(silo: SiloFile, how: FilesData, seed: int, name: str, row_by_row: bool) -> Loaded:
-    rows = _rows(silo.data)
+def _read(silo: SiloFile, how: FilesData, seed: int, name: str, row_by_row: bool, consent: Standing | None) -> Loaded:
+    sieve = Sieve(consent)
+    rows = _rows(silo.data, sieve)
     if row_by_row:
-        data = _apart(silo, rows, how, seed, name)
+        data = _apart(silo, rows, how, seed, name, sieve)
     elif silo.test is not None:
-        data = SiloData(rows, _rows(silo.test))
+        data = SiloData(rows, _rows(silo.test, sieve))
     elif len(rows) < 2:
         raise DataError(f"{silo.path} names 1 row; at least two are needed, one to train on and one to test.")
     else:
@@ -123,13 +127,15 @@ def _read(silo: SiloFile, how: FilesData, seed: int, name: str, row_by_row: bool
         LOG.warning("%s: all rows are of one class; the silo can take part, but learns little by itself", silo.path)
     every = {"train": data.train, "test": data.test, "validation": data.validation}
     arrays = {f"{part}/{side}": getattr(rows, side) for part, rows in every.items() if rows for side in ("x", "y")}
-    return Loaded(data, silo.schema.numeric, _impute(silo.schema), fingerprint(arrays))
+    digest = fingerprint(arrays)  # of all rows: who withdraws in the middle of a run does not end it
+    data, sifted = sieve.sift(data, row_by_row, silo.path)
+    return Loaded(data, silo.schema.numeric, _impute(silo.schema), digest, sifted=sifted)
 
 
-def _apart(silo: SiloFile, rows: Rows, how: FilesData, seed: int, name: str) -> SiloData:
+def _apart(silo: SiloFile, rows: Rows, how: FilesData, seed: int, name: str, sieve: Sieve) -> SiloData:
     """Set rows aside one by one, so that a record more or less changes nothing about the others."""
     if silo.test is not None:
-        train, test = rows, _rows(silo.test)
+        train, test = rows, _rows(silo.test, sieve)
     else:
         train, test = split_each(rows, how.test_fraction, key(seed, "split", name))
     if not how.validation_fraction:
@@ -138,11 +144,11 @@ def _apart(silo: SiloFile, rows: Rows, how: FilesData, seed: int, name: str) -> 
     return SiloData(train, test, validation)
 
 
-def _rows(section: Section) -> Rows:
-    raw = section.connector.read(section.source)
+def _rows(section: Section, sieve: Sieve) -> Rows:
     where = f"{section.source.entry.file} ({section.source.entry.key})"
+    raw = sieve.look(section.connector.read(section.source), section.missing, where)
     raw = redacted(raw, section.columns, section.missing, section.missing_in, where)
-    return to_rows(raw, section.source.schema, section.missing, section.missing_in, where)
+    return sieve.number(to_rows(raw, section.source.schema, section.missing, section.missing_in, where))
 
 
 def _impute(schema: Schema) -> np.ndarray:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from quire.clients.data.consent.sieve import Sifted
 from quire.clients.data.silo import Rows, SiloData
 from quire.clients.tasks.moments import Statistics, combine, moments
 from quire.conf.schema import Settings, SyntheticData
@@ -43,9 +44,11 @@ class Loaded:
     impute : numpy.ndarray of float32, shape (d,)
         What stands for a missing value under ``public``, in scaled units.
     digest : str
-        Hash of the rows; empty for simulated ones, which cannot change.
+        Hash of the rows, those that consent leaves out included; empty for simulated ones, which cannot change.
     prepared : dict
         What :func:`prepare` last returned.
+    sifted : Sifted or None
+        What consent made of the rows; None for a silo that names no subjects.
     """
 
     data: SiloData
@@ -53,6 +56,7 @@ class Loaded:
     impute: np.ndarray
     digest: str = ""
     prepared: dict[tuple[str, Statistics | None], SiloData] = field(default_factory=dict)
+    sifted: Sifted | None = None
 
     def moments(self) -> dict[str, np.ndarray]:
         """Return the moments of the training rows; see :func:`quire.clients.tasks.moments.moments`."""

@@ -21,17 +21,20 @@ class Rows:
         Features, scaled; NaN where a value is missing, until :mod:`quire.clients.data.preprocess` has seen to it.
     y : numpy.ndarray of int64, shape (n,)
         Labels, counted from 0; float32 where a number is learned, scaled by its public bounds.
+    places : numpy.ndarray of int64, shape (n,), or None
+        Which rows of the silo's tables these are, where that matters: for :mod:`quire.clients.data.consent`.
     """
 
     x: np.ndarray
     y: np.ndarray
+    places: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def take(self, index: np.ndarray) -> Rows:
         """Return the rows at these places."""
-        return Rows(self.x[index], self.y[index])
+        return Rows(self.x[index], self.y[index], None if self.places is None else self.places[index])
 
 
 @dataclass(frozen=True, eq=False)

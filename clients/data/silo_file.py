@@ -14,6 +14,9 @@
       connector: csv
       path: test.csv
     plugins: [my_connector]      # what the operator has installed and approves
+    consent:                     # whose rows are left out; see quire.clients.data.consent.section
+      subject: patient_id
+      withdrawn: {connector: csv, path: withdrawn.csv, key: patient_id}
     columns:                     # which columns leave the connector, and what is done to them first
       allow: [age, sex, num]
       rules: {age: {bucket: {width: 10}}}
@@ -34,6 +37,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from quire.clients.data.connectors import Connector, Source, connector_of
+from quire.clients.data.consent.section import Consent, read_consent
 from quire.clients.data.rules.columns import Columns, read_columns
 from quire.clients.policy.model import SHIPPED, Operator
 from quire.clients.policy.read import OPERATOR_KEYS, read_operator
@@ -44,7 +48,7 @@ from quire.errors import DataError
 SCHEMA_FILE = "schema.yaml"
 #: In a simulation by Flower: names the folder of silo files to every node.
 SILOS_VARIABLE = "QUIRE_SILOS"
-_KEYS = ("name", "schema", "test", "plugins", "columns", *OPERATOR_KEYS)
+_KEYS = ("name", "schema", "test", "consent", "plugins", "columns", *OPERATOR_KEYS)
 _MOST_SILOS = 100_000
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
@@ -72,6 +76,7 @@ class SiloFile:
     test: Section | None
     plugins: tuple[str, ...]
     operator: Operator
+    consent: Consent | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,15 +183,17 @@ def _silo(root: Entry, schema_path: Path, schema: Schema) -> SiloFile:
     found = root.mapping(["data"], _KEYS)
     plugins = found["plugins"].texts() if "plugins" in found else ()
     operator = _operator(root)
-    data = _ruled(_section(found["data"], schema, plugins), found, operator)
-    test = _ruled(_section(found["test"], schema, plugins), found, operator) if "test" in found else None
-    return SiloFile(root.file, _name(found), schema_path, schema, data, test, plugins, operator)
+    consent = read_consent(found["consent"], schema, "population" in found) if "consent" in found else None
+    also = () if consent is None else (consent.subject,)
+    data = _ruled(_section(found["data"], schema, plugins, also), found, operator)
+    test = _ruled(_section(found["test"], schema, plugins, also), found, operator) if "test" in found else None
+    return SiloFile(root.file, _name(found), schema_path, schema, data, test, plugins, operator, consent)
 
 
 @lru_cache(maxsize=512)
 def _shipped(root: Entry) -> ShippedFile:
     found = root.mapping(["data"], _KEYS)
-    for key in ("schema", "test", "columns"):
+    for key in ("schema", "test", "columns", "consent"):
         if key in found:
             found[key].fail(f"a shipped data set has no '{key}' of its own: leave it out")
     data = found["data"].mapping(["connector", "partition", "partitions"])
@@ -204,7 +211,7 @@ def _name(found: dict[str, Entry]) -> str | None:
     return name
 
 
-def _section(entry: Entry, schema: Schema, plugins: tuple[str, ...]) -> Section:
+def _section(entry: Entry, schema: Schema, plugins: tuple[str, ...], also: tuple[str, ...]) -> Section:
     found = entry.entries()
     if "connector" not in found:
         entry.fail(f"'{entry.key}' lacks the key 'connector'")
@@ -222,7 +229,7 @@ def _section(entry: Entry, schema: Schema, plugins: tuple[str, ...]) -> Section:
             found["missing_in"].fail(f"the schema has no column '{column}'")
     options = {key: item for key, item in found.items() if key in connector.keys}
     missing = found["missing"].labels() if "missing" in found else ()
-    return Section(connector, Source(entry, options, schema), missing, missing_in)
+    return Section(connector, Source(entry, options, schema, also), missing, missing_in)
 
 
 def _ruled(section: Section, found: dict[str, Entry], operator: Operator) -> Section:

@@ -24,6 +24,7 @@ from quire.clients.policy.model import NONE, Operator, Policy
 from quire.clients.private.plan import delta_of, plan_of
 from quire.clients.receipts import Stand
 from quire.clients.store.errors import BudgetExceeded, Replay, RolledBack
+from quire.clients.store.files import is_unused
 from quire.errors import QuireError
 from quire.privacy.receipts import NOMINAL_DELTA, settings_hash
 
@@ -272,7 +273,7 @@ def look(operator: Operator, policy: Policy, first: date | None = None) -> Spend
     from quire.clients.store import Spending, Unit
     from quire.clients.store.inspection import Inspection
 
-    if not operator.store.is_dir() or not any(operator.store.iterdir()):
+    if is_unused(operator.store):
         if operator.witness is not None and operator.witness.exists():
             raise RolledBack(
                 f"The witness {operator.witness} has seen a store, and {operator.store} holds none: put back the "

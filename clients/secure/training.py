@@ -17,6 +17,7 @@ from quire.clients import contract
 from quire.clients.answering import LOG, Refusal
 from quire.clients.arrays import Arrays
 from quire.clients.contract import Code
+from quire.clients.data.consent.lineage import Trains
 from quire.clients.secure.agreement import LOSS_BOUND, Agreement
 from quire.clients.secure.memory import Vector
 from quire.clients.secure.stage import Silo
@@ -100,7 +101,8 @@ def ready_for(
         found = None if update is None else (update, silo.records, {})
     else:
         silo.load(context)
-        found = quiet(lambda: _update(silo, model, round_number), round_number)
+        note = silo.member.notes(context.run_id, round_number, model)
+        found = quiet(lambda: _update(silo, model, round_number, note), round_number)
     words = None if found is None else quiet(lambda: _encoded(agreement, *found, source, round_number), round_number)
     if words is None:
         words = agreement.nothing()
@@ -123,12 +125,12 @@ def _shared(
     return Vector(round_number, digest, receipt, kept, size, attempt.attempt, attempt.session), shown
 
 
-def _update(silo: Silo, model: Arrays, round_number: int) -> tuple[Arrays, int, dict[str, float]]:
+def _update(silo: Silo, model: Arrays, round_number: int, note: Trains) -> tuple[Arrays, int, dict[str, float]]:
     from quire.clients.work import train_update
 
     settings, member = silo.settings, silo.member
     entropy = member.entropy(settings)
-    trained = train_update(settings, member.where, member.name, model, {}, {}, round_number, entropy, None)
+    trained = train_update(settings, member.where, member.name, model, {}, {}, round_number, entropy, None, note)
     if not np.isfinite(trained.loss) or not all(np.isfinite(part).all() for part in trained.update.values()):
         raise Refusal(Code.NOT_FINITE)
     return trained.update, trained.rows, {contract.TRAIN_LOSS: trained.loss}

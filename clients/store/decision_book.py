@@ -226,7 +226,7 @@ def look(folder: Path, witness: Path | None = None, fingerprint: str | None = No
         If the store or the book is not such as a run would go on with.
     """
     with files.explained(folder, "read"):
-        if not folder.is_dir() or not any(folder.iterdir()):
+        if files.is_unused(folder):
             return Book()
     inspection = Inspection(folder, witness, fingerprint)
     return read_book(folder, inspection.about.public, inspection.counters)

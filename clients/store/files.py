@@ -70,6 +70,11 @@ def check_private(path: Path, found: os.stat_result) -> None:
         )
 
 
+def is_unused(store: Path) -> bool:
+    """Tell whether a folder holds nothing of a store yet; requests for erasure and lineage may lie there already."""
+    return not store.is_dir() or all(entry.name == "consent" for entry in store.iterdir())
+
+
 def sync_folder(path: Path) -> None:
     """Make what was created, renamed or removed in a folder survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -11,6 +11,7 @@
       approvals.jsonl      runs that had to be approved, and what was decided; see decision_book
       state/  secrets/     what is kept between two stages
       logs/                which transparency logs were seen, and how far
+      consent/             requests for erasure and lineage; may be there before anything else is
 """
 
 from __future__ import annotations
@@ -255,7 +256,8 @@ class Store:
         self.close()
 
 
-_PARTS = ("approvals.jsonl", "counters.jsonl", "heads.json", "store.json", "ledger", "state", "secrets", "logs")
+_FILES = ("approvals.jsonl", "counters.jsonl", "heads.json", "store.json")
+_PARTS = (*_FILES, "ledger", "state", "secrets", "logs", "consent")
 
 
 def _contents(path: Path) -> list[str]:

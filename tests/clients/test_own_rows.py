@@ -120,8 +120,8 @@ def test_a_file_that_changes_while_it_is_read(home, monkeypatch):
 
     plain = own._rows
 
-    def slowly(section):
-        rows = plain(section)
+    def slowly(section, sieve):
+        rows = plain(section, sieve)
         home.write("rows.csv", "age,chol,pain,sick\n")
         return rows
 

@@ -42,11 +42,14 @@ class Source:
         Its keys that belong to the connector.
     schema : Schema
         The agreed form of the rows.
+    also : tuple of str
+        Columns that the silo's own file asks for beside those of the schema.
     """
 
     entry: Entry
     options: dict[str, Entry]
     schema: Schema
+    also: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -55,8 +58,8 @@ class Source:
 
     @property
     def wanted(self) -> list[str]:
-        """Names of the columns that the schema asks for, the target last."""
-        return [*(column.name for column in self.schema.columns), self.schema.target.name]
+        """Names of the columns that the schema asks for, the target last; then those of the silo's own file."""
+        return [*(column.name for column in self.schema.columns), self.schema.target.name, *self.also]
 
     def text(self, key: str, default: str | None = None) -> str:
         """Return an option that is a text; one without a default must be there."""
@@ -89,7 +92,8 @@ class Source:
         """Refuse a table that lacks a column of the schema."""
         for name in self.wanted:
             if name not in there:
-                raise DataError(f"{where} has no column '{name}', which the schema asks for.")
+                asks = f"{self.entry.file}" if name in self.also else "the schema"
+                raise DataError(f"{where} has no column '{name}', which {asks} asks for.")
 
 
 def no_files(source: Source) -> tuple[Path, ...]:

@@ -1,0 +1,89 @@
+"""In which rounds a subject was, by the silo's own lineage, and what there is to go back to before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quire.clients.data.consent.lineage import Line, holds, lines_of, members_of
+from quire.clients.data.consent.place import Place
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one run has of a subject.
+
+    Attributes
+    ----------
+    run : int
+        Flower's number of the run.
+    simulated : bool
+    first, last : int
+        The first and the last round that was trained on the subject.
+    model : str
+        Hash of the model that round ``first`` began with.
+    clean : int or None
+        The round after which the run's model was last without the silo's rows of the subject; None where there was no
+        such round, or where the run may have gone on with an earlier one that was trained on the subject.
+    """
+
+    run: int
+    simulated: bool
+    first: int
+    last: int
+    model: str
+    clean: int | None
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What the silo's lineage has of a subject.
+
+    Attributes
+    ----------
+    touched : tuple of Trace
+        Runs that were trained on the subject, in the order in which the silo first trained in them.
+    continued : tuple of int
+        Runs that were not, but may have gone on with a model of one that was: the silo first trained in them in a
+        round after the first, and a resumed run has a number of its own.
+    clean : tuple of int
+        Runs in which the silo trained, and never on the subject.
+    """
+
+    touched: tuple[Trace, ...]
+    continued: tuple[int, ...]
+    clean: tuple[int, ...]
+
+
+def traces_of(place: Place, tag: bytes) -> Traces:
+    """Say in which runs a subject was, and in which it was not.
+
+    Parameters
+    ----------
+    place : Place
+    tag : bytes
+        The keyed hash of the subject.
+
+    Raises
+    ------
+    StoreDamaged
+        If the lineage is not what was written.
+    """
+    runs: dict[int, list[Line]] = {}
+    known: dict[str, bool] = {}
+    for line in lines_of(place):
+        runs.setdefault(line.run, []).append(line)
+        if line.members not in known:
+            known[line.members] = holds(members_of(place, line.members), tag)
+    touched: list[Trace] = []
+    continued: list[int] = []
+    clean: list[int] = []
+    for run, lines in runs.items():
+        goes_on = bool(touched) and min(line.round for line in lines) > 1
+        found = [line for line in lines if known[line.members]]
+        if not found:
+            (continued if goes_on else clean).append(run)
+            continue
+        first, last = min(found, key=lambda line: line.round), max(line.round for line in found)
+        before = first.round - 1 if first.round > 1 and not goes_on else None
+        touched.append(Trace(run, first.simulated, first.round, last, first.model, before))
+    return Traces(tuple(touched), tuple(continued), tuple(clean))
