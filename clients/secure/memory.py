@@ -191,8 +191,8 @@ class InContext:
         return decode_seen(data, origin, "Flower's context") if data else None
 
     def _get(self, name: str) -> bytes:
-        record = self._records.config_records.get(name)
-        data = record["data"] if record is not None else b""
+        record = self._records.get(name)  # Flower's view of all records of a kind is a copy of them
+        data = record["data"] if isinstance(record, ConfigRecord) else b""
         return data if isinstance(data, bytes) else b""
 
     def _put(self, name: str, data: bytes) -> None:

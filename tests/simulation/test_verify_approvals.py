@@ -16,7 +16,9 @@ from quire.privacy.approval import APPROVED, REJECTED, Binding, Statement
 from quire.privacy.identity.keys import PrivateIdentity
 from quire.privacy.receipts import settings_hash
 from quire.simulation.verify import verify_run
+from quire.simulation.verify_approvals import check_approvals
 from quire.strategies.approvals import APPROVALS_FILE, Approvals
+from quire.strategies.folder import read_about
 from quire.transparency.errors import LogError
 from quire.transparency.log import Log, origin_of
 from quire.transparency.reading import Entries
@@ -159,27 +161,36 @@ def test_what_the_server_had_logged_before_it_was_killed_is_no_finding(run):
     assert any(words.endswith("the server stopped before that run had a round.") for words in found.notes)
 
 
+@pytest.fixture(scope="module")
+def said(original):
+    """Say what is wrong with a file of statements in the folder of the run."""
+    entries = [entry for _, entry in Entries(Place.of(original).entries).each()]
+    about, told = read_about(original), compose(OVERRIDES)
+
+    def wrong(folder, data):
+        (folder / APPROVALS_FILE).write_bytes(data)
+        return check_approvals(folder, about, told, ROSTER, entries)[0]
+
+    assert wrong(original, (original / APPROVALS_FILE).read_bytes()) == []
+    return wrong
+
+
+ONCE = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_changed_byte_is_found(original, tmp_path, data):
-    run = tmp_path / "run"
-    if not run.exists():
-        shutil.copytree(original, run)
+@ONCE
+def test_any_changed_byte_is_found(original, said, tmp_path, data):
     whole = bytearray((original / APPROVALS_FILE).read_bytes())
     at = data.draw(st.integers(0, len(whole) - 2))  # the last line feed ends the file, and says nothing
     whole[at] ^= data.draw(st.integers(1, 255))
-    (run / APPROVALS_FILE).write_bytes(bytes(whole))
-    assert wrong(run)
+    assert said(tmp_path, bytes(whole))
 
 
 @given(garbage=st.binary(max_size=300) | st.just(b"[" * 20_000) | st.just(json.dumps({"body": 1}).encode()))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_lies_there_is_said_in_words(original, tmp_path, garbage):
-    run = tmp_path / "run"
-    if not run.exists():
-        shutil.copytree(original, run)
-    (run / APPROVALS_FILE).write_bytes(garbage)
-    assert len(wrong(run)) >= 3
+@ONCE
+def test_whatever_lies_there_is_said_in_words(said, tmp_path, garbage):
+    assert len(said(tmp_path, garbage)) >= 3
 
 
 def test_with_a_damaged_log_the_statements_are_still_checked(run):

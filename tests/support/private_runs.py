@@ -81,6 +81,7 @@ def write_run(
     """
     settings = compose(overrides)
     run = RunFolder(folder)
+    run.run = "7"
     run.begin(settings, "deployment", code_hash())
     replace(folder / "roster.json", consortium.signed.encode())
     if charter is not None:
