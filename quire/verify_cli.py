@@ -15,16 +15,20 @@ def verify(
     folder: Folder,
     roster: Annotated[Path | None, typer.Option(help="The consortium's roster, from where you trust it.")] = None,
     pin: Annotated[str | None, typer.Option(help="The hash that the roster must have.")] = None,
+    charter: Annotated[
+        Path | None, typer.Option(help="The folder of the charter's versions, or the file of the only one.")
+    ] = None,
 ) -> None:
     """Verify the privacy card of a run: recompute every figure, check every signature, offline; ends with 1 if not.
 
     \b
     quire verify runs/mine
     quire verify runs/mine --roster roster.json --pin 3f0c...
+    quire verify runs/mine --roster roster.json --charter charter/
     """
     from quire.simulation.verify import verify_run
 
-    found = verify_run(folder, roster, pin)
+    found = verify_run(folder, roster, pin, charter)
     tell(found.notes, found.wrong)
     typer.echo("Verified.")
 

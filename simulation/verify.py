@@ -8,7 +8,7 @@ a roster is the right one, unless it is pinned.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,16 +22,18 @@ from quire.privacy.dp.card import differences
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.roster import Roster
-from quire.privacy.identity.signed import check_signed
-from quire.privacy.receipts import Receipt, ReceiptError, settings_hash, simulated_roster
+from quire.privacy.receipts import Receipt, ReceiptError, settings_hash
+from quire.simulation.verify_approvals import check_approvals
+from quire.simulation.verify_charter import check_charter
 from quire.simulation.verify_log import check_log
 from quire.simulation.verify_noise import check_noise
+from quire.simulation.verify_roster import trusted_roster
 from quire.simulation.verify_secure import check_lost
 from quire.simulation.verify_transcripts import check_transcripts
 from quire.strategies.adaptive import check_clips
 from quire.strategies.card import CARD_FILE, PAGE_FILE, run_card
 from quire.strategies.card_page import page
-from quire.strategies.material import CardError, Material, read_material, read_roster
+from quire.strategies.material import CardError, Material, read_material
 from quire.strategies.receipts import contradictions
 
 _MAX_CARD = 64 * 2**20
@@ -52,8 +54,15 @@ class Verification:
     wrong: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def take(self, wrong: Iterable[str], notes: Iterable[str]) -> None:
+        """Add what was found."""
+        self.wrong += wrong
+        self.notes += notes
 
-def verify_run(folder: Path, roster: Path | None = None, pin: str | None = None) -> Verification:
+
+def verify_run(
+    folder: Path, roster: Path | None = None, pin: str | None = None, charter: Path | None = None
+) -> Verification:
     """Verify the privacy card of a run.
 
     Parameters
@@ -64,6 +73,8 @@ def verify_run(folder: Path, roster: Path | None = None, pin: str | None = None)
         The consortium's roster, from where the reader trusts it; the run folder's own by default.
     pin : str, optional
         The hash that the roster must have.
+    charter : pathlib.Path, optional
+        The folder of the versions of the charter that the run is under, or the file of the only one.
 
     Returns
     -------
@@ -86,15 +97,19 @@ def verify_run(folder: Path, roster: Path | None = None, pin: str | None = None)
         settings = _settings(material, result)
         about, card = _json(folder / "run.json"), _json(folder / CARD_FILE)
         material = _covered(material, card, about, result)
-        trusted = _check_roster(material, settings, roster, pin, result)
+        found = trusted_roster(material, settings, _is_simulated(material), roster, pin)
+        result.take(found.wrong, found.notes)
+        trusted = found.roster
         for number in range(len(material.lines)):
             _check_round(material, number, settings, about, trusted, result)
         members = len(trusted.members) if trusted is not None else None
         result.wrong += check_noise(folder, material, settings, members)
         _check_chain(folder, material, about, result)
-        check_log(folder, about, settings, material, trusted, result.wrong, result.notes)
+        entries = check_log(folder, about, settings, material, trusted, result.wrong, result.notes)
+        result.take(*check_charter(about, settings, entries, charter))
+        result.take(*check_approvals(folder, about, settings, trusted, entries))
         audit = check_transcripts(folder, material, settings, about, trusted)
-        result.wrong, result.notes = result.wrong + audit.wrong, result.notes + audit.notes
+        result.take(audit.wrong, audit.notes)
         _check_card(folder, card, material, about, result)
     except (CardError, OSError) as error:
         result.wrong.append(str(error))
@@ -130,51 +145,6 @@ def _covered(material: Material, card: Mapping[str, Any], about: Mapping[str, An
         )
         return material.up_to(done)
     return material
-
-
-def _check_roster(
-    material: Material, settings: Settings | None, given: Path | None, pin: str | None, result: Verification
-) -> Roster | None:
-    """See to it that there is a roster, say whose word it is, and return it."""
-    signed = read_roster(given) if given is not None else material.roster
-    if signed is None:
-        result.wrong.append(
-            "No signature was checked: the run folder has no roster; name the consortium's with --roster FILE."
-        )
-        return None
-    kept = material.roster
-    if kept is not None and given is not None and kept.roster.hash != signed.roster.hash:
-        result.wrong.append(f"The run folder's roster is {kept.roster.hash}, not the given {signed.roster.hash}.")
-    simulated = _is_simulated(material)
-    try:
-        if pin is not None and signed.roster.hash != pin:
-            result.wrong.append(f"The roster's hash is {signed.roster.hash}, and the pin is {pin}.")
-        if not simulated:
-            check_signed(signed)
-        elif settings is not None and signed.roster != _of_seed(material, settings):
-            result.wrong.append("The roster of this simulation is not the one that follows from its seed.")
-    except IdentityError as error:
-        result.wrong.append(f"The roster does not hold: {error}")
-    if simulated:
-        result.notes.append(
-            f"Signatures: by keys made from the run's seed (roster {signed.roster.hash}); whoever knows the seed can "
-            "make them."
-        )
-    elif pin is None and given is None:
-        result.notes.append(
-            f"Signatures: against the roster {signed.roster.hash}, which lies in the run folder itself; compare this "
-            "hash with the consortium's, or name it with --pin."
-        )
-    else:
-        result.notes.append(f"Signatures: against the roster {signed.roster.hash}, as you named it.")
-    return signed.roster
-
-
-def _of_seed(material: Material, settings: Settings) -> Roster | None:
-    try:
-        return simulated_roster(settings.seed, material.start.get("silos", []))
-    except (IdentityError, ValueError):
-        return None
 
 
 def _is_simulated(material: Material) -> bool:

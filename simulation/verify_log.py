@@ -27,7 +27,7 @@ def check_log(
     roster: Roster | None,
     wrong: list[str],
     notes: list[str],
-) -> None:
+) -> Sequence[Entry] | None:
     """Hold a run folder against its transparency log, if it has one or rounds that were bound to one.
 
     Parameters
@@ -44,6 +44,11 @@ def check_log(
         Whose countersignatures count.
     wrong, notes : list of str
         Get discrepancies, and what a reader has to know.
+
+    Returns
+    -------
+    sequence of quire.transparency.entries.Entry or None
+        What the log says, once it is verified; None where there is none, or it does not hold.
     """
     if not (folder / LOG_FOLDER).exists():
         bound = [line["round"] for line in material.charged if (line.get("secure") or {}).get("checkpoint")]
@@ -51,14 +56,14 @@ def check_log(
             wrong.append(
                 f"There is no log, and the journal says that round {bound[0]} was bound to one: it was taken away."
             )
-        return
+        return None
     try:
         place = Place.of(folder / LOG_FOLDER)
         found = verify_log(place, roster=roster)
         wrong += [f"The log: {words}" for words in found.wrong]
         notes += [f"The log: {words}" for words in found.remarks]
         if found.wrong:
-            return
+            return None
         entries = [entry for _, entry in Entries(place.entries).each()]
         wrong += [f"The log {words}." for words in _contradictions(folder, about, settings, material.receipts, entries)]
         if settings is not None and isinstance(settings.aggregation, SecureAggregation):
@@ -69,8 +74,10 @@ def check_log(
         missing = _journal(folder, entries)
         if missing is not None:  # who was killed may not have told the log of its last line
             (wrong if over else notes).append(f"The log {missing}.")
+        return entries
     except (LogError, OSError) as error:
         wrong.append(f"The log: {error}")
+        return None
 
 
 def _journal(folder: Path, entries: Sequence[Entry]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,11 @@ from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.keys import PublicIdentity
 from quire.privacy.identity.roster import Roster
-from quire.privacy.identity.signed import check_signed
 from quire.privacy.randomness import stream
-from quire.privacy.receipts import simulated_roster
 from quire.simulation.transcripts import Audit, Auditor
+from quire.simulation.verify_roster import trusted_roster
 from quire.strategies.folder import read_about, read_overrides
-from quire.strategies.material import CardError, Material, read_material, read_roster
+from quire.strategies.material import CardError, Material, read_material
 from quire.strategies.run_log import LOG_FOLDER
 from quire.strategies.transcripts import TRANSCRIPTS_FOLDER
 from quire.transparency.errors import LogError
@@ -62,11 +62,12 @@ def check_transcripts(
     """
     if settings is None or roster is None or not isinstance(settings.aggregation, SecureAggregation):
         return Audit()
-    if not _kept(folder, settings, material):
+    log = _log(folder)
+    if not _kept(folder, settings, material, log):
         return Audit()
     first, notes, wrong = _first_model(settings, material, schema)
     try:
-        auditor = Auditor(folder, settings, roster, _span(about), first, _log_name(folder))
+        auditor = Auditor(folder, settings, roster, _span(about), first, None if log is None else log.name)
     except (EncodingError, PrivacyError) as error:
         return Audit(wrong=[f"What the silos agreed on cannot be worked out: {str(error).rstrip('.')}."])
     audit = auditor.audit
@@ -76,9 +77,9 @@ def check_transcripts(
     for line in material.charged:
         auditor.line(line, before)
         before = str(line.get("model"))
-    logged = _logged(folder)
-    auditor.others({digest: f"round {number}, attempt {attempt}" for digest, number, attempt in logged or ()})
-    if logged is not None:
+    logged = frozenset() if log is None else log.transcripts
+    auditor.others({digest: f"round {number}, attempt {attempt}" for digest, number, attempt in logged})
+    if log is not None:
         audit.wrong += [
             f"Round {one.round}, attempt {one.attempt}: the log has no entry for its transcript."
             for one in audit.attempts
@@ -115,46 +116,25 @@ def audit_run(folder: Path, roster: Path | None = None, pin: str | None = None, 
         raise SettingsError(f"The run in '{folder}' had no secure aggregation, so there are no transcripts of it.")
     try:
         material = read_material(folder)
-        if not _kept(folder, settings, material):
+        if not _kept(folder, settings, material, _log(folder)):
             raise SettingsError(f"The run in '{folder}' kept no transcripts: output.transcripts=true keeps them.")
-        members, note = _roster(material, settings, about, roster, pin)
-    except (CardError, IdentityError) as error:
+        trusted = trusted_roster(material, settings, about.get("runtime") != "deployment", roster, pin)
+    except CardError as error:
         raise QuireError(f"The transcripts of '{folder}' cannot be audited: {error}") from error
-    audit = check_transcripts(folder, material, settings, about, members, schema)
-    audit.notes.insert(0, note)
+    if trusted.wrong:
+        raise QuireError(f"The transcripts of '{folder}' cannot be audited: {trusted.wrong[0]}")
+    audit = check_transcripts(folder, material, settings, about, trusted.roster, schema)
+    audit.notes[:0] = trusted.notes
     return audit
 
 
-def _kept(folder: Path, settings: Settings, material: Material) -> bool:
+def _kept(folder: Path, settings: Settings, material: Material, log: _Log | None) -> bool:
     """Whether anything says that transcripts were kept: settings.yaml alone may have been edited to say otherwise."""
-    if settings.output.transcripts or (folder / TRANSCRIPTS_FOLDER).exists() or _logged(folder):
+    if settings.output.transcripts or (folder / TRANSCRIPTS_FOLDER).exists() or (log is not None and log.transcripts):
         return True
     told = [line["secure"].get("attempts") for line in material.charged if isinstance(line.get("secure"), dict)]
     attempts = [one for listed in told if isinstance(listed, list) for one in listed]
     return any(isinstance(one, dict) and one.get("transcript") is not None for one in attempts)
-
-
-def _roster(
-    material: Material, settings: Settings, about: Mapping[str, Any], given: Path | None, pin: str | None
-) -> tuple[Roster, str]:
-    if given is None and about.get("runtime") != "deployment":
-        made = simulated_roster(settings.seed, material.start.get("silos", []))
-        note = (
-            f"Signatures: by keys made from the run's seed (roster {made.hash}); whoever knows the seed can make them."
-        )
-        return _pinned(made, pin), note
-    signed = read_roster(given) if given is not None else material.roster
-    if signed is None:
-        raise CardError("the run folder has no roster; name the consortium's with --roster FILE.")
-    check_signed(signed)
-    where = "as you named it" if given is not None or pin is not None else "which lies in the run folder itself"
-    return _pinned(signed.roster, pin), f"Signatures: against the roster {signed.roster.hash}, {where}."
-
-
-def _pinned(roster: Roster, pin: str | None) -> Roster:
-    if pin is not None and roster.hash != pin:
-        raise CardError(f"the roster's hash is {roster.hash}, and the pin is {pin}.")
-    return roster
 
 
 def _first_model(
@@ -186,25 +166,24 @@ def _span(about: Mapping[str, Any]) -> tuple[int, int]:
     return moments[0], moments[1]
 
 
-def _logged(folder: Path) -> set[tuple[str, int, int]] | None:
-    """Return digest, round and attempt of the transcripts that the run's log tells of; None where there is no log."""
+@dataclass(frozen=True)
+class _Log:
+    """What an audit asks of the run's log: which log it is, and digest, round and attempt of each transcript."""
+
+    name: LogName
+    transcripts: frozenset[tuple[str, int, int]]
+
+
+def _log(folder: Path) -> _Log | None:
+    """Read the run's log; None where there is none that can be read, which is told of by whoever verifies it."""
     if not (folder / LOG_FOLDER).exists():
         return None
     try:
         entries = Entries(Place.of(folder / LOG_FOLDER).entries)
-        found = [entry for _, entry in entries.each(lambda line: b'"kind":"transcript"' in line)]
-    except (LogError, OSError):
-        return None  # a log that cannot be read is told of by whoever verifies it
-    return {(entry.body["transcript"], entry.round, entry.body["attempt"]) for entry in found}
-
-
-def _log_name(folder: Path) -> LogName | None:
-    """Return which log the run folder has, as the log itself begins; None where there is none that can be read."""
-    if not (folder / LOG_FOLDER).exists():
-        return None
-    try:
-        begin = Entries(Place.of(folder / LOG_FOLDER).entries).entry(0)
+        begin = entries.entry(0)
         key = PublicIdentity.decode(bytes.fromhex(begin.body["identity"]))
+        found = [entry for _, entry in entries.each(lambda line: b'"kind":"transcript"' in line)]
+        told = frozenset((entry.body["transcript"], entry.round, entry.body["attempt"]) for entry in found)
+        return _Log(LogName(begin.body["origin"], key.fingerprint), told)
     except (LogError, IdentityError, OSError, KeyError):
-        return None  # told of by whoever verifies it
-    return LogName(begin.body["origin"], key.fingerprint)
+        return None

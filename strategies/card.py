@@ -84,7 +84,7 @@ def run_card(material: Material) -> dict[str, Any]:
             "aggregation": facts.aggregation,
             "rounds": {"planned": planned, "done": len(material.rounds)},
             "settings": settings_hash(material.settings),
-            **({"charter": charter} if (charter := material.settings.get("charter")) else {}),
+            **_charter(material),
             "code": by_silo[names[0]][0].body["code"],
             "model": material.model,
             "roster": material.roster.roster.hash if material.roster is not None else None,
@@ -95,6 +95,12 @@ def run_card(material: Material) -> dict[str, Any]:
         "worst": whole["worst"],
         "words": words(facts),
     }
+
+
+def _charter(material: Material) -> dict[str, Any]:
+    """Return what is said of the charter that the run was under; nothing if there was none."""
+    charter = material.settings.get("charter")
+    return {"charter": charter, "charter_version": material.charter_version} if charter else {}
 
 
 def write_card(folder: Path) -> bool:

@@ -187,6 +187,9 @@ def _facts(run: Mapping[str, Any]) -> str:
         "Model (SHA-256)": run["model"],
         "Roster": run["roster"] or "none",
     }
+    if charter := run.get("charter"):
+        version = run.get("charter_version")
+        facts["Charter (SHA-256)"] = f"{charter}{'' if version is None else f', version {version}'}"
     return (
         "<dl>"
         + "".join(f"<dt>{key}</dt><dd><code>{_text(value)}</code></dd>" for key, value in facts.items())

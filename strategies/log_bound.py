@@ -17,7 +17,7 @@ from quire.errors import RunFailed
 from quire.privacy.identity.roster import Roster
 from quire.privacy.secagg.context import GENESIS
 from quire.strategies.reading import Unusable, of_kind
-from quire.transparency.checkpoints import Checkpoint, Mark, Note, countersigners
+from quire.transparency.checkpoints import Checkpoint, Mark, Note
 from quire.transparency.errors import CheckpointError, LogError
 from quire.transparency.log import Log
 from quire.transparency.shown import MOST_PATHS, LogName
@@ -94,7 +94,7 @@ class Bound:
             return
         mark = Mark(silo, _signature(content))
         try:
-            countersigners(Note(self._checkpoint(self._log), (mark,)), self._members)
+            self._log.check_countersignature(mark, self._members)
         except CheckpointError as error:
             LOG.warning("%s", error)
             raise Unusable(
@@ -108,7 +108,7 @@ class Bound:
         if self._log is None or type(size) is not int:
             return
         self._claims[silo] = size
-        if size not in {note.checkpoint.size for note in self._log.notes}:
+        if self._log.at(size) is None:
             LOG.warning(
                 "%s has seen a checkpoint of this log at %d entries, and there is none: if the log is an old copy, put "
                 "the newest one back; else this silo was shown another log.",
@@ -142,12 +142,12 @@ class Bound:
 
     def _sizes(self, log: Log, silo: str) -> tuple[int, ...]:
         """Return the sizes that a silo may know the log at, the newest left out: for that it needs no path."""
-        all_sizes = [note.checkpoint.size for note in log.notes[:-1]]
-        since = all_sizes[self._at.get(silo, 0) :]
-        likely = {*since[:1], *since[1:][1 - MOST_PATHS :]}
-        if (claim := self._claims.get(silo)) in all_sizes:
-            likely.add(claim)
-        return tuple(sorted(likely))
+        newest, first = len(log.notes) - 1, self._at.get(silo, 0)
+        likely = {first, *range(max(first, newest + 1 - MOST_PATHS), newest)} if first < newest else set()
+        claimed = log.at(self._claims.get(silo, -1))
+        if claimed is not None and claimed != newest:
+            likely.add(claimed)
+        return tuple(log.notes[at].checkpoint.size for at in sorted(likely))
 
     def _record(self, log: Log, sizes: tuple[int, ...]) -> ConfigRecord:
         note = log.notes[-1]

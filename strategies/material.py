@@ -36,12 +36,15 @@ class Material:
         The journal's lines about rounds and resumes, in order; of a round that was run again the later line alone. The
         line of a round that ended the run comes last.
     roster : SignedRoster or None
+    charter_version : int or None
+        Of the charter that the run is under, as ``run.json`` says; None where it says none.
     """
 
     settings: Mapping[str, Any]
     start: Mapping[str, Any]
     lines: tuple[dict[str, Any], ...]
     roster: SignedRoster | None
+    charter_version: int | None = None
 
     @property
     def rounds(self) -> tuple[dict[str, Any], ...]:
@@ -113,7 +116,8 @@ def read_material(folder: Path) -> Material:
                 lines.pop()
             lines.append(line)
     path = folder / ROSTER_FILE
-    return Material(settings, start, tuple(lines), read_roster(path) if path.exists() else None)
+    roster = read_roster(path) if path.exists() else None
+    return Material(settings, start, tuple(lines), roster, _charter_version(folder / "run.json"))
 
 
 def read_roster(path: Path) -> SignedRoster:
@@ -131,6 +135,15 @@ def read_roster(path: Path) -> SignedRoster:
         raise CardError(f"{path} cannot be read: {error.strerror}.") from error
     except IdentityError as error:
         raise CardError(f"{path.name} is no roster: {error}") from error
+
+
+def _charter_version(path: Path) -> int | None:
+    """Return what run.json says of the charter's version; None where it says nothing that could be one."""
+    try:
+        found = json.loads(_text(path))["held_to"]["charter"]["version"]
+    except (CardError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return found if type(found) is int else None
 
 
 def _receipts(line: Mapping[str, Any]) -> dict[str, Receipt]:

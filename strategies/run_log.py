@@ -98,7 +98,8 @@ class RunLog:
 
     def began(self, settings: Settings, code: str) -> None:
         """Say what is run, once the journal has begun or goes on."""
-        journal = list(_hashes(self._folder.path / JOURNAL, 0))
+        whole = _finished(self._folder.path / JOURNAL, 0)
+        journal = [(hashlib.sha256(line).hexdigest(), end) for line, end in whole]
         logged = journal_in(self.log.each(lambda line: b'"kind":"journal"' in line or b'"kind":"resume"' in line))
         same = next((at for at, pair in enumerate(zip(logged, journal, strict=False)) if pair[0] != pair[1][0]), None)
         kept = min(len(logged), len(journal)) if same is None else same
@@ -151,9 +152,10 @@ class RunLog:
         if line["event"] not in _ROUNDS:
             return
         number, secure = line["round"], line["secure"]
-        bound = next((note for note in self.log.notes if note.checkpoint.hash == secure.get("checkpoint")), None)
-        if bound is not None:
-            yield self._bound(number, bound)
+        if named := secure.get("checkpoint"):  # the newest but for rounds that the log was not told of at once
+            bound = next((note for note in reversed(self.log.notes) if note.checkpoint.hash == named), None)
+            if bound is not None:
+                yield self._bound(number, bound)
         for attempt in secure.get("attempts") or [{"attempt": 1, "cohort": line["cohort"]}]:
             silos = sorted({word(name) for name in attempt["cohort"]})
             yield self._entry("cohort", number, {"attempt": attempt["attempt"], "silos": silos})
@@ -179,15 +181,12 @@ class RunLog:
 
     def _new_lines(self) -> tuple[list[tuple[dict[str, Any], Entry]], int]:
         """Return the finished lines that the log was not told of, each with the entry of its hash, and their end."""
-        path, found, end = self._folder.path / JOURNAL, [], self._at
-        digests = list(_hashes(path, self._at))
-        with path.open("rb") as file:
-            for digest, behind in digests:
-                file.seek(end)
-                line = json.loads(file.read(behind - end))
-                number = line["round"] if line["event"] in _ROUNDS else 0
-                found.append((line, self._entry("journal", number, {"line": digest})))
-                end = behind
+        found, end = [], self._at
+        for data, behind in _finished(self._folder.path / JOURNAL, self._at):
+            line = json.loads(data)
+            number = line["round"] if line["event"] in _ROUNDS else 0
+            found.append((line, self._entry("journal", number, {"line": hashlib.sha256(data).hexdigest()})))
+            end = behind
         return found, end
 
     def _write_new(self, *last: Entry) -> None:
@@ -233,8 +232,8 @@ def word(name: str) -> str:
     return name if _WORD.fullmatch(name) else "name-" + tagged_hash("quire/log/name/1", name.encode()).hex()[:32]
 
 
-def _hashes(path: Path, at: int) -> Iterator[tuple[str, int]]:
-    """Yield for every finished line behind a byte its SHA-256, with its line feed, and where it ends."""
+def _finished(path: Path, at: int) -> Iterator[tuple[bytes, int]]:
+    """Yield every finished line behind a byte, with its line feed, and where it ends."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -242,7 +241,7 @@ def _hashes(path: Path, at: int) -> Iterator[tuple[str, int]]:
         for line in file:
             if line.endswith(b"\n"):
                 at += len(line)
-                yield hashlib.sha256(line).hexdigest(), at
+                yield line, at
 
 
 def _now() -> int:

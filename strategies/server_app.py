@@ -188,7 +188,6 @@ def _federate(
         folder.hold_to("roster", signed.roster.hash if signed else None)
         if signed is not None:
             replace(folder.path / ROSTER_FILE, signed.encode())
-    approvals.keep(folder.path)
     if isinstance(settings.aggregation, SecureAggregation):
         strategy.secure = _secure(context, settings, settings.aggregation, roster.names, simulated, folder.path, log)
     if strategy.algorithm.silos_remember:
@@ -207,6 +206,7 @@ def _federate(
     if log is not None:
         log.began(settings, CODE_HASH)
         log.decided(approvals.statements)
+    approvals.keep(folder.path)  # after the log has them: what lies in the folder without being logged was put there
     strategy.start(
         grid,
         encode(state.model),

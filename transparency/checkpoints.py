@@ -207,7 +207,11 @@ def countersign(checkpoint: Checkpoint, name: str, identity: PrivateIdentity, ti
     return Mark(name, _key_id(name, _COUNTER_TAG, identity.public) + stamp + signature)
 
 
-def countersigners(note: Note, roster: Roster) -> dict[str, int]:
+#: A signature that was verified: on which checkpoint, the line, and under whose keys.
+Verified = tuple[Checkpoint, Mark, PublicIdentity]
+
+
+def countersigners(note: Note, roster: Roster, verified: set[Verified] | None = None) -> dict[str, int]:
     """Return which members have countersigned a checkpoint and when, every signature checked.
 
     Parameters
@@ -215,6 +219,8 @@ def countersigners(note: Note, roster: Roster) -> dict[str, int]:
     note : Note
     roster : Roster
         Who has which key.
+    verified : set of Verified, optional
+        What the caller has verified by itself before, which is not done a second time; gets what is verified now.
 
     Returns
     -------
@@ -242,8 +248,12 @@ def countersigners(note: Note, roster: Roster) -> dict[str, int]:
         try:
             if mark.blob[:_KEY] != _key_id(mark.name, _COUNTER_TAG, member.identity):
                 raise CheckpointError(f"{mark.name} has countersigned {where} with another key than the roster's.")
-            parts = stamp, note.checkpoint.text.encode()
-            verify(member.identity, _COUNTER_TAG, parts, mark.blob[_KEY + _STAMP :])
+            one = (note.checkpoint, mark, member.identity)
+            if verified is None or one not in verified:
+                parts = stamp, note.checkpoint.text.encode()
+                verify(member.identity, _COUNTER_TAG, parts, mark.blob[_KEY + _STAMP :])
+            if verified is not None:
+                verified.add(one)
         except IdentityError:
             raise CheckpointError(f"The countersignature of {mark.name} on {where} does not verify.") from None
         found[mark.name] = int.from_bytes(stamp, "big")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,17 @@ from quire.clients.store.appended import Appended
 from quire.clients.store.files import sync_folder
 from quire.privacy.identity.keys import PrivateIdentity, PublicIdentity
 from quire.privacy.identity.roster import Roster
-from quire.transparency.checkpoints import FIRST, Checkpoint, Mark, Note, check_signed, countersigners, is_origin, sign
+from quire.transparency.checkpoints import (
+    FIRST,
+    Checkpoint,
+    Mark,
+    Note,
+    Verified,
+    check_signed,
+    countersigners,
+    is_origin,
+    sign,
+)
 from quire.transparency.entries import MAX_BYTES, Entry
 from quire.transparency.errors import CheckpointError, LogBusy, LogDamaged, LogError
 from quire.transparency.reading import CHECKPOINTS, ENTRIES, Entries, explained, parsed, read_notes
@@ -33,6 +44,7 @@ class Log:
     def __init__(self, folder: Path, lock: int, origin: str, key: PrivateIdentity) -> None:
         self.folder, self._lock, self._key = folder, lock, key
         self.notes, noted = read_notes(folder / CHECKPOINTS)
+        self._verified: set[Verified] = set()  # countersignatures on the last checkpoint
         self._entries = Entries(folder / ENTRIES, sorted({note.checkpoint.size for note in self.notes}))
         self.origin = origin
         self._check_begin(origin, key.public)
@@ -179,7 +191,18 @@ class Log:
         note = sign(Checkpoint(self.origin, self.size, self.root(), max(time, earliest), previous), self._key)
         self._checkpoints.append(note.encode() + b"\n")
         self.notes.append(note)
+        self._verified.clear()
         return note
+
+    def check_countersignature(self, mark: Mark, roster: Roster) -> None:
+        """Check a silo's signature on the last checkpoint; what holds is not verified again when it is kept.
+
+        Raises
+        ------
+        CheckpointError
+            If it does not hold, or there is no checkpoint.
+        """
+        countersigners(Note(self._last().checkpoint, (mark,)), roster, self._verified)
 
     def add_countersignatures(self, marks: Sequence[Mark], roster: Roster) -> Note:
         """Keep silos' signatures on the last checkpoint, every one of them checked first.
@@ -200,15 +223,24 @@ class Log:
         CheckpointError
             If one does not hold, or there is no checkpoint; then none of them is kept.
         """
-        if not self.notes:
-            raise CheckpointError(f"The log in {self.folder} has no checkpoint yet that anybody could countersign.")
-        note = self.notes[-1].with_marks(*marks)
-        countersigners(note, roster)
-        check_signed(note, self._key.public)
+        note = self._last().with_marks(*marks)
+        countersigners(note, roster, self._verified)
+        if any(mark.name == self.origin for mark in marks):  # else its own signature is the one that it has made
+            check_signed(note, self._key.public)
         if note != self.notes[-1]:
             self._checkpoints.append(note.encode() + b"\n")
             self.notes[-1] = note
         return note
+
+    def _last(self) -> Note:
+        if not self.notes:
+            raise CheckpointError(f"The log in {self.folder} has no checkpoint yet that anybody could countersign.")
+        return self.notes[-1]
+
+    def at(self, size: int) -> int | None:
+        """Return which of :attr:`notes` is the checkpoint at a size; None if there is none at that size."""
+        found = bisect_left(self.notes, size, key=_size)
+        return found if found < len(self.notes) and _size(self.notes[found]) == size else None
 
     def close(self) -> None:
         """Close the log and let the next process in."""
@@ -244,6 +276,10 @@ def origin_of(folder: Path) -> str | None:
     if begin.kind != "begin":
         raise LogDamaged(f"{path} does not begin as a log: its first entry is missing.")
     return str(begin.body["origin"])
+
+
+def _size(note: Note) -> int:
+    return note.checkpoint.size
 
 
 def _prepared(folder: Path) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quire.clients.store import files
@@ -27,6 +27,8 @@ MAX_BYTES = 64 * 1024
 
 #: A checkpoint that was taken, and the key of its log.
 Seen = tuple[Note, PublicIdentity]
+#: A proof that a log goes on from what was seen last, or several, by the size that each starts from.
+Proofs = Sequence[bytes] | Mapping[int, Sequence[bytes]]
 
 
 class Memory:
@@ -59,7 +61,7 @@ class Memory:
         data = files.read(path, MAX_BYTES)
         return None if data is None else decode_seen(data, origin, str(path))
 
-    def accept(self, note: Note, key: PublicIdentity, proof: Sequence[bytes] = ()) -> None:
+    def accept(self, note: Note, key: PublicIdentity, proof: Proofs = ()) -> None:
         """Take a checkpoint that goes on from the last one, and remember it; return once it is on the disk.
 
         Parameters
@@ -69,8 +71,9 @@ class Memory:
         key : PublicIdentity
             The key of this log, as the silo knows it: its operator's pin, or for a log never seen before what the log
             names.
-        proof : sequence of bytes
-            That the log begins with what was seen last (:meth:`quire.transparency.log.Log.consistency`).
+        proof : sequence of bytes, or mapping of int to that
+            That the log begins with what was seen last (:meth:`quire.transparency.log.Log.consistency`); or several
+            proofs, by the size that each starts from.
 
         Raises
         ------
@@ -92,7 +95,7 @@ class Memory:
         return self._folder / f"{tagged_hash(_NAME_TAG, origin.encode()).hex()[:32]}.json"
 
 
-def check_goes_on(known: Seen | None, note: Note, key: PublicIdentity, proof: Sequence[bytes] = ()) -> None:
+def check_goes_on(known: Seen | None, note: Note, key: PublicIdentity, proof: Proofs = ()) -> None:
     """Check that a log goes on from what was seen of it last; return nothing if it does.
 
     Parameters
@@ -120,6 +123,8 @@ def check_goes_on(known: Seen | None, note: Note, key: PublicIdentity, proof: Se
         raise SplitView(
             f"The log '{now.origin}' was shown at {before.size} entries and now at {now.size}: it was rolled back."
         )
+    if isinstance(proof, Mapping):
+        proof = () if now.size == before.size else proof.get(before.size, ())
     try:
         verify_consistency(before.size, before.root, now.size, now.root, proof)
     except ProofError as error:

@@ -8,7 +8,6 @@ takes part again once keys are agreed anew. A simulated silo keeps it in Flower'
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Protocol, Self
@@ -24,7 +23,7 @@ from quire.privacy.secagg.messages import HASH, SESSION_ID
 from quire.privacy.secagg.state import ClientState, Counter, Stage
 from quire.transparency.checkpoints import Note
 from quire.transparency.memory import Memory as Logs
-from quire.transparency.memory import Seen, check_goes_on, decode_seen, encode_seen
+from quire.transparency.memory import Proofs, Seen, check_goes_on, decode_seen, encode_seen
 
 LOG = logging.getLogger("quire.clients")
 
@@ -131,7 +130,7 @@ class Memory(Protocol):
             If what it kept is not what was written.
         """
 
-    def see(self, note: Note, key: PublicIdentity, proof: Sequence[bytes]) -> None:
+    def see(self, note: Note, key: PublicIdentity, proof: Proofs) -> None:
         """Take a checkpoint and keep it; see :meth:`quire.transparency.memory.Memory.accept`."""
 
 
@@ -182,7 +181,7 @@ class InContext:
         last = self._last(origin)
         return None if last is None else last[0].checkpoint.size
 
-    def see(self, note: Note, key: PublicIdentity, proof: Sequence[bytes]) -> None:
+    def see(self, note: Note, key: PublicIdentity, proof: Proofs) -> None:
         """Take a checkpoint: a run has one log, and the context lasts as long as the run."""
         check_goes_on(self._last(note.checkpoint.origin), note, key, proof)
         self._put("secure-log", encode_seen(note, key))
@@ -192,8 +191,8 @@ class InContext:
         return decode_seen(data, origin, "Flower's context") if data else None
 
     def _get(self, name: str) -> bytes:
-        record = self._records.config_records.get(name)
-        data = record["data"] if record is not None else b""
+        record = self._records.get(name)  # Flower's view of all records of a kind is a copy of them
+        data = record["data"] if isinstance(record, ConfigRecord) else b""
         return data if isinstance(data, bytes) else b""
 
     def _put(self, name: str, data: bytes) -> None:
@@ -324,7 +323,7 @@ class InStore:
         last = self._logs().last(origin)
         return None if last is None else last[0].checkpoint.size
 
-    def see(self, note: Note, key: PublicIdentity, proof: Sequence[bytes]) -> None:
+    def see(self, note: Note, key: PublicIdentity, proof: Proofs) -> None:
         """Take a checkpoint; it is on the disk when this returns."""
         self._logs().accept(note, key, proof)
 

@@ -104,10 +104,8 @@ def take(message: Message, memory: Memory, log: LogName | None) -> Checkpoint | 
             f"The session is bound to the log '{log.origin}' with the key {log.key[:16]}, and was shown "
             f"'{shown.name.origin}' with the key {shown.name.key[:16]}."
         )
-    size = memory.seen(log.origin)
-    path = () if size in (None, shown.note.checkpoint.size) else shown.paths.get(size, ())
     try:
-        memory.see(shown.note, shown.key, path)
+        memory.see(shown.note, shown.key, shown.paths)
     except (CheckpointError, SplitView) as error:
         raise LogMismatch(str(error)) from error
     return shown.note.checkpoint

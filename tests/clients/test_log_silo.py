@@ -31,7 +31,10 @@ from quire.privacy.secagg.errors import LogMismatch
 from quire.privacy.secagg.server_round import ServerRound
 from quire.simulation.grid import _NODE_GONE, _runtime_error
 from quire.strategies.log_bound import Bound
+from quire.transparency import checkpoints
 from quire.transparency.checkpoints import Checkpoint, sign
+from quire.transparency.entries import Entry
+from quire.transparency.log import Log
 from quire.transparency.shown import LogName
 
 
@@ -235,6 +238,25 @@ def test_whatever_is_shown_is_taken_or_refused_in_words(record: dict[str, Any], 
         found = known.checkpoint
     assert found == known.checkpoint
     assert memory.seen("run/x") == 3
+
+
+def test_a_silo_verifies_what_it_remembers_and_what_it_is_shown_and_neither_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, counted = InContext(RecordDict()), []
+    verify = checkpoints.verify
+    monkeypatch.setattr(checkpoints, "verify", lambda *told: (counted.append(told), verify(*told)))
+    with Log.open(tmp_path / "log", NAME.origin, LOG, 1) as log:
+        for number, expected in ((1, 1), (2, 2), (3, 2)):
+            before = log.size
+            log.append(Entry("model", "x", number, 1, {"model": "ab" * 32}))
+            note, path = log.checkpoint(1), b"".join(log.consistency(before))
+            record = {contract.CHECKPOINT: note.encode(), contract.LOG_KEY: LOG.public.encode()}
+            record |= {contract.SIZES: [before], contract.PATHS: [path]}
+            message: Any = type("Told", (), {"content": RecordDict({contract.LOG: ConfigRecord(record)})})()
+            counted.clear()
+            assert take(message, memory, NAME) == note.checkpoint
+            assert len(counted) == expected
 
 
 def test_the_log_is_part_of_what_every_silo_signs() -> None:

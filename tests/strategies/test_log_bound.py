@@ -130,6 +130,31 @@ def test_a_silo_long_away_is_told_so_many_paths_and_says_where_it_stands(log):
     assert len(shown(bound)[0][contract.LOG][contract.SIZES]) == 1
 
 
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    with opened(tmp_path_factory.mktemp("long") / "log") as log:
+        for number in range(1, 2 * MOST_PATHS + 6):
+            grow(log, number)
+        yield log, list(log.notes)
+
+
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_paths_are_told_from_the_place_of_a_silo_from_the_latest_and_from_what_it_claims(data, long):
+    """The definition, over all checkpoints; what the server does looks at few of them."""
+    log, notes = long
+    log.notes[:] = notes[: data.draw(st.integers(1, len(notes)))]
+    bound, silo = Bound(log, roster()), SILOS[0]
+    place = data.draw(st.none() | st.integers(0, len(log.notes) - 1))
+    claim = data.draw(st.none() | st.integers(-1, 2 * len(log.notes) + 3))
+    bound._at = {} if place is None else {silo: place}
+    bound._claims = {} if claim is None else {silo: claim}
+    sizes = [note.checkpoint.size for note in log.notes[:-1]]
+    since = sizes[place or 0 :]
+    wanted = {*since[:1], *since[1:][1 - MOST_PATHS :], *([claim] if claim in sizes else [])}
+    assert list(shown(bound)[0][contract.LOG].get(contract.SIZES, [])) == sorted(wanted)
+
+
 @pytest.mark.parametrize("claim", [3, 999, -1, "2", None])
 def test_a_claim_about_no_checkpoint_changes_nothing(claim, log, caplog):
     bound = Bound(log, roster())

@@ -64,20 +64,36 @@ def model_of(number):
 
 
 def write_run(
-    folder: Path, consortium: Consortium, overrides=OVERRIDES, rounds=4, silent=None, records=None, log_key=None
+    folder: Path,
+    consortium: Consortium,
+    overrides=OVERRIDES,
+    rounds=4,
+    silent=None,
+    records=None,
+    log_key=None,
+    approvals=None,
+    charter=None,
 ) -> Path:
     """Write the folder of a deployed run as the server does; ``silent`` (silo, round) gives no answer.
 
-    ``records`` are what silos declare; with ``log_key`` the run has a transparency log.
+    ``records`` are what silos declare; with ``log_key`` the run has a transparency log; ``approvals`` are those of
+    its silos, and ``charter`` is what it is under.
     """
     settings = compose(overrides)
     run = RunFolder(folder)
+    run.run = "7"
     run.begin(settings, "deployment", code_hash())
     replace(folder / "roster.json", consortium.signed.encode())
+    if charter is not None:
+        run.hold_to("charter", {"charter": charter.hash, "version": charter.version, "previous": charter.previous})
     log = None if log_key is None else RunLog(run, log_key, "7")
     run.started(settings, list(SILOS), RoundState(0, model_of(0)))
     if log is not None:
         log.began(settings, code_hash())
+    if approvals is not None:
+        if log is not None:
+            log.decided(approvals.statements)
+        approvals.keep(folder)
     for number in range(1, rounds + 1):
         before = fingerprint(model_of(number - 1))
         good = [silo for silo in SILOS if (silo, number) != silent]

@@ -183,3 +183,34 @@ def test_a_silo_s_signature_is_not_the_log_s():
         check_signed(NOTE, identity("other").public)
     with pytest.raises(CheckpointError):
         check_signed(Note(ONE, (*NOTE.marks, Mark(ORIGIN, b"x" * 70))), SERVER.public)
+
+
+# --------------------------------------------------------------------------- what was verified is not verified again
+def test_what_was_verified_before_holds_for_that_checkpoint_signature_and_key_alone():
+    verified = set()
+    assert countersigners(FULL, roster(), verified) == dict.fromkeys(SILOS, 2000)
+    assert len(verified) == 3
+    mark = FULL.marks[1]
+    spoilt = Mark(mark.name, mark.blob[:-1] + bytes([mark.blob[-1] ^ 1]))
+    members = list(roster().members)
+    members[0] = replace(members[0], identity=identity("another").public)
+    for note, known in (
+        (Note(replace(ONE, size=43), FULL.marks), roster()),
+        (Note(ONE, (NOTE.marks[0], spoilt)), roster()),
+        (FULL, replace(roster(), members=tuple(members))),
+        (FULL, roster(valid_to=2000)),
+        (FULL, roster(SILOS[:2])),
+    ):
+        with pytest.raises(CheckpointError):
+            countersigners(note, known, verified)
+    assert len(verified) == 3
+
+
+def test_what_does_not_verify_is_not_remembered():
+    verified = set()
+    mark = FULL.marks[1]
+    spoilt = Note(ONE, (NOTE.marks[0], Mark(mark.name, mark.blob[:-1] + bytes([mark.blob[-1] ^ 1]))))
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="does not verify"):
+            countersigners(spoilt, roster(), verified)
+    assert verified == set()

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from logs import ORIGIN, SERVER, entry, identity, opened, roster, signed_by
 
-from quire.transparency import merkle
+from quire.transparency import checkpoints, merkle
+from quire.transparency.checkpoints import Mark
 from quire.transparency.entries import Entry
 from quire.transparency.errors import CheckpointError, LogBusy, LogDamaged, LogError, ProofError
 from quire.transparency.log import Log
@@ -216,6 +217,42 @@ def test_countersignatures_are_checked_and_kept(tmp_path):
     with opened(folder) as log:
         assert [mark.name for mark in log.notes[0].marks] == [ORIGIN, "silo-1", "silo-2"]
         log.append(Entry("checkpoint", "run-7", 1, 5, {"size": 1, "checkpoint": note.checkpoint.hash, "silos": []}))
+
+
+def test_a_countersignature_that_was_checked_is_verified_once_and_for_its_checkpoint(tmp_path, monkeypatch):
+    counted = []
+    verify = checkpoints.verify
+    monkeypatch.setattr(checkpoints, "verify", lambda *told: (counted.append(told), verify(*told)))
+    with opened(tmp_path / "log") as log:
+        with pytest.raises(CheckpointError, match="no checkpoint yet"):
+            log.check_countersignature(Mark("silo-1", b""), roster())
+        note = log.checkpoint(1)
+        (mark,) = signed_by(note, "silo-1")
+        log.check_countersignature(mark, roster())
+        log.check_countersignature(mark, roster())
+        with pytest.raises(CheckpointError, match="does not verify"):
+            log.check_countersignature(Mark("silo-1", mark.blob[:-1] + bytes([mark.blob[-1] ^ 1])), roster())
+        assert len(counted) == 2
+        log.add_countersignatures([mark, *signed_by(note, "silo-2")], roster())
+        assert len(counted) == 3  # that of the second silo, which nobody had checked
+        log.append(entry(1))
+        log.checkpoint(2)
+        with pytest.raises(CheckpointError, match="does not verify"):
+            log.check_countersignature(mark, roster())
+        with pytest.raises(CheckpointError):
+            log.add_countersignatures([Mark(ORIGIN, b"x" * 70)], roster())
+    assert len(log.notes[-1].marks) == 1
+
+
+def test_checkpoints_are_found_by_their_size(tmp_path):
+    with opened(tmp_path / "log") as log:
+        assert log.at(0) is None
+        for number in range(1, 6):
+            log.append(entry(number), entry(number + 50))
+            log.checkpoint(number)
+        assert [log.at(size) for size in range(13)] == [
+            next((at for at, note in enumerate(log.notes) if note.checkpoint.size == size), None) for size in range(13)
+        ]
 
 
 def test_what_another_key_has_signed_is_not_gone_on_with(tmp_path):

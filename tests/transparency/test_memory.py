@@ -42,6 +42,18 @@ def test_a_silo_goes_on_with_a_log_that_grows(memory, log, tmp_path):
     assert Memory(tmp_path / "seen").last(log.origin) == (log.notes[4], KEY)
 
 
+def test_of_several_proofs_that_from_where_it_stands_is_taken(memory, log, tmp_path):
+    memory.accept(log.notes[1], KEY, {})
+    paths = {log.notes[at].checkpoint.size: proof(log, at, 4) for at in range(4)}
+    swapped = {**paths, log.notes[1].checkpoint.size: paths[log.notes[2].checkpoint.size]}
+    for wrong in ({}, swapped, {size: path for size, path in paths.items() if size != log.notes[1].checkpoint.size}):
+        with pytest.raises(SplitView, match="not shown to go on"):
+            memory.accept(log.notes[4], KEY, wrong)
+    memory.accept(log.notes[4], KEY, paths)
+    memory.accept(log.notes[4], KEY, paths)
+    assert size(memory, log) == log.notes[4].checkpoint.size
+
+
 def test_a_log_that_was_rolled_back_is_refused(memory, log):
     memory.accept(log.notes[3], KEY)
     for path in ([], proof(log, 1, 3)):
