@@ -8,6 +8,9 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+from quire.clients.data.consent.lineage import lines_of
+from quire.clients.data.consent.place import Place
+from quire.clients.data.consent.sieve import REASONS
 from quire.clients.data.silo_file import read_operator_of
 from quire.clients.identity import read_key_file
 from quire.clients.policy.model import Operator, Policy
@@ -18,7 +21,7 @@ from quire.dashboard.text import Long, epsilon
 
 # The delta at which epsilon is told where no policy names one, as in `quire ledger show`.
 _DELTA = 1e-5
-_RUNS, _MATTERS, _MOMENT = 60, 60, 0.2
+_RUNS, _MATTERS, _ROUNDS, _MOMENT = 60, 60, 40, 0.2
 
 Found = TypeVar("Found")
 
@@ -185,3 +188,27 @@ def _twice(read: Callable[[], Found]) -> Found:
     except StoreError:
         time.sleep(_MOMENT)
         return read()
+
+
+def lineage(operator: Operator) -> tuple[list[dict[str, Any]], tuple[str, ...], int]:
+    """Return the rounds that were trained last, newest first; the reasons for which rows are left out; how many more.
+
+    Raises
+    ------
+    QuireError
+        If the file is not what was written.
+    """
+    lines = lines_of(Place.of(operator))
+    shown = [
+        {
+            "run": f"{line.run}{' (simulated)' if line.simulated else ''}",
+            "round": line.round,
+            "time": line.time.replace("T", " ")[:19],
+            "came": line.came,
+            "left_out": [line.left_out.get(why, 0) for why in REASONS],
+            "trained": line.trained,
+            "scored": line.scored,
+        }
+        for line in lines[: -_ROUNDS - 1 : -1]
+    ]
+    return shown, tuple(REASONS), len(lines) - len(shown)

@@ -338,5 +338,7 @@ def _silo(folder: Folder, may: frozenset[Part]) -> dict[str, Any]:
     elif Part.CODES in may:
         found["codes"] = guarded(folder, lambda: refusals.by_code(refusals.refused_in(gate)))
     found["seen"] = trouble or guarded(folder, lambda: logs.logs_seen(operator.store))
-    found["lineage"] = Part.LINEAGE in may
+    found["lineage"] = None
+    if Part.LINEAGE in may:
+        found["lineage"] = trouble or guarded(folder, lambda: silo.lineage(operator))
     return found

@@ -90,6 +90,7 @@ ALLOWED = {
     ),
     "dashboard": (  # it reads what others wrote, and nobody but the command line knows of it
         "quire.clients.contract",  # the fixed words of codes
+        "quire.clients.data.consent",
         "quire.clients.data.silo_file",
         "quire.clients.identity",
         "quire.clients.policy.model",

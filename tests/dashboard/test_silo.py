@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from command_line import Call, command_line
+from consenting import Consenting
 from dashboard_places import silos
 from dashboards import Browser, browser, leave_run, snapshot
 from real_silo import RealSilo
 
+from quire.clients.data.consent.sieve import REASONS
 from quire.dashboard.journal import read_journal
 from quire.dashboard.pictures import drawn
 from quire.dashboard.roles import Place, Role
@@ -64,6 +66,34 @@ def test_what_it_refuses_is_read_as_the_silo_logs_it(
     text = text_of(browser(own.folder, Role.MEMBER).ask("/").text)
     assert "this run would make it" in text
     assert "train budget_refused policy.epsilon (silo.yaml, line" in text
+
+
+def test_lineage_is_shown_to_who_may_see_it_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+    (tmp_path / "clinic").mkdir()
+    own = Consenting(tmp_path / "clinic")
+    assert own.train(1) == "ANSWERED"
+    own.withdraw("p3", "p4")
+    assert own.train(2) == "ANSWERED"
+    user = browser(own.folder, Role.MEMBER)
+    before = snapshot(own.folder)
+    text = text_of(user.ask("/").text)
+    assert snapshot(own.folder) == before
+    lines = own.lines()
+    assert lines[1]["left_out"]["withdrawn"] == 2
+    for line in lines:
+        out = " ".join(str(line["left_out"].get(why, 0)) for why in REASONS)
+        moment = line["time"].replace("T", " ")[:19]
+        row = f"{line['round']} {moment} {line['came']} {out} {line['trained']} {line['scored']}"
+        assert row in text
+    assert "Data lineage" not in browser(own.folder, Role.OPERATOR).ask("/").text
+    (own.store / "consent" / "lineage.jsonl").write_text("<script>\n")
+    answer = browser(own.folder, Role.AUDITOR).ask("/")
+    assert answer.status == 200
+    assert 'class="trouble"' in answer.text
+    assert "<script" not in answer.text
 
 
 def _cut(path: Path) -> None:
