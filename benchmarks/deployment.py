@@ -18,8 +18,8 @@ in a client that imports no torch. Memory is PSS, so that what processes share c
 **The proxy.** Requests by four threads of Python (neither wrk nor h2load is needed), against the proxy's own
 configuration and the same without client certificates; a second HAProxy answers in the SuperLink's place.
 
-**The flood.** One member of a consortium of two asks the SuperLink for messages as fast as the proxy lets it, signed as
-its SuperNode's are, while the other member's rounds go on.
+**The flood.** One member of a consortium of three asks the SuperLink for messages as fast as the proxy lets it, signed
+as its SuperNode's are, while the rounds of the other two go on.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def flood(rounds: int) -> harness.Figure:
     calm: list[float] = []
     wild: list[float] = []
     with Deployed(3) as consortium:
-        consortium.start()
+        consortium.start(["server", *list(consortium.silos)[:2]])  # of the third there is the generator alone
         node = flooding_node(consortium)
         for wildly in (False, True, False, True):
             running = flooder(consortium, node) if wildly else None
@@ -259,7 +259,7 @@ def flooder(consortium: Deployed, node: int) -> subprocess.Popen[bytes]:
 # Of each part its first figure, the goal of that, and how it is measured.
 PARTS: dict[str, tuple[str, str | None, Callable[[], list[harness.Figure]]]] = {
     "rounds": ("round: Flower as it comes, times ours", ">= 2", lambda: rounds_figures(4, 3, 2, FLOWERS)),
-    "recovery": (RECOVERY, "< 30", lambda: [recovery(4)]),
+    "recovery": (RECOVERY, "< 30", lambda: [recovery(4, 3)]),
     "many": ("many silos: seconds of a session and a round", None, lambda: many(30)),
     "large": (TITLE, None, lambda: [large(2)]),
     "proxy": ("proxy: requests a second with mutual TLS, times without", None, lambda: proxy_figures(4.0, 5)),

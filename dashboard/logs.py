@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def log_of(folder: Path, whole: bool) -> dict[str, Any] | None:
     entries, notes = folder / "log" / "entries.jsonl", folder / "log" / "checkpoints.txt"
     if entries.parent.is_symlink() or notes.is_symlink() or not is_file(entries):
         return None
+    if os.path.lexists(notes) and not is_file(notes):
+        raise Unreadable("checkpoints.txt is not a file.")  # a pipe would be waited for
     if max(size_of(entries), size_of(notes)) > LONGEST:
         raise Unreadable("The log is too long to be verified for a page: `quire log verify` does it.")
     roster, pinned = _roster(folder)
@@ -51,6 +54,7 @@ def log_of(folder: Path, whole: bool) -> dict[str, Any] | None:
         "key": None if found.key is None else found.key.fingerprint,
         "kinds": [(kind.replace("_", " "), count) for kind, count in sorted(found.kinds.items())],
         "sound": not found.wrong,
+        "countersigned": roster is not None,
         "roster": Long(pinned),
         "wrong": [Long(without(text, folder)) for text in found.wrong[:_SENTENCES]] if whole else [],
         "left_out": max(0, len(found.notes) - _SHOWN),

@@ -47,7 +47,9 @@ def drawn(journal: Journal, folder: Path) -> tuple[list[Figure], list[Figure]]:
     """
     if not journal.rounds:
         return [], []
-    key = (folder, len(journal.rounds), str(journal.rounds[-1]), bool(journal.rounds[-1]["silos"]), journal.planned)
+    # Of a journal with the silos' figures and of one without there are two drawings, whichever round has any.
+    by_silo = any(event["silos"] for event in journal.rounds)
+    key = (folder, len(journal.rounds), str(journal.rounds[-1]), by_silo, journal.planned)
     with _LOCK:
         if key in _KEPT:
             _KEPT.move_to_end(key)

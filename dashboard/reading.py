@@ -79,7 +79,7 @@ def parsed(data: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def lines_of(path: Path, limit: int = JOURNAL) -> tuple[list[bytes], bool]:
+def lines_of(path: Path, limit: int = JOURNAL, head: int = _HEAD) -> tuple[list[bytes], bool]:
     """Read the finished lines of a file that grows; of a huge one those at its beginning and its end.
 
     Parameters
@@ -87,6 +87,8 @@ def lines_of(path: Path, limit: int = JOURNAL) -> tuple[list[bytes], bool]:
     path : pathlib.Path
     limit : int
         Bytes that are read at most.
+    head : int
+        Bytes of these from the beginning, where the file has more.
 
     Returns
     -------
@@ -108,12 +110,12 @@ def lines_of(path: Path, limit: int = JOURNAL) -> tuple[list[bytes], bool]:
             size = os.fstat(file.fileno()).st_size
             if size <= limit:
                 return _finished(file.read(limit)), False
-            head = file.read(min(_HEAD, limit // 2))
-            file.seek(size - (limit - len(head)))
-            tail = file.read(limit - len(head))
+            first = file.read(min(head, limit // 2))
+            file.seek(size - (limit - len(first)))
+            last = file.read(limit - len(first))
         except OSError as error:
             raise _unreadable(path, error) from error
-    return [*_finished(head), *_finished(tail[tail.find(b"\n") + 1 :])], True
+    return [*_finished(first), *_finished(last[last.find(b"\n") + 1 :])], True
 
 
 def objects(lines: list[bytes]) -> Iterator[dict[str, Any]]:

@@ -54,7 +54,7 @@ def refused_in(log: Path) -> list[Refused]:
     Unreadable
         If the log cannot be read.
     """
-    lines, _ = lines_of(log, _MOST_BYTES)
+    lines, _ = lines_of(log, _MOST_BYTES, head=0)
     found: list[Refused] = []
     waiting: Refused | None = None
     for line in lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import uvicorn
 from cryptography import x509
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from quire.clients.identity import IdentityFileError, files
 from quire.dashboard.errors import DashboardError
@@ -25,6 +27,32 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _MAX_PEM = 1024 * 1024
 # Connections at once: whoever watches, and their browsers' spare ones.
 _CONNECTIONS = 100
+# Seconds after which a connection is looked at again: who asks for nothing at two looks is let go.
+_PATIENCE = 10.0
+
+
+class Impatient(H11Protocol):
+    """Uvicorn's connection, which by itself waits for a request for ever, and counts connections at requests only."""
+
+    _idle = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, if there is room for it."""
+        super().connection_made(transport)
+        if len(self.connections) > _CONNECTIONS:
+            transport.abort()
+            return
+        self.loop.call_later(_PATIENCE, self._look)
+
+    def _look(self) -> None:
+        if self.transport.is_closing():
+            return
+        busy = self.cycle is not None and not self.cycle.response_complete
+        if self._idle and not busy:
+            self.transport.abort()
+            return
+        self._idle = not busy
+        self.loop.call_later(_PATIENCE, self._look)
 
 
 @dataclass(frozen=True)
@@ -132,7 +160,7 @@ def serve(
         web = Web(folder, hosts, tls is not None, port)
         config = uvicorn.Config(
             web.app(),
-            http="h11",  # which bounds what it reads of a request's head
+            http=Impatient,  # h11 bounds what it reads of a request's head
             loop="asyncio",
             ws="none",
             lifespan="off",

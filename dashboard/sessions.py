@@ -14,7 +14,7 @@ from quire.dashboard.users import User
 
 #: Seconds after which somebody has to log in again, however busy.
 LASTS = 8 * 3600.0
-_MOST_SESSIONS, _MOST_KEYS = 200, 10_000
+_MOST_SESSIONS, _MOST_OF_USER, _MOST_KEYS = 200, 10, 10_000
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,13 @@ class Sessions:
         self._lock = threading.Lock()
 
     def open(self, user: User) -> str:
-        """Begin a session, and return the token for it; too many of them end the oldest."""
+        """Begin a session, and return the token for it; too many of one user's end that user's oldest."""
         token = secrets.token_urlsafe(32)
         with self._lock:
             self._forget()
+            own = [key for key, session in self._open.items() if session.user.name == user.name]
+            for key in own[: len(own) + 1 - _MOST_OF_USER] if len(own) >= _MOST_OF_USER else ():
+                del self._open[key]
             while len(self._open) >= _MOST_SESSIONS:
                 del self._open[next(iter(self._open))]
             self._open[_key(token)] = Session(user, secrets.token_urlsafe(32), self._clock() + self._lasts)

@@ -6,6 +6,7 @@ affair (Jinja's autoescape); what escaping leaves is a name that displays backwa
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,9 @@ NAME, TEXT = 120, 2000
 # Accents on one letter: no language needs more, and a pile of them covers the lines above.
 _MARKS = 3
 _WHOLE = 10**15
+# What prints as nothing, or as blank, though it counts as printable: fillers, joiners, selectors of variants.
+_FROM, _TO = (0x180B, 0xFE00, 0xE0100), (0x1810, 0xFE10, 0xE01F0)
+_BLANK = frozenset(itertools.chain((0x034F, 0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0), *map(range, _FROM, _TO)))
 
 
 class Long(str):
@@ -42,14 +46,14 @@ def visible(text: str, limit: int = NAME) -> str:
     -------
     str
         Line ends and tabs as spaces; every other character that does not print (controls, bidirectional overrides,
-        zero-width characters, lone surrogates) as its number in angle brackets.
+        zero-width and blank characters, lone surrogates) as its number in angle brackets.
     """
     cut, found, marks = text[:limit], [], 0
     for letter in cut:
         marks = marks + 1 if unicodedata.category(letter).startswith("M") else 0
         if letter in "\n\r\t":
             found.append(" ")
-        elif letter == NBSP or (letter.isprintable() and marks <= _MARKS):
+        elif letter == NBSP or (letter.isprintable() and ord(letter) not in _BLANK and marks <= _MARKS):
             found.append(letter)
         else:
             found.append(f"\u27e8U+{ord(letter):04X}\u27e9")

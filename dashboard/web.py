@@ -7,12 +7,14 @@ the two forms against ``Origin`` and, to log out, against a secret of the sessio
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import logging
 from collections.abc import Collection, Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import anyio
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -33,6 +35,8 @@ LOG = logging.getLogger("quire.dashboard")
 LOGIN = "/login"
 _MOST_BODY = 8 * 1024
 _METHODS = ("GET", "HEAD", "POST")
+# Seconds for a form to arrive; passwords that wait to be hashed, which goes one at a time.
+_PATIENCE, _MOST_WAITING = 10.0, 8
 
 
 class Web:
@@ -57,6 +61,8 @@ class Web:
         self.sessions = Sessions() if sessions is None else sessions
         self.cookie = f"__Host-quire-{port}" if secure else f"quire-{port}"
         self._names, self._addresses = Throttle(5), Throttle(30)
+        # A thread of its own: whoever tries passwords is not to take those that make pages.
+        self._hashing, self._waiting = anyio.CapacityLimiter(1), 0
         self.routes = [
             Route(LOGIN, self._login_form, methods=["GET"]),
             Route(LOGIN, self._login, methods=["POST"]),
@@ -72,6 +78,10 @@ class Web:
         inner = Starlette(routes=self.routes, exception_handlers={HTTPException: _refused, Exception: _refused})
         return Guard(inner, self)
 
+    def is_called(self, name: str) -> bool:
+        """Whether a browser may call this server so; a certificate may stand for all names of a domain."""
+        return name in self.hosts or f"*.{name.partition('.')[2]}" in self.hosts
+
     def session_of(self, token: str) -> Session | None:
         """Return the session of a token, if its user still is who they were when they logged in."""
         session = self.sessions.find(token)
@@ -79,9 +89,9 @@ class Web:
             return None
         try:
             same = read_users(self.folder.root).get(session.user.name) == session.user
-        except DashboardError as error:
+        except DashboardError as error:  # it may be readable again
             LOG.error("%s", error)
-            same = False
+            return None
         if not same:
             self.sessions.close(token)
         return session if same else None
@@ -98,7 +108,10 @@ class Web:
         told = await _form(request)
         name, password = told.get("name", ""), told.get("password", "")
         address = request.client.host if request.client is not None else ""
-        wait = self._addresses.wait([address]) or self._names.wait([name[:64]])
+        where = _network(address)
+        if self._waiting >= _MOST_WAITING:
+            return self._ask("Many log in at the moment: try again in 10 seconds.", 503, {"Retry-After": "10"})
+        wait = self._addresses.wait([where]) or self._names.wait([name[:64]])
         if wait:
             words = f"Too many attempts: try again in {wait:.0f} seconds."
             return self._ask(words, 429, {"Retry-After": f"{wait:.0f}"})
@@ -107,12 +120,16 @@ class Web:
         except DashboardError as error:
             LOG.error("%s", error)
             return self._ask("Nobody can log in at the moment: whoever runs this dashboard finds why in its log.", 503)
-        user: User | None = await run_in_threadpool(check, users, name, password)
+        self._waiting += 1
+        try:
+            user: User | None = await anyio.to_thread.run_sync(check, users, name, password, limiter=self._hashing)
+        finally:
+            self._waiting -= 1
         if user is None:
             LOG.warning("A login failed, from %s", address)
             return self._ask("Name or password is wrong.", 403)
         self._names.passed([name[:64]])
-        self._addresses.passed([address])
+        self._addresses.passed([where])
         response = RedirectResponse("/", 303)
         response.set_cookie(
             self.cookie, self.sessions.open(user), path="/", secure=self.secure, httponly=True, samesite="strict"
@@ -182,8 +199,6 @@ class Guard:
             (b"cross-origin-resource-policy", b"same-origin"),
             (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
         ]
-        if web.secure:
-            self._headers.append((b"strict-transport-security", b"max-age=31536000"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; anything but HTTP is not answered."""
@@ -214,7 +229,7 @@ class Guard:
         if scope["method"] not in _METHODS:
             return _words(405, "This page is for reading.")
         host = request.headers.get("host", "")
-        if _name_of(host) not in web.hosts:
+        if not web.is_called(_name_of(host)):
             return _words(421, "This server is not called so: use the address that `quire dashboard` printed.")
         if (
             scope["method"] == "POST"
@@ -246,10 +261,14 @@ async def _form(request: Request) -> dict[str, str]:
         If it is longer, or none.
     """
     data = b""
-    async for part in request.stream():
-        data += part
-        if len(data) > _MOST_BODY:
-            raise HTTPException(413)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            async for part in request.stream():
+                data += part
+                if len(data) > _MOST_BODY:
+                    raise HTTPException(413)
+    except TimeoutError:
+        raise HTTPException(408) from None
     try:
         found = parse_qs(data.decode(), keep_blank_values=True, max_num_fields=8, errors="strict")
     except ValueError:
@@ -258,11 +277,20 @@ async def _form(request: Request) -> dict[str, str]:
 
 
 def _cookie(header: str, name: str) -> str:
+    """Return a cookie. Others on the same host are passed over, whatever they look like: they may be anybody's."""
+    pairs = (part.strip().partition("=") for part in header.split(";"))
+    return next((value for found, _, value in pairs if found == name), "")
+
+
+def _network(address: str) -> str:
+    """Return under what an address's attempts are counted: all that one party has without asking."""
     try:
-        found = SimpleCookie(header[:4096]).get(name)
-    except CookieError:
-        return ""
-    return found.value if found is not None else ""
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if found.is_loopback:
+        return "loopback"
+    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address
 
 
 def _name_of(host: str) -> str:
@@ -273,7 +301,12 @@ def _name_of(host: str) -> str:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    words = {400: "This form cannot be read.", 404: "There is no such page.", 413: "This form is too long."}
+    words = {
+        400: "This form cannot be read.",
+        404: "There is no such page.",
+        408: "This form took too long.",
+        413: "This form is too long.",
+    }
     status = error.status_code if isinstance(error, HTTPException) else 503
     return _words(status, words.get(status, "This is not answered here."))
 

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 HELPERS = {
-    *("deployed", "deployed_rounds", "plain_flower", "proxy_load", "secagg_node"),
+    *("deployed", "deployed_large", "deployed_rounds", "plain_flower", "proxy_load", "secagg_node"),
     *(
         "example_network",
         "harness",

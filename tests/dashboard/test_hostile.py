@@ -176,6 +176,11 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a card of wrong types": lambda run: (run / "privacy_card.json").write_text(
         '{"verdict": "v", "words": {"sees": 3, "trusted": [4]}, "silos": [1, {}, {"statement": 3, "rounds": []}]}'
     ),
+    "checkpoints that are a pipe": lambda run: (
+        (run / "log").mkdir(),
+        (run / "log" / "entries.jsonl").write_text("x\n"),
+        os.mkfifo(run / "log" / "checkpoints.txt"),
+    ),
     "an empty log": lambda run: ((run / "log").mkdir(), (run / "log" / "entries.jsonl").write_text("")),
     "a log of something else": lambda run: (
         (run / "log").mkdir(),

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+import uvicorn
 from command_line import Call, command_line
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -25,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.x509.oid import NameOID
 from dashboards import COST, PASSWORD, leave_run, snapshot
 
+from quire.dashboard import serving
 from quire.dashboard.roles import Role
 from quire.dashboard.serving import is_loopback
 from quire.dashboard.users import add_user, read_users
@@ -123,7 +129,6 @@ def test_over_tls_it_answers_to_its_certificates_names_alone(runs: Path) -> None
             client.request("GET", "/login", headers={"Host": f"{host}:{port}"})
             answer = client.getresponse()
             assert answer.status == expected
-            assert answer.getheader("strict-transport-security")
             client.close()
 
 
@@ -162,7 +167,7 @@ def test_what_cannot_be_served_is_one_sentence(quire: Call, runs: Path, tmp_path
     assert "`quire dashboard user add NAME --role ROLE --folder" in one_sentence(err)
     assert "There is no folder" in one_sentence(quire("dashboard", str(tmp_path / "nothing"))[2])
     add_user(runs, "anna", Role.OPERATOR, PASSWORD, COST)
-    with __import__("socket").create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert "say another --port" in one_sentence(quire("dashboard", str(runs), "--port", port)[2])
 
@@ -192,6 +197,38 @@ def test_a_password_is_asked_for_at_a_terminal_and_nowhere_else(
     status, _, err = quire("dashboard", "user", "add", "anna", "--role", "member", "--folder", str(runs))
     assert status == 2
     assert "there is no terminal to ask at" in one_sentence(err)
+
+
+def test_who_asks_for_nothing_is_let_go_of_and_who_is_answered_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_PATIENCE", 0.3)
+    monkeypatch.setattr(serving, "_CONNECTIONS", 4)
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(1.5)  # longer than anybody may be silent
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(
+            uvicorn.Config(slow, http=serving.Impatient, ws="none", lifespan="off", log_config=None, loop="asyncio")
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            port = listener.getsockname()[1]
+            silent = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(7)]
+            assert [one.recv(1) for one in silent[4:]] == [b""] * 3  # no room for them
+            assert [one.recv(1) for one in silent[:4]] == [b""] * 4  # nothing came of them
+            client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            client.request("GET", "/")
+            assert client.getresponse().read() == b"ok"
+            client.close()
+        finally:
+            server.should_exit = True
+            thread.join(30)
+            for one in silent:
+                one.close()
+    assert not thread.is_alive()
 
 
 def test_help_imports_no_server_and_no_torch() -> None:

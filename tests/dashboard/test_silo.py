@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -164,4 +165,12 @@ def test_who_may_not_see_single_silos_gets_no_line_of_them_either(tmp_path: Path
     for (_, with_silos), (_, without) in zip(whole, mean, strict=True):
         assert with_silos.count("var(--alone)") == 2
         assert "var(--alone)" not in without
+    # A last round without scores by silo does not make the two the same drawing.
+    with (run / "metrics.jsonl").open("a") as file:
+        line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        file.write(json.dumps(line | {"round": 3, "silos": {}}) + "\n")
+    journal = read_journal(run / "metrics.jsonl")
+    by_silo, none = (drawn(one, run)[0] for one in (journal, journal.without_silos()))
+    assert "var(--alone)" in str(by_silo)
+    assert "var(--alone)" not in str(none)
     assert ' style="' not in "".join(str(svg) for _, svg in [*whole, *mean])
