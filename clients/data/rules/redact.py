@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from quire.clients.data.connectors import Raw
-from quire.clients.data.rules.cells import Function, Value, as_number, as_text
+from quire.clients.data.rules.cells import Function, Value, as_number, as_text, guarded
 from quire.clients.data.rules.columns import Columns
 from quire.clients.data.rules.keys import column_key, secret_of
 from quire.clients.tasks.schema import Label
@@ -58,7 +58,7 @@ def redacted(raw: Raw, columns: Columns | None, missing: Marks, missing_in: Mapp
             kept[name] = values
             continue
         marks = (*missing, *missing_in.get(name, ()))
-        function = rule.function(column_key(secret, name) if secret else b"")
+        function = guarded(rule, rule.function(column_key(secret, name) if secret else b""), marks)
         made = _applied(np.asarray(values), function, marks, f"{where}: the column '{name}'", rule.wrong)
         kept[name] = made.astype(np.float64) if rule.numeric else made
     return Raw(kept, raw.pixels)
