@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from quire.clients.data.connectors import Raw
-from quire.clients.data.rules.cells import Bucket, Day, Hash, Keep, Mapped, Rule, as_number, gives
+from quire.clients.data.rules.cells import Bucket, Day, Hash, Keep, Mapped, Rule, as_number, as_text, gives
 from quire.clients.data.rules.columns import Columns
 from quire.clients.data.rules.redact import redacted
 from quire.clients.data.table import to_rows
@@ -207,10 +207,13 @@ ANY = (
 )
 
 
-@given(ANY, MARKS, st.lists(CELLS, min_size=1, max_size=6))
-def test_no_rule_makes_a_value_missing(key: Path, rule: Rule, mark: str | float, cells: list[str]) -> None:
+@given(ANY, MARKS, st.lists(CELLS, min_size=1, max_size=6), st.lists(CELLS, min_size=1, max_size=3))
+def test_no_rule_makes_a_value_missing(
+    key: Path, rule: Rule, mark: str | float, cells: list[str], tails: list[str]
+) -> None:
     """What no rule of a file can do, in the eyes of what encodes the rows: a value is refused before it is missing."""
     assume(not gives(rule, mark))
+    cells = [*cells, *(f"{as_text(mark)}{tail}" for tail in tails)]  # what a cut could leave the mark of
     marks = {mark, "", *(text for text in cells if as_number(text.strip()) == mark)}
     known = np.array([text for text in cells if text.strip() not in marks and text not in marks], dtype=object)
     assume(len(known))
