@@ -154,6 +154,22 @@ def test_whether_a_list_gives_numbers_is_for_the_list_to_say(key: Path) -> None:
     assert one(Mapped((("a", "x"),)), ["c"], key) == [None]
 
 
+@pytest.mark.parametrize("rows", [1, 2, 999, 1000, 1001, 2500])
+def test_a_column_of_many_values_is_hashed_as_one_of_few(key: Path, rows: int) -> None:
+    """Whether equal values are looked for first is a matter of time: each row gets what it would get alone."""
+    many = [f" patient {number} " for number in range(rows)]
+    few = [many[number % 7] for number in range(rows)]
+    expected = {text.strip(): one(Hash(), [text], key)[0] for text in many[:10]}
+    hashes = one(Hash(), many, key)
+    assert len(set(hashes)) == rows
+    assert hashes[:10] == list(expected.values())[:rows]
+    assert one(Hash(), few, key) == [expected[text.strip()] for text in few]
+    late = [*many, None, "?", float("nan"), 7, 7.0, "7", many[0]]  # all is as ever behind what a sample shows
+    assert one(Hash(), late, key, "?") == [*hashes, None, None, None, *one(Hash(), ["7"] * 3, key), hashes[0]]
+    with pytest.raises(DataError, match=r"values that are no number, or one too large for their rule \(in 1 row\)"):
+        one(Bucket(width=1), [*map(str, range(rows)), "x"], key)
+
+
 def test_values_that_are_equal_in_python_do_not_stand_for_each_other(key: Path) -> None:
     assert one(Mapped((("True", "truth"), ("1", "one"))), [True, 1, True], key) == ["truth", "one", "truth"]
 
