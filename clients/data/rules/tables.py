@@ -21,7 +21,7 @@ from quire.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".data", ".csv.gz", ".tsv.gz", ".parquet")
 _MISSING = frozenset({"?", "NA", "NaN", "nan", "null", "NULL"})
-_START = yaml.Mark("", 0, 0, 0, None, None)
+_START = yaml.Mark("", 0, 0, 0, "", 0)
 
 
 @dataclass(frozen=True)
