@@ -10,8 +10,16 @@ import typer
 
 def classify(
     path: Annotated[Path, typer.Argument(help="The silo's own file, silo.yaml, or a CSV or Parquet file.")],
-    separator: Annotated[str | None, typer.Option(help="Between the cells of a CSV file.")] = None,
-    header: Annotated[bool, typer.Option(help="Whether a CSV file begins with the names of its columns.")] = True,
+    separator: Annotated[
+        str | None, typer.Option(help="Between the cells of a CSV file: one character, or \\t for a tab.")
+    ] = None,
+    header: Annotated[
+        bool | None,
+        typer.Option(
+            "--header/--no-header",
+            help="Whether a CSV file begins with the names of its columns; unsaid, it does if none looks like a value.",
+        ),
+    ] = None,
 ) -> None:
     """Propose what each column of a table is, and a `columns` block for silo.yaml; a person has to confirm it.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import re
 import warnings
+import zlib
 
 from quire.clients.data.connectors.base import Connector, Raw, Source, one_file
 from quire.errors import DataError
@@ -40,6 +43,9 @@ def read(source: Source) -> Raw:
         OSError,
         EOFError,
         pd.errors.ParserWarning,
+        csv.Error,
+        re.error,
+        zlib.error,
     ) as error:  # parser errors and bad encodings are ValueErrors
         raise DataError(f"{path} cannot be read as CSV: {' '.join(str(error).split())[:200].rstrip('.')}.") from error
     source.check_columns([str(name) for name in table.columns], path)

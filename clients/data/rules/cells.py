@@ -7,8 +7,9 @@ differential privacy there is nothing to account for: neighbouring tables stay n
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -109,7 +110,7 @@ class Keep:
 
     characters: int
 
-    wrong = "values that cannot be cut"
+    wrong = "values that would be cut to a mark of missing values"
     numeric = False
 
     def function(self, key: bytes) -> Function:
@@ -201,14 +202,45 @@ def as_text(value: Value) -> str | None:
 
 
 def gives(rule: Rule, mark: Label) -> bool:
-    """Tell whether a rule could make a value look like a mark of missing values."""
+    """Tell whether a rule could make a value look like a mark of missing values.
+
+    By the form of both. Of a cut only marks as long as what is kept count: a shorter one comes out of a value with a
+    space where it is cut, and ``?`` would be ruled out beside every cut. :func:`guarded` refuses those values.
+    """
+    text, number = as_text(mark) or "", mark if isinstance(mark, float) else as_number(mark)
     if isinstance(rule, Mapped):
-        made = {str(label) for _, label in rule.named} | ({str(rule.other)} if rule.other is not None else set())
-        return str(mark) in made or str(mark).removesuffix(".0") in made
-    if not isinstance(rule, Bucket):
-        return False
-    number = mark if isinstance(mark, float) else as_number(mark)
+        made = [label for label in (*(label for _, label in rule.named), rule.other) if label is not None]
+        if rule.numeric or isinstance(mark, float):
+            return number is not None and any(as_number(str(label)) == number for label in made)
+        return text in [as_text(label) for label in made]
+    if isinstance(rule, Keep):
+        return len(text) == rule.characters
+    if isinstance(rule, Day):
+        return re.fullmatch("[0-9]{4}-(0[1-9]|1[0-2])" if rule.part == "month" else "[0-9]{4}", text) is not None
+    if isinstance(rule, Hash):
+        if rule.buckets is None:
+            return re.fullmatch(f"h[0-9a-f]{{{2 * DIGEST_BYTES}}}", text) is not None
+        return re.fullmatch("b(0|[1-9][0-9]{0,4})", text) is not None and int(text[1:]) < rule.buckets
     try:  # the middle of an interval lies in that interval
         return number is not None and rule.function(b"")(repr(number)) == number
     except ValueError:
         return False
+
+
+def guarded(rule: Rule, function: Function, marks: Sequence[Label]) -> Function:
+    """Return a rule's function that refuses a value of which it would make a mark of missing values.
+
+    Only for what :func:`gives` cannot tell for all values: cuts, and dates in years of fewer than four digits.
+    """
+    if not marks or not isinstance(rule, Keep | Day):
+        return function
+    words = {mark for mark in marks if isinstance(mark, str)}
+    numbers = {mark for mark in marks if isinstance(mark, float)}
+
+    def checked(text: str) -> Value:
+        value = function(text)
+        if value in words or (isinstance(value, str) and as_number(value) in numbers):
+            raise ValueError
+        return value
+
+    return checked

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from quire.clients.data.rules.cells import as_number
+from quire.clients.data.rules.cells import as_number, as_text
 from quire.clients.data.rules.patterns import PATTERNS, form_of
 from quire.clients.data.rules.redact import distinct
 from quire.clients.data.rules.words import (
@@ -216,11 +216,12 @@ def _by_uniqueness(facts: _Facts) -> list[tuple[str, float, str]]:
 
 
 def _numbers_of_days(facts: _Facts) -> bool:
-    """Tell whether all are written as 20261122, or are years."""
+    """Tell whether all are written as 20261122, or are years; in a column with gaps as 20261122.0."""
+    digits = [as_text(as_number(text)) or "" for text in facts.texts]
     return facts.whole and all(
         (len(text) == 8 and form_of([f"{text[:4]}-{text[4:6]}-{text[6:]}"]) is not None)
         or (len(text) == 4 and 1850 <= int(text) <= 2150)
-        for text in facts.texts
+        for text in digits
     )
 
 

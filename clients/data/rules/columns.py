@@ -121,7 +121,9 @@ def read_columns(
         else:
             for mark in (*marks, *marks_in.get(name, ())):
                 if gives(rule, mark):
-                    said.fail(f"the rule of '{name}' gives a value that is a mark of missing values: take other bounds")
+                    said.fail(
+                        f"the rule of '{name}' gives a value that is a mark of missing values: change one of the two"
+                    )
             rules.append((name, rule))
     for name in wanted:
         if name in dropped or (allow is not None and name not in allow):

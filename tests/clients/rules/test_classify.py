@@ -231,7 +231,7 @@ def test_a_file_without_names_is_not_shown_as_names(tmp_path: Path) -> None:
     (tmp_path / "p.data").write_text("63.0,1.0,145.0\n67.0,0.0,160.0\n")
     status, said = run(tmp_path / "p.data")
     assert status != 0
-    assert "holds values and not names: say --no-header" in said
+    assert "in the place of a name (column 1): say --no-header" in said
     assert "63.0" not in said
     with gzip.open(tmp_path / "p.csv.gz", "wt") as stream:
         stream.write(body.replace(",", ";"))

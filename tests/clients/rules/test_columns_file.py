@@ -112,6 +112,41 @@ def test_a_rule_gives_no_mark_of_missing_values(home, rule):
         home.read()
 
 
+@pytest.mark.parametrize(
+    ("mark", "rule", "given"),
+    [
+        ("'99'", "{generalise: {keep: 2}}", True),
+        ("99", "{generalise: {keep: 2}}", True),
+        ("NA", "{generalise: {keep: 2}}", True),
+        ("'?'", "{generalise: {keep: 2}}", False),
+        ("'999'", "{generalise: {keep: 2}}", False),
+        ("9999", "{generalise: {date: year}}", True),
+        ("'9999'", "{generalise: {date: year}}", True),
+        ("99", "{generalise: {date: year}}", False),
+        ("'9999-12'", "{generalise: {date: month}}", True),
+        ("'9999-13'", "{generalise: {date: month}}", False),
+        ("b0", "{hash: {buckets: 2}}", True),
+        ("b2", "{hash: {buckets: 2}}", False),
+        ("b01", "{hash: {buckets: 2}}", False),
+        (f"h{'0' * 32}", "hash", True),
+        ("h0", "hash", False),
+        ("99", "{generalise: {map: {a: '99'}}}", True),
+        ("'99'", "{generalise: {map: {a: 99}}}", True),
+        ("'99'", "{generalise: {map: {a: 99, b: x}}}", True),
+        ("'99'", "{generalise: {map: {a: 98}, other: 99.0}}", True),
+        ("'99'", "{generalise: {map: {a: '99.0'}}}", False),
+    ],
+)
+def test_a_mark_that_has_the_form_of_what_a_rule_gives_is_refused(home, mark, rule, given):
+    home.silo(f"{{connector: csv, path: rows.csv, missing: [{mark}]}}", f"columns: {{rules: {{pain: {rule}}}}}\n")
+    if not given:
+        assert home.read().data.columns.rules
+        return
+    with pytest.raises(DataError, match="the rule of 'pain' gives a value that is a mark of missing values") as caught:
+        home.read()
+    assert "\n" not in str(caught.value)
+
+
 def test_images_have_no_columns(home):
     home.write(
         "schema.yaml", "image: {height: 2, width: 2}\ntarget: {name: y, kind: classification, classes: [0, 1]}\n"

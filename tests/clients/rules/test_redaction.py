@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from quire.clients.data.connectors import Raw
-from quire.clients.data.rules.cells import Bucket, Day, Hash, Keep, Mapped, Rule
+from quire.clients.data.rules.cells import Bucket, Day, Hash, Keep, Mapped, Rule, as_number, as_text, gives
 from quire.clients.data.rules.columns import Columns
 from quire.clients.data.rules.redact import redacted
 from quire.clients.data.table import to_rows
@@ -154,6 +154,22 @@ def test_whether_a_list_gives_numbers_is_for_the_list_to_say(key: Path) -> None:
     assert one(Mapped((("a", "x"),)), ["c"], key) == [None]
 
 
+@pytest.mark.parametrize("rows", [1, 2, 999, 1000, 1001, 2500])
+def test_a_column_of_many_values_is_hashed_as_one_of_few(key: Path, rows: int) -> None:
+    """Whether equal values are looked for first is a matter of time: each row gets what it would get alone."""
+    many = [f" patient {number} " for number in range(rows)]
+    few = [many[number % 7] for number in range(rows)]
+    expected = {text.strip(): one(Hash(), [text], key)[0] for text in many[:10]}
+    hashes = one(Hash(), many, key)
+    assert len(set(hashes)) == rows
+    assert hashes[:10] == list(expected.values())[:rows]
+    assert one(Hash(), few, key) == [expected[text.strip()] for text in few]
+    late = [*many, None, "?", float("nan"), 7, 7.0, "7", many[0]]  # all is as ever behind what a sample shows
+    assert one(Hash(), late, key, "?") == [*hashes, None, None, None, *one(Hash(), ["7"] * 3, key), hashes[0]]
+    with pytest.raises(DataError, match=r"values that are no number, or one too large for their rule \(in 1 row\)"):
+        one(Bucket(width=1), [*map(str, range(rows)), "x"], key)
+
+
 def test_values_that_are_equal_in_python_do_not_stand_for_each_other(key: Path) -> None:
     assert one(Mapped((("True", "truth"), ("1", "one"))), [True, 1, True], key) == ["truth", "one", "truth"]
 
@@ -184,6 +200,47 @@ def test_what_has_no_place_in_its_rule_is_refused_and_not_quoted(key: Path, rule
         one(rule, [good, bad, bad], key)
     assert str(caught.value).endswith("(in 2 rows).")
     assert bad not in str(caught.value)
+
+
+def test_a_cut_that_leaves_a_mark_is_refused_where_the_rows_are(key: Path) -> None:
+    """99123 cut to 99 would be missing, and would count as such in everything that follows."""
+    with pytest.raises(DataError, match=r"has values that would be cut to a mark of missing values \(in 2 rows\)\."):
+        one(Keep(2), ["? x", "? y", "?", "12345"], key, "?")
+    with pytest.raises(DataError, match=r"cut to a mark of missing values \(in 1 row\)\."):
+        one(Keep(3), ["9.05", "12"], key, 9.0)
+    assert one(Keep(3), ["?", "?x", "12345"], key, "?") == [None, "?x", "123"]
+
+
+MARKS = st.sampled_from(["?", "9", "99", "NA", "b1", "2020", "0009", "2020-01", 9.0, 99.0, 2020.0, -9.0, 0.5])
+CELLS = st.text("?9NA-. b01", min_size=1, max_size=6) | st.dates().map(str)
+MADE = st.sampled_from(["9", "99", "NA", "?", "9.0", 9.0, 99.0, -9.0])
+ANY = (
+    st.builds(Keep, st.integers(1, 5))
+    | st.builds(Day, st.sampled_from(["month", "year"]))
+    | st.builds(Hash, st.integers(2, 4))
+    | st.builds(Mapped, st.lists(st.tuples(CELLS.map(str.strip), MADE), max_size=3).map(tuple), MADE)
+    | st.builds(Bucket, width=st.sampled_from([1.0, 2.0, 18.0, 4040.0]))
+)
+
+
+@given(ANY, MARKS, st.lists(CELLS, min_size=1, max_size=6), st.lists(CELLS, min_size=1, max_size=3))
+def test_no_rule_makes_a_value_missing(
+    key: Path, rule: Rule, mark: str | float, cells: list[str], tails: list[str]
+) -> None:
+    """What no rule of a file can do, in the eyes of what encodes the rows: a value is refused before it is missing."""
+    assume(not gives(rule, mark))
+    cells = [*cells, *(f"{as_text(mark)}{tail}" for tail in tails)]  # what a cut could leave the mark of
+    marks = {mark, "", *(text for text in cells if as_number(text.strip()) == mark)}
+    known = np.array([text for text in cells if text.strip() not in marks and text not in marks], dtype=object)
+    assume(len(known))
+    try:
+        raw = redacted(Raw({"x": known}), columns_of(key, x=rule), (mark,), {}, "here")
+    except DataError:
+        return
+    column = (Numeric("x", 0, 1, False, 0.0),) if rule.numeric else (Categorical("x", ("a",), False, "ignore"),)
+    raw = Raw({**raw.columns, "sick": np.zeros(len(known))})
+    schema = Schema(column, None, Target("sick", "classification", (0.0, 1.0)))
+    assert len(to_rows(raw, schema, (), {"x": (mark,)}, "here")) == len(known)
 
 
 def test_a_hash_hides_behind_its_key(key: Path, tmp_path: Path) -> None:
