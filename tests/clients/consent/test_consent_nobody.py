@@ -59,7 +59,7 @@ def test_under_an_adaptive_clip_its_bit_is_that_of_a_short_update(length: str) -
     task = task_of(settings)
     plan = plan_of(settings, RECORDS)
     assert isinstance(plan, Plan)
-    model = workbench(task).arrays()
+    model = task.initial_arrays(np.random.default_rng(1))
     update, _ = private_update(settings, task, nobody(task), plan, Seeded(1), "a", model, 1)
     assert {name: part.dtype for name, part in update.items() if name != WITHIN} == {
         name: part.dtype for name, part in model.items()
@@ -78,7 +78,7 @@ def test_an_empty_silo_adds_zero_to_a_sum_under_distributed_noise(kind: str, len
         f"{length if kind.startswith('silo') else ''}"
     )
     task = task_of(settings)
-    model = workbench(task).arrays()
+    model = task.initial_arrays(np.random.default_rng(1))
     plan = plan_of(settings, 100)
     assert isinstance(plan, SharedPlan)
     vector, shown = shared_vector(settings, task, nobody(task), plan, Seeded(1), "a", model, (1, 1))
