@@ -22,8 +22,9 @@ class Trace:
     model : str
         Hash of the model that round ``first`` began with.
     clean : int or None
-        The round after which the run's model was last without the silo's rows of the subject; None where there was no
-        such round, or where the run may have gone on with an earlier one that was trained on the subject.
+        The round after which the run's model was last without the silo's rows of the subject. None where there was no
+        such round, or where the lineage of this run lacks one before it: then nobody can tell what its model was made
+        of. It may be of a time before the silo kept a lineage, or of another run that this one goes on with.
     """
 
     run: int
@@ -84,6 +85,7 @@ def traces_of(place: Place, tag: bytes) -> Traces:
             (continued if goes_on else clean).append(run)
             continue
         first, last = min(found, key=lambda line: line.round), max(line.round for line in found)
-        before = first.round - 1 if first.round > 1 and not goes_on else None
+        noted = {line.round for line in lines} >= set(range(1, first.round))
+        before = first.round - 1 if first.round > 1 and noted else None
         touched.append(Trace(run, first.simulated, first.round, last, first.model, before))
     return Traces(tuple(touched), tuple(continued), tuple(clean))

@@ -100,6 +100,34 @@ def test_runs_and_the_way_back_are_named(silo: Consenting) -> None:
     assert (nobody.touched, nobody.clean) == ((), (5, 6, 7, 8, 9))
 
 
+@pytest.mark.parametrize(
+    ("history", "clean"),
+    [
+        ([(5, 1, "unnoted"), (5, 2, "unnoted"), (5, 3, "in")], None),
+        ([(5, 1, "unnoted"), (5, 2, "out"), (5, 3, "in")], None),
+        ([(5, 1, "unnoted"), (5, 2, "unnoted"), (6, 3, "in")], None),
+        ([(5, 1, "out"), (5, 2, "out"), (6, 3, "in")], None),
+        ([(5, 1, "out"), (5, 3, "in")], None),
+        ([(5, 1, "out"), (5, 2, "out"), (5, 3, "in")], 2),
+    ],
+)
+def test_no_state_is_called_clean_if_a_round_before_it_was_not_noted(
+    silo: Consenting, history: list[tuple[int, int, str]], clean: int | None
+) -> None:
+    """Of rounds before the silo's file had the section there is no lineage: who was in them nobody can tell."""
+    one = trained(silo)[0]
+    for run, number, how in history:
+        if run != silo.run:
+            silo.run, silo.state = run, type(silo.state)()
+        silo.write("" if how == "unnoted" else CONSENT, **PLAIN)
+        silo.withdraw(*([one] if how == "out" else []))
+        assert silo.train(number) == "ANSWERED"
+    request, _ = record(silo.place, one)
+    identity, out = load_identity(silo.folder / "silo.key"), silo.folder / "a.json"
+    made = attest(silo.place, request, "clinic-1", None, identity, out)
+    assert [(run["first"], run["clean"]) for run in made.body["runs"]] == [(3, clean)]
+
+
 # --------------------------------------------------------------------------------------------------- what breaks it
 @pytest.mark.parametrize("how", ["gone", "other", "nonsense"])
 def test_without_its_key_for_subjects_the_silo_does_not_train(
