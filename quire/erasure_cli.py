@@ -46,12 +46,14 @@ def request(
     """
     from quire.clients.data.consent.requests import record
 
-    place = _place(_file(silo))
-    made, new = record(place, _subject(given))
+    own = _file(silo)
+    place, subject = _place(own), _subject(given)
+    made, new = record(place, subject)
     if new:
         typer.echo(f"Request {made.id} is recorded: the subject's rows are left out from the next message on.")
     else:
         typer.echo(f"Request {made.id} of {made.time[:10]} is about this subject already; it stays as it is.")
+    _show_rows(own, subject)
     _show_traces(place, made)
 
 
@@ -181,13 +183,30 @@ def _subject(given: Path | None) -> str:
     limit = 4 * MAX_ID + 64
     try:
         if str(given) == "-":
-            return one_id(sys.stdin.read(limit), "Standard input")
-        with given.open(encoding="utf-8") as stream:
+            return one_id(sys.stdin.read(limit).removeprefix("\ufeff"), "Standard input")
+        with given.open(encoding="utf-8-sig") as stream:  # some editors begin a file with a mark that nobody sees
             return one_id(stream.read(limit), given)
     except OSError as error:
         raise DataError(f"{given} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError:
         raise DataError(f"{given} is not text in UTF-8.") from None
+
+
+def _show_rows(own: SiloFile, subject: str) -> None:
+    """Say how many rows have the id now: a request for one that is spelled otherwise leaves nothing out."""
+    from quire.clients.data.own import rows_about
+    from quire.errors import DataError
+
+    try:
+        found = rows_about(own, subject)
+    except DataError as error:
+        typer.echo(f"  Whether a row of this silo has the id could not be looked up: {error}")
+        return
+    if not found:
+        typer.echo(
+            "  No row of this silo has this id now, so this request leaves none out: unless they were deleted before, "
+            "see whether it is spelled as in the silo's tables, and if not record another."
+        )
 
 
 def _show_traces(place: Place, made: Request) -> None:

@@ -158,10 +158,7 @@ class Sieve:
         if self._standing is None:
             return raw
         name = self._standing.consent.subject
-        if name not in raw.columns:
-            raise DataError(f"{where} has no column '{name}', which 'consent' names as whose each row is.")
-        marks = {mark if isinstance(mark, str) else f"{mark:.17g}" for mark in missing}
-        ids = ids_of(raw.columns[name], name, where, marks)
+        ids = subjects_in(raw, self._standing.consent, missing, where)
         self._ids += ids
         self._reasons.append(self._standing.reasons(ids))
         return Raw({key: column for key, column in raw.columns.items() if key != name}, raw.pixels)
@@ -209,13 +206,41 @@ class Sieve:
         return SiloData(train, test, validation), sifted
 
     def _warn(self, where: object) -> None:
-        listing = None if self._standing is None else self._standing.listing
+        if self._standing is None:
+            return
+        listing, subjects = self._standing.listing, self._standing.subjects
         if listing is not None and listing.ids and listing.ids.isdisjoint(self._ids):
             LOG.warning(
                 "%s: none of the %d subjects of the consent table is one of the silo's rows; are ids spelled alike?",
                 where,
                 len(listing.ids),
             )
+
+        if subjects is not None:
+            there = {subjects.tag(one) for one in self._ids if one is not None}
+            if unmet := len(self._standing.erased - there):
+                LOG.warning(
+                    "%s: %d of %d requests for erasure are about nobody of the silo's rows; unless those rows were "
+                    "deleted, are ids spelled alike?",
+                    where,
+                    unmet,
+                    len(self._standing.erased),
+                )
+
+
+def subjects_in(raw: Raw, consent: Consent, missing: Sequence[Label], where: object) -> list[str | None]:
+    """Return whose the rows of a table are: None where nobody's.
+
+    Raises
+    ------
+    DataError
+        If there is no column of subjects, or one that holds no ids.
+    """
+    name = consent.subject
+    if name not in raw.columns:
+        raise DataError(f"{where} has no column '{name}', which 'consent' names as whose each row is.")
+    marks = {mark if isinstance(mark, str) else f"{mark:.17g}" for mark in missing}
+    return ids_of(raw.columns[name], name, where, marks)
 
 
 def _kept(rows: Rows, allowed: np.ndarray) -> Rows:
