@@ -48,7 +48,7 @@ def request(
 
     own = _file(silo)
     place, subject = _place(own), _subject(given)
-    made, new = record(place, subject)
+    made, new = record(place, subject, _column(own))
     if new:
         typer.echo(f"Request {made.id} is recorded: the subject's rows are left out from the next message on.")
     else:
@@ -134,6 +134,8 @@ def verify(
         typer.echo(f"Run {run['run']}{kind}: rounds {run['first']} to {run['last']} were trained on the subject.")
     for run in body["continued"]:
         typer.echo(f"Run {run}: not trained on the subject, but it may have gone on with a run that was.")
+    for run in body["unknown"]:
+        typer.echo(f"Run {run}: cannot be told in all rounds; the silo knew rows by another column then.")
     if body["said"] is not None:
         typer.echo(f"The operator says: {body['said']}")
     typer.echo(body["statement"])
@@ -174,6 +176,10 @@ def _place(own: SiloFile) -> Place:
     return Place.of(own.operator)
 
 
+def _column(own: SiloFile) -> str:
+    return "" if own.consent is None else own.consent.subject
+
+
 def _subject(given: Path | None) -> str:
     from quire.clients.data.consent.ids import MAX_ID, one_id
     from quire.errors import DataError
@@ -212,8 +218,8 @@ def _show_rows(own: SiloFile, subject: str) -> None:
 def _show_traces(place: Place, made: Request) -> None:
     from quire.clients.data.consent.traces import traces_of
 
-    traces = traces_of(place, made.subject)
-    if not traces.touched:
+    traces = traces_of(place, made.subject, made.column)
+    if not traces.touched and not traces.unknown:
         runs = len(traces.clean)
         typer.echo(f"  By this silo's lineage the subject was in none of the {runs} runs that it trained in.")
     for trace in traces.touched:
@@ -222,6 +228,8 @@ def _show_traces(place: Place, made: Request) -> None:
         typer.echo(f"    {_way_back(trace)}")
     for run in traces.continued:
         typer.echo(f"  Run {run}: not trained on the subject, but it may have gone on with a run that was.")
+    for run in traces.unknown:
+        typer.echo(f"  Run {run}: cannot be told in all rounds; the subject column, or the key, was another one then.")
 
 
 def _way_back(trace: Trace) -> str:

@@ -76,6 +76,8 @@ class Sifted:
 
     Attributes
     ----------
+    column : str
+        The column that said whose a row is.
     came : int
         Rows of the silo's tables.
     left_out : dict of str to int
@@ -90,6 +92,7 @@ class Sifted:
         Keyed hashes of those who had asked for erasure by then.
     """
 
+    column: str
     came: int
     left_out: dict[str, int]
     trained: int
@@ -106,7 +109,8 @@ def standing(consent: Consent | None, operator: Operator) -> Standing | None:
     Raises
     ------
     DataError
-        If the consent table cannot be used, or there are requests for erasure and nothing to know their rows by.
+        If the consent table cannot be used, or there are requests for erasure and nothing to know their rows by, or
+        another column than when they were recorded.
     StoreError
         If the book of requests for erasure cannot be used.
     """
@@ -118,7 +122,7 @@ def standing(consent: Consent | None, operator: Operator) -> Standing | None:
             )
         return None
     listing = None if consent.table is None else listing_of(consent.table)
-    if (found := excluded(Place.of(operator))) is None:
+    if (found := excluded(Place.of(operator), consent.subject)) is None:
         return Standing(consent, listing)
     subjects, erased = found
     return Standing(consent, listing, erased, subjects)
@@ -202,7 +206,9 @@ class Sieve:
         scored = len(test) + (0 if validation is None else len(validation))
         places = [] if train.places is None else train.places.tolist()
         subjects = [one for place in places if (one := self._ids[place]) is not None]
-        sifted = Sifted(len(self._ids), left, len(train), scored, subjects, self._standing.erased)
+        sifted = Sifted(
+            self._standing.consent.subject, len(self._ids), left, len(train), scored, subjects, self._standing.erased
+        )
         return SiloData(train, test, validation), sifted
 
     def _warn(self, where: object) -> None:
