@@ -135,33 +135,9 @@ def one_class(folder):
         (folder / f"rows-{number}.csv").write_text("age,dose,sick\n" + "40,1,1\n" * 10)
 
 
-def consent(*more):
-    def change(folder):
-        for number, own in enumerate(more, start=1):
-            path = folder / f"clinic-{number}.yaml"
-            path.write_text(f"{path.read_text()}population: {{name: a, records: 9}}\n{own}")
-
-    return change
-
-
-CONSENT = "consent: {subject: id}\n"
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (
-            consent(CONSENT),
-            r"clinic-2\.yaml and .*clinic-1\.yaml have the same 'store'.* give each a 'store:' of its own",
-        ),
-        (
-            consent("", "store: b\n" + CONSENT, "store: ./b\nidentity: c.key\n"),
-            r"clinic-1\.yaml have the same 'identity'",
-        ),
-        (
-            consent("", f"store: b\nidentity: b.key\n{CONSENT}", "store: ./c/../b\n"),
-            r"clinic-3\.yaml and .*clinic-2\.yaml have the same 'store'",
-        ),
         (lambda folder: (folder / "clinic-3.yaml").unlink(), "holds 2 silos, but partition.silos=3"),
         (lambda folder: (folder / "schema.yaml").unlink(), r"has no schema\.yaml"),
         (lambda folder: (folder / "rows-3.csv").unlink(), r"clinic-3\.yaml, line 2, .*there is no .*rows-3\.csv"),
