@@ -93,6 +93,11 @@ class Workbench:
         -------
         float
             Mean training loss over all rows of all batches, without the proximal term.
+
+        Raises
+        ------
+        ValueError
+            If there is no row.
         """
         corrections = (
             [torch.tensor(correction[name]) for name, _ in self.model.named_parameters()] if correction else []
@@ -126,6 +131,8 @@ def steps(plan: SgdTraining, rows: int) -> int:
 def _batches(rows: Rows, plan: SgdTraining, rng: np.random.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield features and labels of one batch after the other, in epochs that are each shuffled anew."""
     x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y)
+    if not len(rows):  # steps would be counted down by nothing, for ever
+        raise ValueError("there is no row to train on")
     left = steps(plan, len(rows))
     while left:
         order = torch.from_numpy(rng.permutation(len(rows)))

@@ -20,6 +20,7 @@ from quire.clients.tasks import Task, task_of
 from quire.clients.tasks.moments import Statistics
 from quire.clients.training import workbench
 from quire.conf.schema import Settings
+from quire.errors import DataError
 
 #: Told what consent made of the rows that are about to be trained on.
 Note = Callable[[Sifted | None], None]
@@ -100,8 +101,15 @@ def score_at_home(
         Rows scored; the silo never trained on them under these settings.
     rows : int
         All of the silo's rows.
+
+    Raises
+    ------
+    DataError
+        If the silo has no test rows.
     """
     data = _prepare(settings, where, silo, statistics)
+    if not len(data.test):
+        raise DataError(f"{silo} has no row left that was kept for testing, so there is nothing to score the model on.")
     held_out = len(data.validation) if data.validation is not None else 0
     scores = _score(_task(settings, where), data.test, arrays)
     return scores, len(data.test), len(data.train) + len(data.test) + held_out

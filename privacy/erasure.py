@@ -31,7 +31,19 @@ STATEMENT = (
 )
 
 _FORMAT = "quire-erasure-1"
-_KEYS = {"format", "silo", "request", "requested", "attested", "rounds", "runs", "continued", "said", "statement"}
+_KEYS = {
+    "format",
+    "silo",
+    "request",
+    "requested",
+    "attested",
+    "rounds",
+    "runs",
+    "continued",
+    "unknown",
+    "said",
+    "statement",
+}
 _RUN_KEYS = {"run", "simulated", "first", "last", "clean", "model"}
 _NUMBER = re.compile(r"[0-9a-f]{16}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
@@ -78,8 +90,9 @@ class ErasureAttestation(SignedBody):
     body : mapping
         ``silo``; ``request``, its number; ``requested`` and ``attested``, when (UTC); ``rounds``, how many the silo has
         trained since, all without the subject; ``runs``, as :class:`TouchedRun`; ``continued``, numbers of runs that
-        were not trained on the subject but may have gone on with a model of one that was; ``said``, the operator's own
-        words about what else was done, or None; ``statement``, :data:`STATEMENT`.
+        were not trained on the subject but may have gone on with a model of one that was; ``unknown``, numbers of
+        runs of which the silo cannot tell in all rounds, for it knew rows by another column then; ``said``, the
+        operator's own words about what else was done, or None; ``statement``, :data:`STATEMENT`.
     signature : bytes
     signer : str
         Fingerprint of who is said to have signed.
@@ -95,7 +108,7 @@ class ErasureAttestation(SignedBody):
         request: str,
         times: tuple[str, str],
         rounds: int,
-        runs: tuple[Sequence[TouchedRun], Sequence[str]],
+        runs: tuple[Sequence[TouchedRun], Sequence[str], Sequence[str]],
         said: str | None,
         identity: PrivateIdentity,
     ) -> ErasureAttestation:
@@ -107,8 +120,9 @@ class ErasureAttestation(SignedBody):
         times : tuple of str
             When it was requested and when this is attested: ``2026-11-22T04:30:00+00:00``.
         rounds : int
-        runs : tuple of (sequence of TouchedRun, sequence of str)
-            Those that were trained on the subject, and those that may have gone on with a model of one that was.
+        runs : tuple of (sequence of TouchedRun, sequence of str, sequence of str)
+            Those that were trained on the subject, those that may have gone on with a model of one that was, and those
+            of which the silo cannot tell.
         said : str or None
             One line of at most 500 printable characters.
         identity : PrivateIdentity
@@ -120,7 +134,7 @@ class ErasureAttestation(SignedBody):
             If a field says what it cannot say.
         """
         about = {"silo": silo, "request": request, "requested": times[0], "attested": times[1], "rounds": rounds}
-        listed = {"runs": [vars(run) for run in runs[0]], "continued": list(runs[1])}
+        listed = {"runs": [vars(run) for run in runs[0]], "continued": list(runs[1]), "unknown": list(runs[2])}
         body = {**about, **listed, "format": _FORMAT, "said": said, "statement": STATEMENT}
         _check_body(body)
         return cls(body, identity.sign(cls.TAG, canonical(body)), identity.public.fingerprint)
@@ -154,7 +168,7 @@ class ErasureAttestation(SignedBody):
 def _check_body(body: Any) -> None:
     if not isinstance(body, dict) or set(body) != _KEYS or body["format"] != _FORMAT:
         raise ErasureAttestationError("An attestation of an erasure has other fields.")
-    silo, said, runs, continued = body["silo"], body["said"], body["runs"], body["continued"]
+    silo, said, runs = body["silo"], body["said"], body["runs"]
     good = (
         isinstance(silo, str) and 0 < len(silo) <= _MAX_NAME and silo.isprintable(),
         _matches(_NUMBER, body["request"]),
@@ -163,10 +177,14 @@ def _check_body(body: Any) -> None:
         said is None or (isinstance(said, str) and is_reason(said)),
         body["statement"] == STATEMENT,
         isinstance(runs, list) and len(runs) <= MAX_RUNS and all(_is_run(run) for run in runs),
-        isinstance(continued, list) and len(continued) <= MAX_RUNS and all(_matches(_RUN, run) for run in continued),
+        *(_are_numbers(body[key]) for key in ("continued", "unknown")),
     )
     if not all(good):
         raise ErasureAttestationError("An attestation of an erasure says something that it cannot say.")
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= MAX_RUNS and all(_matches(_RUN, run) for run in value)
 
 
 def _is_run(run: Any) -> bool:

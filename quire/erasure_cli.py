@@ -46,12 +46,14 @@ def request(
     """
     from quire.clients.data.consent.requests import record
 
-    place = _place(_file(silo))
-    made, new = record(place, _subject(given))
+    own = _file(silo)
+    place, subject = _place(own), _subject(given)
+    made, new = record(place, subject, _column(own))
     if new:
         typer.echo(f"Request {made.id} is recorded: the subject's rows are left out from the next message on.")
     else:
         typer.echo(f"Request {made.id} of {made.time[:10]} is about this subject already; it stays as it is.")
+    _show_rows(own, subject)
     _show_traces(place, made)
 
 
@@ -132,6 +134,8 @@ def verify(
         typer.echo(f"Run {run['run']}{kind}: rounds {run['first']} to {run['last']} were trained on the subject.")
     for run in body["continued"]:
         typer.echo(f"Run {run}: not trained on the subject, but it may have gone on with a run that was.")
+    for run in body["unknown"]:
+        typer.echo(f"Run {run}: cannot be told in all rounds; the silo knew rows by another column then.")
     if body["said"] is not None:
         typer.echo(f"The operator says: {body['said']}")
     typer.echo(body["statement"])
@@ -172,6 +176,10 @@ def _place(own: SiloFile) -> Place:
     return Place.of(own.operator)
 
 
+def _column(own: SiloFile) -> str:
+    return "" if own.consent is None else own.consent.subject
+
+
 def _subject(given: Path | None) -> str:
     from quire.clients.data.consent.ids import MAX_ID, one_id
     from quire.errors import DataError
@@ -181,8 +189,8 @@ def _subject(given: Path | None) -> str:
     limit = 4 * MAX_ID + 64
     try:
         if str(given) == "-":
-            return one_id(sys.stdin.read(limit), "Standard input")
-        with given.open(encoding="utf-8") as stream:
+            return one_id(sys.stdin.read(limit).removeprefix("\ufeff"), "Standard input")
+        with given.open(encoding="utf-8-sig") as stream:  # some editors begin a file with a mark that nobody sees
             return one_id(stream.read(limit), given)
     except OSError as error:
         raise DataError(f"{given} cannot be read: {error.strerror}.") from error
@@ -190,11 +198,28 @@ def _subject(given: Path | None) -> str:
         raise DataError(f"{given} is not text in UTF-8.") from None
 
 
+def _show_rows(own: SiloFile, subject: str) -> None:
+    """Say how many rows have the id now: a request for one that is spelled otherwise leaves nothing out."""
+    from quire.clients.data.own import rows_about
+    from quire.errors import DataError
+
+    try:
+        found = rows_about(own, subject)
+    except DataError as error:
+        typer.echo(f"  Whether a row of this silo has the id could not be looked up: {error}")
+        return
+    if not found:
+        typer.echo(
+            "  No row of this silo has this id now, so this request leaves none out: unless they were deleted before, "
+            "see whether it is spelled as in the silo's tables, and if not record another."
+        )
+
+
 def _show_traces(place: Place, made: Request) -> None:
     from quire.clients.data.consent.traces import traces_of
 
-    traces = traces_of(place, made.subject)
-    if not traces.touched:
+    traces = traces_of(place, made.subject, made.column)
+    if not traces.touched and not traces.unknown:
         runs = len(traces.clean)
         typer.echo(f"  By this silo's lineage the subject was in none of the {runs} runs that it trained in.")
     for trace in traces.touched:
@@ -203,6 +228,8 @@ def _show_traces(place: Place, made: Request) -> None:
         typer.echo(f"    {_way_back(trace)}")
     for run in traces.continued:
         typer.echo(f"  Run {run}: not trained on the subject, but it may have gone on with a run that was.")
+    for run in traces.unknown:
+        typer.echo(f"  Run {run}: cannot be told in all rounds; the subject column, or the key, was another one then.")
 
 
 def _way_back(trace: Trace) -> str:

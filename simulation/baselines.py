@@ -23,7 +23,7 @@ import numpy as np
 from quire.clients.data.silo import Rows, SiloData, concatenate
 from quire.clients.training import Workbench
 from quire.conf.schema import NoPrivacy, RecordDistributedPrivacy, Settings, SgdTraining
-from quire.errors import QuireError
+from quire.errors import DataError, QuireError
 from quire.privacy.randomness import stream
 from quire.simulation.plain import plain_overrides, train_plainly
 from quire.simulation.silos import local_silos
@@ -53,9 +53,20 @@ def compare(
     -------
     dict
         What was written; see ``docs/run-folder.md``.
+
+    Raises
+    ------
+    DataError
+        If a silo has no rows to train on, or none to test on.
     """
     local = local_silos(settings, silos)
     data, names = local.data(settings), list(local.names)
+    for name, silo in zip(names, data, strict=True):
+        if not len(silo.train) or not len(silo.test):
+            raise DataError(
+                f"{name} has no row left to {'train' if not len(silo.train) else 'test'} on, so the model of "
+                f"'{folder}', which is complete, cannot be compared with anything."
+            )
     bench = Workbench(local.task(settings))
     first = bench.task.initial_arrays(stream(settings.seed, "model"))
 

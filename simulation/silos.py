@@ -82,7 +82,8 @@ def local_silos(settings: Settings, folder: Path | None = None) -> LocalSilos:
     ------
     DataError
         If the folder is not there, holds another number of silos than the settings, two of the same name, one with
-        another schema, or one whose policy lets no simulation read its rows.
+        another schema, one whose policy lets no simulation read its rows, or two with one store or identity, one of
+        them with ``consent``.
     """
     if not isinstance(settings.data, FilesData):
         count = settings.partition.silos
@@ -113,7 +114,22 @@ def local_silos(settings: Settings, folder: Path | None = None) -> LocalSilos:
                 f"{silo.path} has a policy, and a simulation would read its rows without charging their ledger: add "
                 "'rehearsal: true' to the policy if these rows may be read so, or run it as a deployment."
             )
+    _keep_books_apart(silos)
     return LocalSilos(names, tuple(silos), root / SCHEMA_FILE)
+
+
+def _keep_books_apart(silos: Sequence[SiloFile]) -> None:
+    """Refuse silos that would share requests for erasure, lineage or the key for subjects: their defaults are alike."""
+    for place, silo in enumerate(silos):
+        for other in silos[:place]:
+            if silo.consent is None and other.consent is None:
+                continue
+            for key in ("store", "identity"):
+                if os.path.realpath(getattr(silo.operator, key)) == os.path.realpath(getattr(other.operator, key)):
+                    raise DataError(
+                        f"{silo.path} and {other.path} have the same '{key}', and with 'consent' requests for erasure "
+                        f"of one would be those of the other: give each a '{key}:' of its own."
+                    )
 
 
 def rows_at_hand(settings: Settings) -> bool:

@@ -70,6 +70,37 @@ def test_from_a_request_to_an_attestation(silo: Consenting, quire: Call, monkeyp
     assert "attested" in quire("erasure", "list", "silo.yaml")[1]
 
 
+@pytest.mark.parametrize("how", ["file", "standard input"])
+def test_a_mark_at_the_beginning_is_no_part_of_the_id(
+    silo: Consenting, quire: Call, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    one = silo.load().sifted.train_ids[0]
+    (silo.folder / "id.txt").write_text(f"{one}\r\n", encoding="utf-8-sig")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"\ufeff{one}\n"))
+    status, out, _ = quire("erasure", "request", "silo.yaml", "--from", "id.txt" if how == "file" else "-")
+    assert status == 0
+    assert "No row of this silo" not in out
+    assert one not in silo.load().sifted.train_ids
+
+
+def test_a_request_about_nobody_says_so_and_is_recorded(
+    silo: Consenting, quire: Call, caplog: pytest.LogCaptureFixture
+) -> None:
+    (silo.folder / "id.txt").write_text("P3")
+    status, out, _ = quire("erasure", "request", "silo.yaml", "--from", "id.txt")
+    assert status == 0
+    assert "is recorded" in out
+    assert "No row of this silo has this id now" in out
+    assert silo.train(1) == "ANSWERED"
+    assert "1 of 1 requests for erasure are about nobody of the silo's rows" in caplog.text
+    silo.csv.unlink()
+    (silo.folder / "id.txt").write_text("p4")
+    status, out, _ = quire("erasure", "request", "silo.yaml", "--from", "id.txt")
+    assert status == 0
+    assert "is recorded" in out
+    assert "could not be looked up" in out
+
+
 def test_a_roster_says_who_has_to_have_signed(silo: Consenting, quire: Call) -> None:
     (silo.folder / "id.txt").write_text("p1\n")
     number = number_in(quire("erasure", "request", "silo.yaml", "--from", "id.txt")[1])
@@ -100,6 +131,7 @@ def test_lineage_shows_counts_and_no_subject(silo: Consenting, quire: Call) -> N
     [
         (("request", "silo.yaml", "--from", "nothing.txt"), "nothing.txt cannot be read"),
         (("request", "silo.yaml", "--from", "silo.key"), "does not hold one subject id"),
+        (("request", "silo.yaml", "--from", "unseen.txt"), "does not hold one subject id"),
         (("request", "plain.yaml", "--from", "id.txt"), "has no 'consent'"),
         (("attest", "silo.yaml", "0123456789abcdef", "--out", "a.json"), "has no request 0123456789abcdef"),
         (("verify", "silo.yaml", "--key", "silo.key.pub"), "no attestation of an erasure"),
@@ -108,6 +140,7 @@ def test_lineage_shows_counts_and_no_subject(silo: Consenting, quire: Call) -> N
 )
 def test_a_mistake_is_one_sentence(silo: Consenting, quire: Call, args: tuple[str, ...], says: str) -> None:
     (silo.folder / "id.txt").write_text("p1")
+    (silo.folder / "unseen.txt").write_text("p\u200b1")
     (silo.folder / "plain.yaml").write_text("name: clinic-1\ndata: {connector: csv, path: rows.csv}\n")
     status, _, err = quire("erasure", *args)
     assert status == 2

@@ -12,6 +12,7 @@ from command_line import Call, command_line
 from safetensors.numpy import load_file, save_file
 
 from quire.conf.compose import compose
+from quire.errors import DataError
 from quire.simulation.baselines import compare
 from quire.strategies.folder import read_overrides
 
@@ -75,6 +76,24 @@ def test_a_silo_finds_what_the_simulator_found(quire: Call, settings: tuple[str,
     status, out, _ = quire("silo", "score", "sent", "--silo", "silos/north.yaml")
     assert status == 0
     assert f"accuracy           {expected['north']['accuracy']:.4f}" in out
+
+
+def test_without_a_test_row_there_is_no_score(quire: Call) -> None:
+    """Under privacy everybody of a silo may withdraw, and the run goes on."""
+    trained(quire, "privacy=record", "privacy.epsilon=4", "strategy.fraction_evaluate=0")
+    table = Path("silos/north.csv")
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([f"{lines[0]},id", *(f"{line},p" for line in lines[1:])]))
+    file = Path("silos/north.yaml")
+    own = "store: own\nidentity: own.key\npopulation: {name: a, records: 80}\n"
+    said = "consent: {subject: id, withdrawn: {connector: csv, path: out.csv, key: id}}\n"
+    file.write_text(f"{file.read_text()}{own}{said}")
+    Path("silos/out.csv").write_text("id\np\n")
+    status, out, err = quire("silo", "score", "run", "--silo", "silos/north.yaml")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "north has no row left that was kept for testing" in err
+    with pytest.raises(DataError, match="north has no row left to train on"):
+        compare(compose(read_overrides(Path("run"))), Path("run"), silos=Path("silos"))
 
 
 def test_what_is_not_the_runs_is_refused_in_a_sentence(quire: Call) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from quire.clients.arrays import fingerprint
-from quire.clients.data.consent.sieve import Sieve, Standing, standing
+from quire.clients.data.consent.sieve import Sieve, Standing, standing, subjects_in
 from quire.clients.data.preprocess import Loaded
 from quire.clients.data.rules.redact import redacted
 from quire.clients.data.silo import Rows, SiloData, hold_out, split, split_each
@@ -87,6 +87,31 @@ def load(settings: Settings, where: Where, name: str) -> Loaded:
     while len(_CACHE) > _KEPT:
         _CACHE.popitem(last=False)
     return loaded
+
+
+def rows_about(silo: SiloFile, subject: str) -> int:
+    """Count the rows of a silo's tables that are about a subject, as they stand now; for its operator alone.
+
+    Parameters
+    ----------
+    silo : SiloFile
+        With ``consent``.
+    subject : str
+        The id.
+
+    Raises
+    ------
+    DataError
+        If the tables cannot be read, or have no column of subjects.
+    """
+    found = 0
+    for section in (silo.data, silo.test):
+        if section is not None and silo.consent is not None:
+            where = f"{section.source.entry.file} ({section.source.entry.key})"
+            found += subjects_in(section.connector.read(section.source), silo.consent, section.missing, where).count(
+                subject
+            )
+    return found
 
 
 @lru_cache(maxsize=2)  # a sweep over seeds must not pile up data sets

@@ -11,7 +11,7 @@ from quire.clients.arrays import Arrays
 from quire.clients.contract import WITHIN
 from quire.clients.data.silo import Rows
 from quire.clients.entropy import Entropy
-from quire.clients.local import train_locally
+from quire.clients.local import Trained, train_locally
 from quire.clients.private.distributed import batch_sum, clipped_vector
 from quire.clients.private.plan import Plan, SharedPlan, is_adaptive
 from quire.clients.private.sgd import PrivateBench
@@ -78,9 +78,7 @@ def private_update(
             "broken-gradients": float(steps.broken),
         }
         return bench.bench.difference(model), shown
-    trained = train_locally(
-        workbench(task), rows, settings, entropy.generator("batches", round_number, silo), model, {}, {}
-    )
+    trained = _trained(settings, task, rows, entropy.generator("batches", round_number, silo), model)
     update, norm = clipped_update(trained.update, plan.clip, plan.weight)
     if is_adaptive(settings.privacy):
         update[WITHIN] = np.array(centred_bit(norm, plan.clip))
@@ -128,11 +126,19 @@ def shared_vector(
             "clipped-share": found.clipped / max(found.rows, 1),
             "broken-gradients": float(found.broken),
         }
-    batches = entropy.generator("batches", *attempt, silo)
-    trained = train_locally(workbench(task), rows, settings, batches, model, {}, {})
+    trained = _trained(settings, task, rows, entropy.generator("batches", *attempt, silo), model)
     vector, norm = clipped_vector(trained.update, tuple(model), plan.clip)
     shown = {"train-loss": trained.loss, "signal-norm": min(norm, plan.clip), "noise-norm": spread}
     return vector, {**shown, "clipped-share": float(norm > plan.clip)}
+
+
+def _trained(settings: Settings, task: Task, rows: Rows, batches: np.random.Generator, model: Arrays) -> Trained:
+    """Train; without a row the update is zero, and goes through the same clipping and noise as any other."""
+    bench = workbench(task)
+    if len(rows):
+        return train_locally(bench, rows, settings, batches, model, {}, {})
+    bench.load(model)  # arrays that are no model of the task are refused as ever
+    return Trained(bench.difference(model), 0, 0.0)
 
 
 def clipped_update(update: Arrays, clip: float, weight: float = 1.0) -> tuple[Arrays, float]:

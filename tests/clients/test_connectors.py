@@ -249,3 +249,23 @@ def test_a_row_longer_than_the_header_is_refused_and_not_read_shifted(home):
     home.write("rows.csv", named + "\n")
     with pytest.raises(DataError, match="cannot be read as CSV"):
         home.load()
+
+
+@pytest.mark.parametrize("separator", [",", "::"])
+@pytest.mark.parametrize("end", ["csv", "csv.gz"])
+def test_a_column_that_is_there_twice_is_refused(home, separator, end):
+    """Which one is meant nobody can tell; a column that nobody asks for may be there as often as it likes."""
+    lines = home.folder.joinpath("rows.csv").read_text().splitlines()
+    rows = [line.replace(",", separator) for line in lines]
+    asked = lines[0].split(",")[0]
+    for name in (asked, "note"):
+        text = "\n".join(
+            [f"{rows[0]}{separator}{name}{separator}{name}", *(f"{row}{separator}1{separator}2" for row in rows[1:])]
+        )
+        data = text.encode("utf-8-sig")
+        (home.folder / f"twice.{end}").write_bytes(gzip.compress(data) if end.endswith("gz") else data)
+        home.silo(f"{{connector: csv, path: twice.{end}, separator: '{separator}'}}")
+        if name == asked:
+            refused(home, f"has more than one column '{asked}'")
+        else:
+            assert len(home.load().data.train)

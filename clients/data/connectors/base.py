@@ -89,8 +89,10 @@ class Source:
         return {key: entry.plain() for key, entry in self.options.items()}
 
     def check_columns(self, there: Sequence[str], where: object) -> None:
-        """Refuse a table that lacks a column of the schema."""
+        """Refuse a table that lacks a column of the schema, or has it twice: which one is meant, nobody can tell."""
         for name in self.wanted:
+            if list(there).count(name) > 1:
+                raise DataError(f"{where} has more than one column '{name}': leave it one.")
             if name not in there:
                 asks = f"{self.entry.file}" if name in self.also else "the schema"
                 raise DataError(f"{where} has no column '{name}', which {asks} asks for.")

@@ -6,6 +6,7 @@ import csv
 import re
 import warnings
 import zlib
+from typing import Any
 
 from quire.clients.data.connectors.base import Connector, Raw, Source, one_file
 from quire.errors import DataError
@@ -17,24 +18,24 @@ def read(source: Source) -> Raw:
 
     path, names = source.path(), list(source.texts("names"))
     header = source.flag("header", not names)
+    form: dict[str, Any] = {
+        "sep": source.text("separator", ","),
+        "dtype": str,
+        "keep_default_na": False,
+        "na_filter": False,
+        "skipinitialspace": True,
+        "encoding": source.text("encoding", "utf-8"),
+        "engine": "c" if len(source.text("separator", ",")) == 1 else "python",
+    }
     try:
         with warnings.catch_warnings():
             # A row that is longer than the header would be read shifted by a column, with a warning only.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
-                path,
-                sep=source.text("separator", ","),
-                header=0 if header else None,
-                names=names or None,
-                dtype=str,
-                keep_default_na=False,
-                na_filter=False,
-                skipinitialspace=True,
-                encoding=source.text("encoding", "utf-8"),
-                engine="c" if len(source.text("separator", ",")) == 1 else "python",
-                index_col=False,
-                on_bad_lines="error",
+                path, header=0 if header else None, names=names or None, index_col=False, on_bad_lines="error", **form
             )
+            # As they are in the file: above, the second of two columns of one name has got another.
+            there = names or (pd.read_csv(path, header=None, nrows=1, **form).iloc[0] if header else table.columns)
     except pd.errors.EmptyDataError:
         raise DataError(f"{path} is empty.") from None
     except (
@@ -48,7 +49,7 @@ def read(source: Source) -> Raw:
         zlib.error,
     ) as error:  # parser errors and bad encodings are ValueErrors
         raise DataError(f"{path} cannot be read as CSV: {' '.join(str(error).split())[:200].rstrip('.')}.") from error
-    source.check_columns([str(name) for name in table.columns], path)
+    source.check_columns([str(name) for name in there], path)
     return Raw({name: table[name].to_numpy(dtype=object) for name in source.wanted})
 
 

@@ -10,6 +10,7 @@ from quire.clients.data.consent.requests import Request, note_attested
 from quire.clients.data.consent.traces import traces_of
 from quire.clients.store import files
 from quire.errors import DataError
+from quire.privacy.approval import MAX_REASON, is_reason
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.erasure import MAX_BYTES, ErasureAttestation, TouchedRun
 from quire.privacy.identity.keys import PrivateIdentity, PublicIdentity
@@ -42,9 +43,22 @@ def attest(
     """
     if out.exists():
         raise DataError(f"{out} exists already: name a new file for the attestation.")
+    if said is not None and not is_reason(said):
+        raise DataError(f"--say takes one line of 1 to {MAX_REASON} printable characters.")
     known: dict[str, bool] = {}
-    since = [line for line in lines_of(place) if line.time > request.time]
+    lines = lines_of(place)
+    if len(lines) < request.after:
+        raise DataError(
+            f"The silo's lineage has {len(lines)} lines, and when request {request.id} was recorded it had "
+            f"{request.after}: put back a copy of {place.lineage.path} that has them."
+        )
+    since, subjects = lines[request.after :], place.subjects()
     for line in since:
+        if not line.tells_of(subjects, request.column):
+            raise DataError(
+                f"In round {line.round} of run {line.run}, after request {request.id}, another column than "
+                f"'{request.column}', or another key, said whose a row is: nobody can tell who was in it."
+            )
         if line.members not in known:
             known[line.members] = holds(members_of(place, line.members), request.subject)
     if against := [line for line in since if known[line.members]]:
@@ -52,17 +66,17 @@ def attest(
             f"The silo's lineage has round {against[0].round} of run {against[0].run} trained on the subject after "
             f"request {request.id}: there is nothing to attest before that is explained."
         )
-    traces = traces_of(place, request.subject)
+    traces = traces_of(place, request.subject, request.column)
     runs = [
         TouchedRun(str(one.run), one.simulated, one.first, one.last, one.clean, one.model) for one in traces.touched
     ]
-    continued = [str(run) for run in traces.continued]
+    continued, unknown = [str(run) for run in traces.continued], [str(run) for run in traces.unknown]
     times = (_second(request.time), _second(now()))
     rounds = len({(line.run, line.round) for line in since})
     try:
-        made = ErasureAttestation.sign(silo, request.id, times, rounds, (runs, continued), said, identity)
+        made = ErasureAttestation.sign(silo, request.id, times, rounds, (runs, continued, unknown), said, identity)
     except PrivacyError as error:
-        raise DataError(f"{str(error).rstrip('.')}: --say takes one line of at most 500 characters.") from None
+        raise DataError(f"Request {request.id} cannot be attested: {str(error).rstrip('.')}.") from None
     files.replace(out, made.encode())
     note_attested(place, request.id)
     return made

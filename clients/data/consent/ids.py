@@ -65,11 +65,11 @@ def one_id(text: str, where: object) -> str:
     Raises
     ------
     DataError
-        If there is none, more than one line, or it is too long.
+        If there is none, more than one line, it is too long, or has characters that nobody can see.
     """
     found = text.strip()
-    if not found or len(found) > MAX_ID or len(found.splitlines()) != 1:
-        raise DataError(f"{where} does not hold one subject id: one line of 1 to {MAX_ID} characters.")
+    if not found or len(found) > MAX_ID or len(found.splitlines()) != 1 or not found.isprintable():
+        raise DataError(f"{where} does not hold one subject id: one line of 1 to {MAX_ID} printable characters.")
     return found
 
 

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from quire.clients.arrays import fingerprint
-from quire.clients.data.consent.place import Chain, Place
+from quire.clients.data.consent.place import Place, Subjects
 from quire.clients.data.consent.requests import excluded
 from quire.clients.data.consent.sieve import REASONS, Sifted
 from quire.clients.policy.model import Operator
 from quire.clients.store import files
 from quire.clients.store.errors import StoreDamaged, StoreError
 
-FILE, MEMBERS = "lineage.jsonl", "members"
+MEMBERS = "members"
 #: Bytes of a set of members: 8 for each of some 134 million subjects.
 MAX_SET = 1 << 30
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -50,6 +50,10 @@ class Line:
         By reason.
     members : str
         SHA-256 (hex) of the set of those whose rows were trained on.
+    column : str
+        The column that said whose a row is: the set is of its ids.
+    key : str
+        Which key the set was hashed under (:attr:`~quire.clients.data.consent.place.Subjects.check`).
     """
 
     time: str
@@ -62,6 +66,12 @@ class Line:
     scored: int
     left_out: dict[str, int]
     members: str
+    column: str
+    key: str
+
+    def tells_of(self, subjects: Subjects, column: str) -> bool:
+        """Tell whether ids of a column, hashed under a key, can be looked for in the line's set at all."""
+        return self.column == column and self.key == subjects.check
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +109,7 @@ class Trains:
         model = fingerprint(self.model)
         with place.locked():
             subjects = place.subjects(make=True)
-            gone = excluded(place)
+            gone = excluded(place, sifted.column)
             if (frozenset() if gone is None else gone[1]) != sifted.erased:
                 raise StoreError("A request for erasure came in while rows were read: they are not trained on.")
             if subjects.check not in sifted.kept:
@@ -107,8 +117,15 @@ class Trains:
             about = {"run": self.run, "round": self.round, "simulated": self.simulated, "model": model}
             counts = {"came": sifted.came, "trained": sifted.trained, "scored": sifted.scored}
             members = sifted.kept[subjects.check]
-            _chain(place).append(
-                {"key": subjects.check, **about, **counts, "left_out": sifted.left_out, "members": members}
+            place.lineage.append(
+                {
+                    "key": subjects.check,
+                    "column": sifted.column,
+                    **about,
+                    **counts,
+                    "left_out": sifted.left_out,
+                    "members": members,
+                }
             )
 
 
@@ -120,7 +137,7 @@ def lines_of(place: Place) -> list[Line]:
     StoreDamaged
         If one is not what was written.
     """
-    chain, found = _chain(place), []
+    chain, found = place.lineage, []
     for number, body in enumerate(chain.read(), start=1):
         try:
             found.append(_line(body))
@@ -162,10 +179,6 @@ def _keep(place: Place, members: np.ndarray) -> str:
     return digest
 
 
-def _chain(place: Place) -> Chain:
-    return Chain(place.folder / FILE, "lineage")
-
-
 def _line(body: Mapping[str, Any]) -> Line:
     counts = [body[name] for name in ("run", "round", "came", "trained", "scored")]
     left = dict(body["left_out"])
@@ -173,6 +186,8 @@ def _line(body: Mapping[str, Any]) -> Line:
         raise ValueError
     if type(body["simulated"]) is not bool or not all(_HASH.fullmatch(body[name]) for name in ("model", "members")):
         raise ValueError
+    if type(body["column"]) is not str or type(body["key"]) is not str:
+        raise ValueError
     run, number, came, trained, scored = counts
     told = (str(body["time"]), run, number, body["simulated"], body["model"])
-    return Line(*told, came, trained, scored, left, body["members"])
+    return Line(*told, came, trained, scored, left, body["members"], body["column"], body["key"])

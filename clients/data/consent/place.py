@@ -24,6 +24,7 @@ from quire.clients.store.errors import StoreDamaged
 from quire.clients.store.lines import START, BadLine, Digested, Writer, create, line_hash, read_lines
 
 FOLDER = "consent"
+BOOK, LINEAGE = "erasures.jsonl", "lineage.jsonl"
 KEY_SIZE, TAG_SIZE = 32, 16
 #: Seconds to wait for another process that writes.
 WAIT = 60.0
@@ -78,6 +79,29 @@ class Place:
         """Return the place of the silo whose operator this is."""
         return cls(operator.store / FOLDER, operator.identity.with_suffix(".subjects"))
 
+    @property
+    def book(self) -> Chain:
+        """Requests for erasure."""
+        return Chain(self.folder / BOOK, "erasures")
+
+    @property
+    def lineage(self) -> Chain:
+        """What rounds were trained on."""
+        return Chain(self.folder / LINEAGE, "lineage")
+
+    def check_book(self) -> None:
+        """Refuse a place that has lost its book of requests, which is there as soon as the key is.
+
+        Raises
+        ------
+        StoreDamaged
+        """
+        if self.key_file.exists() and not self.book.path.exists():
+            raise StoreDamaged(
+                f"{self.book.path} is missing, in which requests for erasure are recorded under {self.key_file}: put "
+                "back a copy of it."
+            )
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from writing; makes the folder if it is not there.
@@ -109,7 +133,8 @@ class Place:
             If it is not there and was, or is no such key.
         """
         found = files.read(self.key_file, _MAX_KEY)
-        if found is None and make and not (self.folder.is_dir() and any(self.folder.glob("*.jsonl"))):
+        if found is None and make and not any(path.stat().st_size for path in self.folder.glob("*.jsonl")):
+            create(self.book.path)  # before the key: a key without a book tells that the book was lost
             found = os.urandom(KEY_SIZE).hex().encode() + b"\n"
             files.replace(self.key_file, found)
         try:
@@ -160,6 +185,16 @@ class Chain:
                     bodies.append(body)
                     head = line_hash(line)
         return bodies
+
+    def count(self) -> int:
+        """Return how many whole lines there are, by the last of them.
+
+        Raises
+        ------
+        StoreDamaged
+            If that is not what was written.
+        """
+        return self._end()[1]
 
     def append(self, body: Mapping[str, Any]) -> None:
         """Write a line durably, at the end of what is there; the caller holds the lock of the place.

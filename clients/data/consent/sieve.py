@@ -76,6 +76,8 @@ class Sifted:
 
     Attributes
     ----------
+    column : str
+        The column that said whose a row is.
     came : int
         Rows of the silo's tables.
     left_out : dict of str to int
@@ -90,6 +92,7 @@ class Sifted:
         Keyed hashes of those who had asked for erasure by then.
     """
 
+    column: str
     came: int
     left_out: dict[str, int]
     trained: int
@@ -106,7 +109,8 @@ def standing(consent: Consent | None, operator: Operator) -> Standing | None:
     Raises
     ------
     DataError
-        If the consent table cannot be used, or there are requests for erasure and nothing to know their rows by.
+        If the consent table cannot be used, or there are requests for erasure and nothing to know their rows by, or
+        another column than when they were recorded.
     StoreError
         If the book of requests for erasure cannot be used.
     """
@@ -118,7 +122,7 @@ def standing(consent: Consent | None, operator: Operator) -> Standing | None:
             )
         return None
     listing = None if consent.table is None else listing_of(consent.table)
-    if (found := excluded(Place.of(operator))) is None:
+    if (found := excluded(Place.of(operator), consent.subject)) is None:
         return Standing(consent, listing)
     subjects, erased = found
     return Standing(consent, listing, erased, subjects)
@@ -158,10 +162,7 @@ class Sieve:
         if self._standing is None:
             return raw
         name = self._standing.consent.subject
-        if name not in raw.columns:
-            raise DataError(f"{where} has no column '{name}', which 'consent' names as whose each row is.")
-        marks = {mark if isinstance(mark, str) else f"{mark:.17g}" for mark in missing}
-        ids = ids_of(raw.columns[name], name, where, marks)
+        ids = subjects_in(raw, self._standing.consent, missing, where)
         self._ids += ids
         self._reasons.append(self._standing.reasons(ids))
         return Raw({key: column for key, column in raw.columns.items() if key != name}, raw.pixels)
@@ -205,17 +206,47 @@ class Sieve:
         scored = len(test) + (0 if validation is None else len(validation))
         places = [] if train.places is None else train.places.tolist()
         subjects = [one for place in places if (one := self._ids[place]) is not None]
-        sifted = Sifted(len(self._ids), left, len(train), scored, subjects, self._standing.erased)
+        sifted = Sifted(
+            self._standing.consent.subject, len(self._ids), left, len(train), scored, subjects, self._standing.erased
+        )
         return SiloData(train, test, validation), sifted
 
     def _warn(self, where: object) -> None:
-        listing = None if self._standing is None else self._standing.listing
+        if self._standing is None:
+            return
+        listing, subjects = self._standing.listing, self._standing.subjects
         if listing is not None and listing.ids and listing.ids.isdisjoint(self._ids):
             LOG.warning(
                 "%s: none of the %d subjects of the consent table is one of the silo's rows; are ids spelled alike?",
                 where,
                 len(listing.ids),
             )
+
+        if subjects is not None:
+            there = {subjects.tag(one) for one in self._ids if one is not None}
+            if unmet := len(self._standing.erased - there):
+                LOG.warning(
+                    "%s: %d of %d requests for erasure are about nobody of the silo's rows; unless those rows were "
+                    "deleted, are ids spelled alike?",
+                    where,
+                    unmet,
+                    len(self._standing.erased),
+                )
+
+
+def subjects_in(raw: Raw, consent: Consent, missing: Sequence[Label], where: object) -> list[str | None]:
+    """Return whose the rows of a table are: None where nobody's.
+
+    Raises
+    ------
+    DataError
+        If there is no column of subjects, or one that holds no ids.
+    """
+    name = consent.subject
+    if name not in raw.columns:
+        raise DataError(f"{where} has no column '{name}', which 'consent' names as whose each row is.")
+    marks = {mark if isinstance(mark, str) else f"{mark:.17g}" for mark in missing}
+    return ids_of(raw.columns[name], name, where, marks)
 
 
 def _kept(rows: Rows, allowed: np.ndarray) -> Rows:

@@ -129,6 +129,7 @@ def test_a_shipped_data_set_has_no_subjects(tmp_path: Path) -> None:
     [
         ("", "", "is empty"),
         ("patient\np1\n", "", "no column 'id'"),
+        ("id,id\np1,p2\n", "", "more than one column 'id'"),
         ("id,x\np1,1\n,2\n", "", "a withdrawal without a subject id in 'id' (row 2)"),
         (f"id\n{'x' * 300}\n", "", "an id of more than 256 characters (row 1)"),
         ("id\np1,p2,p3\n", "", "cannot be read as CSV"),

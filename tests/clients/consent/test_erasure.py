@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -15,12 +14,12 @@ from consenting import CONSENT, PLAIN, RECORDS, Consenting
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quire.clients.data.consent.attest import attest, check_attestation, read_attestation
+from quire.clients.data.consent.attest import attest
 from quire.clients.data.consent.lineage import holds, lines_of, members_of
 from quire.clients.data.consent.place import Subjects
 from quire.clients.data.consent.requests import record, requests_of
 from quire.clients.data.consent.traces import traces_of
-from quire.clients.identity import load_identity, new_identity
+from quire.clients.identity import load_identity
 from quire.clients.store.errors import StoreDamaged
 from quire.errors import DataError
 
@@ -37,9 +36,9 @@ def trained(silo: Consenting) -> list[str]:
 def test_who_asks_for_erasure_is_out_from_the_next_round_on(silo: Consenting) -> None:
     one = trained(silo)[0]
     assert silo.train(1) == "ANSWERED"
-    request, new = record(silo.place, one)
+    request, new = record(silo.place, one, "patient")
     assert new
-    assert record(silo.place, one) == (request, False)
+    assert record(silo.place, one, "patient") == (request, False)
     assert silo.train(2) == "ANSWERED"
     silo.withdraw(one)
     assert silo.train(3) == "ANSWERED"
@@ -50,7 +49,7 @@ def test_who_asks_for_erasure_is_out_from_the_next_round_on(silo: Consenting) ->
 def test_no_file_of_the_silo_holds_the_id(silo: Consenting) -> None:
     lines = silo.csv.read_text().replace("p7,", "Ottoline-4711,")
     silo.csv.write_text(lines)
-    record(silo.place, "Ottoline-4711")
+    record(silo.place, "Ottoline-4711", "patient")
     assert silo.train(1) == "ANSWERED"
     kept = [path for path in (*silo.store.rglob("*"), silo.folder / "silo.subjects") if path.is_file()]
     assert len(kept) > 5
@@ -62,7 +61,7 @@ def test_no_file_of_the_silo_holds_the_id(silo: Consenting) -> None:
 def test_a_request_before_the_first_run_is_no_broken_store(silo: Consenting) -> None:
     from quire.clients.policy.books import look
 
-    record(silo.place, "p3")
+    record(silo.place, "p3", "patient")
     own = silo.file().operator
     assert own.policy is not None
     assert look(own, own.policy).epsilon(1e-5) == 0.0
@@ -89,14 +88,14 @@ def test_runs_and_the_way_back_are_named(silo: Consenting) -> None:
     assert silo.train(5) == "ANSWERED"
     silo.withdraw()
     assert silo.train(6) == "ANSWERED"
-    found = traces_of(silo.place, silo.place.subjects().tag(one))
+    found = traces_of(silo.place, silo.place.subjects().tag(one), "patient")
     assert [(trace.run, trace.first, trace.last, trace.clean) for trace in found.touched] == [
         (5, 3, 4, 2),
         (6, 1, 1, None),
         (9, 6, 6, None),
     ]
     assert (found.continued, found.clean) == ((8,), (7,))
-    nobody = traces_of(silo.place, silo.place.subjects().tag("nobody"))
+    nobody = traces_of(silo.place, silo.place.subjects().tag("nobody"), "patient")
     assert (nobody.touched, nobody.clean) == ((), (5, 6, 7, 8, 9))
 
 
@@ -105,7 +104,7 @@ def test_runs_and_the_way_back_are_named(silo: Consenting) -> None:
 def test_without_its_key_for_subjects_the_silo_does_not_train(
     silo: Consenting, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    record(silo.place, "p3")
+    record(silo.place, "p3", "patient")
     key = silo.folder / "silo.subjects"
     if how == "gone":
         key.unlink()
@@ -114,7 +113,7 @@ def test_without_its_key_for_subjects_the_silo_does_not_train(
     assert silo.train(1) == "DATA_UNAVAILABLE"
     assert silo.lines() == []
     with pytest.raises(StoreDamaged):
-        record(silo.place, "p4")
+        record(silo.place, "p4", "patient")
 
 
 def test_without_the_section_a_silo_with_requests_does_not_train(
@@ -123,16 +122,82 @@ def test_without_the_section_a_silo_with_requests_does_not_train(
     silo.write("", **PLAIN)
     assert silo.train(1) == "ANSWERED"
     silo.write(CONSENT, **PLAIN)
-    record(silo.place, "p3")
+    record(silo.place, "p3", "patient")
     silo.write("", **PLAIN)
     assert silo.train(2) == "DATA_UNAVAILABLE"
     assert "holds requests for erasure, and the silo's file has no 'consent'" in caplog.text
 
 
+def test_a_column_of_another_name_does_not_switch_requests_off(
+    silo: Consenting, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ids of two columns are two things: under the new one nobody of the requests would be found."""
+    one = trained(silo)[0]
+    record(silo.place, one, "patient")
+    lines = silo.csv.read_text().splitlines()
+    silo.csv.write_text("\n".join([f"{lines[0]},nhs", *(f"{line},n{line.split(',')[0]}" for line in lines[1:])]))
+    silo.write(CONSENT.replace("subject: patient", "subject: nhs"), **PLAIN)
+    assert silo.train(1) == "DATA_UNAVAILABLE"
+    assert "was recorded by the subject column 'patient', and 'consent' now names 'nhs'" in caplog.text
+    assert silo.lines() == []
+    with pytest.raises(DataError, match="put back the column"):
+        record(silo.place, "np3", "nhs")
+    silo.write(CONSENT, **PLAIN)
+    assert silo.train(2) == "ANSWERED"
+
+
+def test_rounds_under_another_column_or_key_are_unknown_and_never_clean(silo: Consenting) -> None:
+    lines = silo.csv.read_text().splitlines()
+    silo.csv.write_text("\n".join([f"{lines[0]},nhs", *(f"{line},n{line.split(',')[0]}" for line in lines[1:])]))
+    one = trained(silo)[0]
+    silo.write(CONSENT.replace("subject: patient", "subject: nhs"), **PLAIN)
+    assert silo.train(1) == "ANSWERED"
+    silo.write(CONSENT, **PLAIN)
+    assert silo.train(2) == "ANSWERED"
+    silo.run, silo.state = 6, type(silo.state)()
+    silo.write(CONSENT.replace("subject: patient", "subject: nhs"), **PLAIN)
+    assert silo.train(1) == "ANSWERED"
+    silo.write(CONSENT, **PLAIN)
+    request, _ = record(silo.place, one, "patient")
+    found = traces_of(silo.place, request.subject, "patient")
+    assert [(trace.run, trace.first, trace.clean) for trace in found.touched] == [(5, 2, None)]
+    assert (found.unknown, found.clean, found.continued) == ((5, 6), (), ())
+    identity = load_identity(silo.folder / "silo.key")
+    made = attest(silo.place, request, "clinic-1", None, identity, silo.folder / "a.json")
+    assert made.body["unknown"] == ["5", "6"]
+    (silo.folder / "silo.subjects").write_text("00" * 32)
+    other = traces_of(silo.place, silo.place.subjects().tag(one), "patient")
+    assert (other.unknown, other.touched) == ((5, 6), ())
+
+
+@pytest.mark.parametrize("section", [CONSENT, ""])
+@pytest.mark.parametrize("before", ["request", "round"])
+def test_a_book_of_requests_that_is_gone_is_not_one_without_requests(
+    silo: Consenting, section: str, before: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if before == "request":
+        record(silo.place, "p3", "patient")
+    else:
+        assert silo.train(1) == "ANSWERED"
+    (silo.store / "consent" / "erasures.jsonl").unlink()
+    silo.write(section, **PLAIN)
+    assert silo.train(2) == "DATA_UNAVAILABLE"
+    assert "erasures.jsonl is missing, in which requests for erasure are recorded" in caplog.text
+    with pytest.raises(StoreDamaged, match="put back a copy"):
+        record(silo.place, "p4", "patient")
+
+
+def test_a_crash_between_the_book_and_its_key_is_no_lost_key(silo: Consenting) -> None:
+    record(silo.place, "p3", "patient")
+    (silo.store / "consent" / "erasures.jsonl").write_bytes(b"")
+    (silo.folder / "silo.subjects").unlink()
+    assert silo.train(1) == "ANSWERED"
+
+
 @pytest.mark.parametrize("place", range(0, 400, 37))
 def test_a_byte_that_changes_in_the_requests_is_noticed(silo: Consenting, place: int) -> None:
-    record(silo.place, "p3")
-    record(silo.place, "p4")
+    record(silo.place, "p3", "patient")
+    record(silo.place, "p4", "patient")
     path = silo.store / "consent" / "erasures.jsonl"
     data = bytearray(path.read_bytes())
     data[place % (len(data) - 1)] ^= 1
@@ -142,7 +207,7 @@ def test_a_byte_that_changes_in_the_requests_is_noticed(silo: Consenting, place:
 
 def test_a_request_taken_out_of_the_middle_is_noticed_and_a_torn_end_is_cut_off(silo: Consenting) -> None:
     for one in ("p3", "p4", "p5"):
-        record(silo.place, one)
+        record(silo.place, one, "patient")
     path = silo.store / "consent" / "erasures.jsonl"
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
@@ -150,12 +215,12 @@ def test_a_request_taken_out_of_the_middle_is_noticed_and_a_torn_end_is_cut_off(
     assert silo.train(1) == "DATA_UNAVAILABLE"
     path.write_bytes(whole + b'{"prev":"torn')
     assert len(requests_of(silo.place)) == 3
-    record(silo.place, "p6")
+    record(silo.place, "p6", "patient")
     assert len(requests_of(silo.place)) == 4
 
 
 def test_a_lineage_that_was_changed_attests_nothing(silo: Consenting) -> None:
-    request, _ = record(silo.place, "p3")
+    request, _ = record(silo.place, "p3", "patient")
     assert silo.train(1) == "ANSWERED"
     path = silo.store / "consent" / "lineage.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"round":1', b'"round":2'))
@@ -167,13 +232,13 @@ def test_a_lineage_that_was_changed_attests_nothing(silo: Consenting) -> None:
         members.write_bytes(b"")
     assert silo.train(3) == "ANSWERED"
     with pytest.raises(StoreDamaged, match="not what was written"):
-        traces_of(silo.place, request.subject)
+        traces_of(silo.place, request.subject, "patient")
 
 
 def _ask_forever(folder: str) -> None:
     place = Consenting(Path(folder)).place
     for number in range(100_000):
-        record(place, f"p{number % 50}-{number}")
+        record(place, f"p{number % 50}-{number}", "patient")
 
 
 def test_killed_at_any_moment_the_book_of_requests_is_whole(silo: Consenting) -> None:
@@ -194,57 +259,6 @@ def test_killed_at_any_moment_the_book_of_requests_is_whole(silo: Consenting) ->
         acknowledged = path.read_bytes().count(b"\n")
         assert len(requests_of(silo.place)) == acknowledged > seen
         seen = acknowledged
-
-
-# ----------------------------------------------------------------------------------------------------- attestations
-def test_an_attestation_says_what_was_done_and_names_nobody(silo: Consenting) -> None:
-    one = trained(silo)[0]
-    assert silo.train(1) == "ANSWERED"
-    request, _ = record(silo.place, one)
-    assert silo.train(2) == "ANSWERED"
-    identity, out = load_identity(silo.folder / "silo.key"), silo.folder / "attestation.json"
-    made = attest(silo.place, request, "clinic-1", "rows deleted", identity, out)
-    assert read_attestation(out) == made
-    check_attestation(made, identity.public)
-    assert made.body["rounds"] == 1
-    assert [(run["run"], run["first"], run["last"], run["clean"]) for run in made.body["runs"]] == [("5", 1, 1, None)]
-    assert "not a proof" in made.body["statement"]
-    told = out.read_bytes()
-    assert request.subject.hex().encode() not in told
-    assert set(made.body) & {"came", "trained", "left_out", "subject"} == set()
-    assert requests_of(silo.place)[request.id].attested
-    with pytest.raises(DataError, match="exists already"):
-        attest(silo.place, request, "clinic-1", None, identity, out)
-
-
-def test_nothing_is_attested_against_the_silos_own_record(silo: Consenting) -> None:
-    """Somebody took the section out for a while, so that the requests were not looked at."""
-    one = trained(silo)[0]
-    request, _ = record(silo.place, one)
-    book = silo.store / "consent" / "erasures.jsonl"
-    kept = book.read_bytes()
-    book.write_bytes(b"")
-    assert silo.train(1) == "ANSWERED"
-    book.write_bytes(kept)
-    identity = load_identity(silo.folder / "silo.key")
-    with pytest.raises(DataError, match="round 1 of run 5 trained on the subject after request"):
-        attest(silo.place, request, "clinic-1", None, identity, silo.folder / "a.json")
-    assert not (silo.folder / "a.json").exists()
-
-
-def test_another_key_or_another_word_does_not_verify(silo: Consenting) -> None:
-    request, _ = record(silo.place, "p1")
-    identity, out = load_identity(silo.folder / "silo.key"), silo.folder / "a.json"
-    attest(silo.place, request, "clinic-1", None, identity, out)
-    other = new_identity(silo.folder / "other.key")
-    with pytest.raises(DataError, match="does not hold: it is signed by"):
-        check_attestation(read_attestation(out), other)
-    out.write_bytes(out.read_bytes().replace(b'"rounds":0', b'"rounds":9'))
-    with pytest.raises(DataError, match="does not hold: its signature does not verify"):
-        check_attestation(read_attestation(out), identity.public)
-    out.write_bytes(json.dumps(json.loads(out.read_bytes()), indent=1).encode())
-    with pytest.raises(DataError, match="no attestation of an erasure"):
-        read_attestation(out)
 
 
 # ------------------------------------------------------------------------------------------------ sets of members
