@@ -118,7 +118,10 @@ class Proxies:
         (root / f"{name}.cfg").write_text(text)
         with (root / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
-                [find_haproxy(_PATH), "-db", "-f", str(root / f"{name}.cfg")], stdout=log, stderr=subprocess.STDOUT
+                [find_haproxy(_PATH), "-db", "-f", str(root / f"{name}.cfg")],
+                cwd=root,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         self._running.append(process)
         deadline = time.monotonic() + 30

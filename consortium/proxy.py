@@ -27,6 +27,9 @@ from quire.consortium.loopback import LOOPBACK, LOOPBACK_NAME
 MOST_BODY = 300 * 2**20
 #: The most requests of one member in 10 seconds, and the most connections that one may hold open.
 MOST_REQUESTS, MOST_CONNECTIONS = 2000, 64
+#: A member with more requests in 10 seconds than the first is busy, until it has fewer than the second; of all busy
+#: ones together the SuperLink gets the third in a second, and the rest waits.
+BUSY, CALM, LANE = 300, 50, 10
 #: The most connections of one address in 10 seconds, and at a time, whoever it is: counted before any handshake.
 MOST_HANDSHAKES, MOST_OPEN = 500, 128
 #: The most requests that the SuperLink works on at a time; others wait for their turn.
@@ -77,7 +80,7 @@ frontend metrics
 
 _SERVER = """
 backend members
-    stick-table type string len 64 size 10k expire 10m store conn_cur,http_req_rate(10s)
+    stick-table type string len 64 size 10k expire 10m store conn_cur,http_req_rate(10s),gpt0
 
 backend addresses
     stick-table type ipv6 size 100k expire 1m store conn_cur,conn_rate(10s)
@@ -110,6 +113,22 @@ frontend fleet
     http-request set-header host $name
     http-request del-header x-forwarded- -m beg
     http-request del-header forwarded
+    # Who asks more than any run needs is put off, not refused, and holds up nobody else.
+    http-request sc-set-gpt0(0) 1 if { sc0_http_req_rate(members) gt $busy }
+    http-request sc-set-gpt0(0) 0 if { sc0_http_req_rate(members) lt $calm }
+    use_backend lane if { sc0_get_gpt0(members) gt 0 }
+    default_backend superlink
+
+# A frontend takes in so many connections a second, and lets others wait: so each request is to come on its own.
+backend lane
+    option http-server-close
+    http-reuse never
+    server lane unix@lane-$metrics.sock
+
+frontend lane
+    bind unix@lane-$metrics.sock mode 600
+    no log  # the first one has logged it
+    rate-limit sessions $lane
     default_backend superlink
 
 backend superlink
@@ -157,6 +176,9 @@ class ServerProxy:
         Port on loopback for Prometheus.
     requests, connections, body : int
         Limits for each member: requests in 10 seconds, connections at a time, bytes of one request.
+    busy, calm, lane : int
+        Requests in 10 seconds from which on a member waits for others, and below which it no longer does; requests a
+        second of all who wait.
     handshakes, open_connections : int
         Limits for each address, or each /64 of IPv6: connections in 10 seconds, and at a time.
     patience : int
@@ -174,6 +196,9 @@ class ServerProxy:
     requests: int = MOST_REQUESTS
     connections: int = MOST_CONNECTIONS
     body: int = MOST_BODY
+    busy: int = BUSY
+    calm: int = CALM
+    lane: int = LANE
     handshakes: int = MOST_HANDSHAKES
     open_connections: int = MOST_OPEN
     patience: int = PATIENCE
@@ -200,6 +225,9 @@ class ServerProxy:
             requests=self.requests,
             connections=self.connections,
             body=self.body,
+            busy=self.busy,
+            calm=self.calm,
+            lane=self.lane,
             handshakes=self.handshakes,
             open_connections=self.open_connections,
             at_superlink=MOST_AT_SUPERLINK,

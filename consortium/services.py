@@ -34,7 +34,7 @@ def prepare(run: Path) -> None:
     ServicesError
         If that is not empty: what lies there would be imported before the app's own code.
     """
-    for folder in (run, run / "empty", run / "flwr"):
+    for folder in (run, run / "empty", run / "flwr", run / "proxy"):
         folder.mkdir(mode=0o700, exist_ok=True)
     run.chmod(0o700)
     if any((run / "empty").iterdir()):
@@ -90,6 +90,8 @@ def proxy_service(
     file = run / "haproxy.cfg"
 
     def configure() -> None:
+        for old in (run / "proxy").glob("lane-*.sock"):  # named by a port, which another start may not have
+            old.unlink()
         file.write_text(configuration)
         before()
 
@@ -98,7 +100,7 @@ def proxy_service(
         name="proxy",
         command=(find_haproxy(os.environ.get("PATH", os.defpath)), "-db", "-f", str(file)),
         environment=variables,
-        folder=run / "empty",
+        folder=run / "proxy",
         ready=ready,
         watched=watched,
         before=configure,

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from dataclasses import replace
 
+import pytest
 from proxied import FLEET, Place, needs_haproxy, running
 
 from quire.consortium.about import Server
@@ -30,6 +31,48 @@ def test_a_member_over_its_rate_is_put_off_and_the_others_are_not(place: Place) 
         assert 'haproxy_frontend_http_responses_total{proxy="fleet",code="5xx"}' in told
         limit = 'haproxy_server_limit_sessions{proxy="superlink",server="superlink"}'
         assert f"{limit} {MOST_AT_SUPERLINK}" in told
+
+
+def told_of(metrics: int, name: str) -> float:
+    """Return a figure of the proxy's own."""
+    told = urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=5).read().decode()
+    return float(next(line for line in told.splitlines() if line.startswith(name)).rpartition(" ")[2])
+
+
+LANE = 'haproxy_frontend_http_requests_total{proxy="lane"}'
+
+
+@needs_haproxy
+def test_a_busy_member_waits_and_is_answered_and_the_others_do_not_wait(place: Place) -> None:
+    port, metrics = free_ports(2)
+    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, busy=10, calm=5, lane=2)
+    with running(place.folder, "busy", proxy.render(), port):
+        there = replace(place, proxy=proxy)
+        assert [there.status(FLEET, "clinic") for _ in range(10)] == [200] * 10
+        assert told_of(metrics, LANE) == 0
+        began = time.monotonic()
+        assert [there.status(FLEET, "clinic") for _ in range(6)] == [200] * 6
+        assert time.monotonic() - began >= 1.0  # no more than two, and what came before them, in each second
+        assert told_of(metrics, LANE) == 6
+        assert [there.status(FLEET, "server") for _ in range(8)] == [200] * 8
+        assert told_of(metrics, LANE) == 6
+        (lane,) = place.folder.glob(f"lane-{metrics}.sock")
+        assert lane.stat().st_mode & 0o777 == 0o600  # whoever reaches it is asked for no certificate
+
+
+@pytest.mark.slow
+@needs_haproxy
+def test_a_member_that_has_calmed_down_waits_no_longer(place: Place) -> None:
+    port, metrics = free_ports(2)
+    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, busy=10, calm=5, lane=5)
+    with running(place.folder, "calm", proxy.render(), port):
+        there = replace(place, proxy=proxy)
+        assert [there.status(FLEET, "clinic") for _ in range(14)] == [200] * 14
+        waited = told_of(metrics, LANE)
+        assert waited >= 4
+        time.sleep(20)  # twice the time over which requests are counted
+        assert [there.status(FLEET, "clinic") for _ in range(4)] == [200] * 4
+        assert told_of(metrics, LANE) == waited
 
 
 @needs_haproxy
@@ -69,6 +112,9 @@ def test_connections_that_never_shake_hands_are_few_from_an_address(place: Place
     raw = f"POST {FLEET} HTTP/1.1\r\n{place.key('clinic')}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
     with running(place.folder, "silent", proxy.render(), port), contextlib.ExitStack() as stack:
         there = replace(place, proxy=proxy)
+        deadline = time.monotonic() + 20
+        while told_of(metrics, 'haproxy_frontend_current_sessions{proxy="fleet"}'):  # who looked whether it listens
+            assert time.monotonic() < deadline
         silent, turned = [], 0
         for _ in range(25):
             try:

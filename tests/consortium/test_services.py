@@ -83,6 +83,7 @@ def test_the_superlink_is_started_with_the_safe_settings(made: Provisioned) -> N
         assert "QUIRE_RUN_DIR" not in service.environment
         assert service.folder == run / "empty"
     assert made.operator.crl.resolve() in front.watched
+    assert front.folder == run / "proxy"
     began(supervisor)
     assert list((run / "empty").iterdir()) == []
     for private in ("superexec.secret", "loopback.key", "loopback-both.pem"):

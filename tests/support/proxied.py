@@ -117,7 +117,7 @@ def running(folder: Path, name: str, configuration: str, port: int) -> Iterator[
     file = folder / f"{name}.cfg"
     file.write_text(configuration)
     with (folder / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen([find_haproxy(PLACES), "-db", "-f", str(file)], stdout=log, stderr=log)
+        process = subprocess.Popen([find_haproxy(PLACES), "-db", "-f", str(file)], cwd=folder, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 10
         while not listens("127.0.0.1", port):
