@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from types import TracebackType
-
 import harness
 import psutil
 from deployed import Deployed, rounds_of
@@ -21,7 +18,7 @@ OVERRIDES = (
 )
 
 
-class Peaks:
+class Peaks(harness.Beside):
     """Notes the most memory (PSS) that the largest process of each role takes.
 
     Parameters
@@ -35,30 +32,21 @@ class Peaks:
     """
 
     def __init__(self, consortium: Deployed) -> None:
+        super().__init__(1.0)
         self.most: dict[str, float] = {}
-        self._tree, self._done = consortium.processes, threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        self._tree = consortium.processes
+        self._roles = {**ROLES, "a silo's process for a message": "flwr-clientapp"}
 
-    def __enter__(self) -> Peaks:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        roles = {**ROLES, "a silo's process for a message": "flwr-clientapp"}
-        while not self._done.wait(1.0):
-            for process in self._tree.update():
-                try:
-                    line, size = " ".join(process.cmdline()), float(process.memory_full_info().pss)
-                except psutil.Error:
-                    continue
-                role = next((role for role, words in roles.items() if words in line), "others")
-                self.most[role] = max(self.most.get(role, 0.0), size)
+    def look(self) -> bool:
+        """Look once; say whether to go on."""
+        for process in self._tree.update():
+            try:
+                line, size = " ".join(process.cmdline()), float(process.memory_full_info().pss)
+            except psutil.Error:
+                continue
+            role = next((role for role, words in self._roles.items() if words in line), "others")
+            self.most[role] = max(self.most.get(role, 0.0), size)
+        return True
 
 
 def large(silos: int) -> harness.Figure:

@@ -34,11 +34,9 @@ import json
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 import harness
 import psutil
@@ -96,7 +94,7 @@ def many(nodes: int) -> list[harness.Figure]:
     return [*figures, *extrapolated(spent / messages, nodes)]
 
 
-class Watched:
+class Watched(harness.Beside):
     """Notes how much memory a federation takes, and ends it before the machine has none left.
 
     Parameters
@@ -110,25 +108,16 @@ class Watched:
     """
 
     def __init__(self, federation: Federation) -> None:
-        self.most, self._federation, self._done = 0.0, federation, threading.Event()
-        self._thread = threading.Thread(target=self._watch)
+        super().__init__(2.0)
+        self.most, self._federation = 0.0, federation
 
-    def __enter__(self) -> Watched:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(2.0):
-            self.most = max(self.most, memory(self._federation.processes))
-            if psutil.virtual_memory().available < LEAST_LEFT:
-                self._federation.give_up(f"less than {LEAST_LEFT / 1e9:.0f} GB of memory were left")
-                return
+    def look(self) -> bool:
+        """Look once; say whether to go on."""
+        self.most = max(self.most, memory(self._federation.processes))
+        enough = psutil.virtual_memory().available >= LEAST_LEFT
+        if not enough:
+            self._federation.give_up(f"less than {LEAST_LEFT / 1e9:.0f} GB of memory were left")
+        return enough
 
 
 def extrapolated(per_message: float, nodes: int) -> list[harness.Figure]:

@@ -14,10 +14,13 @@ import os
 import platform
 import statistics
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,6 +62,38 @@ class Figure:
         """Return the object that goes into the JSON file."""
         value = None if self.value is None else float(f"{self.value:.6g}")
         return {**asdict(self), "value": value, "met": self.met}
+
+
+class Beside:
+    """Looks at something again and again, in a thread of its own, for as long as the context lasts.
+
+    Parameters
+    ----------
+    pause : float
+        Seconds between two looks.
+    """
+
+    def __init__(self, pause: float) -> None:
+        self._pause, self._done = pause, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def look(self) -> bool:
+        """Look once; say whether to go on."""
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        while not self._done.wait(self._pause) and self.look():
+            pass
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
