@@ -97,7 +97,7 @@ def test_flowers_verdict_counts_though_its_exit_status_says_all_is_well(
     fake_programs(
         flower_superlink=superlink,
         flwr=flwr,
-        flwr_simulation="import time; time.sleep(1)",
+        flwr_simulation="import time; time.sleep(4)",
     )
     with pytest.raises(RunFailed, match=words):
         run_flower(compose("task=breast_cancer runtime=flower"), tmp_path / "run")

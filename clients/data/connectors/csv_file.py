@@ -50,6 +50,8 @@ def read(source: Source) -> Raw:
     ) as error:  # parser errors and bad encodings are ValueErrors
         raise DataError(f"{path} cannot be read as CSV: {' '.join(str(error).split())[:200].rstrip('.')}.") from error
     source.check_columns([str(name) for name in there], path)
+    if not set(source.wanted) <= set(table.columns):  # a name that is empty in the file, and another one in the table
+        raise DataError(f"{path} has a column without a name.")
     return Raw({name: table[name].to_numpy(dtype=object) for name in source.wanted})
 
 

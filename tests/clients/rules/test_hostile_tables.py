@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -141,6 +141,7 @@ def told(content: bytes, name: str, separator: str | None, header: bool | None) 
     st.sampled_from([None, ",", ";", "\\t", " ", "e", "\xa4"]),
     st.sampled_from([None, True, False]),
 )
+@example(b",", None, None)
 def test_any_bytes_end_in_a_table_or_in_a_sentence(content: bytes, separator: str | None, header: bool | None) -> None:
     told(content, "p.csv", separator, header)
 
