@@ -24,8 +24,9 @@ in a client that imports no torch. Memory is PSS, so that what processes share c
 configuration and the same without client certificates; a second HAProxy answers in the SuperLink's place.
 
 **The flood.** One member of a consortium of three asks the SuperLink for messages as fast as the proxy lets it, signed
-as its SuperNode's are, while the rounds of the other two go on. The proxy lets it have 200 requests a second, and the
-SuperLink has a sixtieth of a second's work with each.
+as its SuperNode's are, while the rounds of the other two go on. Without the proxy's slow
+lane, in which a member with so many requests waits, this was 2.7: a request is a sixtieth of a second's work for the
+SuperLink, and a member may have 200 a second.
 """
 
 from __future__ import annotations
