@@ -75,16 +75,17 @@ def ours(silos: int, rounds: int) -> Rounds:
         consortium.start()
         run = consortium.submit(overrides(silos, rounds + 1, silos))
         consortium.reached(run, 1)
-        before, roles_before = cpu_seconds(consortium.processes), roles(consortium.processes, ROLES)
+        before = roles(consortium.processes, ROLES)
         consortium.reached(run, rounds + 1)
-        spent, roles_after = cpu_seconds(consortium.processes) - before, roles(consortium.processes, ROLES)
+        after = roles(consortium.processes, ROLES)
         consortium.reached(run)
         stages = [stages_of(line) for line in rounds_of(run)[1:]]
+    spent = {role: (seconds - before[role]) / rounds for role, seconds in after.items()}
     return Rounds(
         statistics.median(sum(stage.values()) for stage in stages),
         statistics.median(seconds for stage in stages for name, seconds in stage.items() if name != "shares"),
-        spent / rounds,
-        {role: (seconds - roles_before[role]) / rounds for role, seconds in roles_after.items()},
+        sum(spent.values()),
+        spent,
     )
 
 

@@ -194,13 +194,7 @@ class Federation:
 
 def cpu_seconds(tree: ProcessTree) -> float:
     """Return the seconds of processor time that living processes and their ended children have taken."""
-    total = 0.0
-    for process in tree.update():
-        try:
-            total += sum(process.cpu_times()[:4])
-        except psutil.Error:
-            continue
-    return total
+    return sum(roles(tree, {}).values())
 
 
 def roles(tree: ProcessTree, names: Mapping[str, str]) -> dict[str, float]:

@@ -119,13 +119,13 @@ class _Cells:
             found = order[spots]
             return np.where(keys[found] == values, found, -1).astype(np.int64)
         known = {str(label): place for place, label in enumerate(labels)}
-        texts = self.texts if self.texts is not None else [_as_text(number) for number in self.numbers.tolist()]
+        texts = self.texts if self.texts is not None else [as_text(number) for number in self.numbers.tolist()]
         return np.array([known.get(text, -1) for text in texts], dtype=np.int64)
 
 
-def _as_text(number: float) -> str:
-    """Write a number as a text file would: 1234567, not 1.23457e+06."""
-    return str(int(number)) if number.is_integer() else repr(number)
+def as_text(number: float) -> str:
+    """Write a number as a text file would: 1234567, not 1.23457e+06; 7 for 7.0."""
+    return str(int(number)) if number.is_integer() else repr(float(number))
 
 
 def _as_number(mark: str) -> float | None:

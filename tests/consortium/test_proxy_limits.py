@@ -7,6 +7,7 @@ import select
 import socket
 import time
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -17,12 +18,18 @@ from quire.consortium.proxy import MOST_AT_SUPERLINK
 from quire.consortium.services import free_ports
 
 
+@contextlib.contextmanager
+def limited(place: Place, name: str, **limits: int) -> Iterator[tuple[Place, int, int]]:
+    """Run a proxy with other limits beside this file's; yield where it is, its port and that of its figures."""
+    port, metrics = free_ports(2)
+    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, **limits)
+    with running(place.folder, name, proxy.render(), port):
+        yield replace(place, proxy=proxy), port, metrics
+
+
 @needs_haproxy
 def test_a_member_over_its_rate_is_put_off_and_the_others_are_not(place: Place) -> None:
-    port, metrics = free_ports(2)
-    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, requests=5)
-    with running(place.folder, "limited", proxy.render(), port):
-        there = replace(place, proxy=proxy)
+    with limited(place, "limited", requests=5) as (there, _, metrics):
         found = [there.status(FLEET, "clinic") for _ in range(8)]
         assert found == [200] * 5 + [503] * 3  # 503: what Flower's clients try again after
         assert there.status(FLEET, "server") == 200
@@ -44,10 +51,7 @@ LANE = 'haproxy_frontend_http_requests_total{proxy="lane"}'
 
 @needs_haproxy
 def test_a_busy_member_waits_and_is_answered_and_the_others_do_not_wait(place: Place) -> None:
-    port, metrics = free_ports(2)
-    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, busy=10, calm=5, lane=2)
-    with running(place.folder, "busy", proxy.render(), port):
-        there = replace(place, proxy=proxy)
+    with limited(place, "busy", busy=10, calm=5, lane=2) as (there, _, metrics):
         assert [there.status(FLEET, "clinic") for _ in range(10)] == [200] * 10
         assert told_of(metrics, LANE) == 0
         began = time.monotonic()
@@ -63,10 +67,7 @@ def test_a_busy_member_waits_and_is_answered_and_the_others_do_not_wait(place: P
 @pytest.mark.slow
 @needs_haproxy
 def test_a_member_that_has_calmed_down_waits_no_longer(place: Place) -> None:
-    port, metrics = free_ports(2)
-    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, busy=10, calm=5, lane=5)
-    with running(place.folder, "calm", proxy.render(), port):
-        there = replace(place, proxy=proxy)
+    with limited(place, "calm", busy=10, calm=5, lane=5) as (there, _, metrics):
         assert [there.status(FLEET, "clinic") for _ in range(14)] == [200] * 14
         waited = told_of(metrics, LANE)
         assert waited >= 4
@@ -77,10 +78,7 @@ def test_a_member_that_has_calmed_down_waits_no_longer(place: Place) -> None:
 
 @needs_haproxy
 def test_one_connection_too_many_of_a_member_is_closed_and_the_others_are_not(place: Place) -> None:
-    port, metrics = free_ports(2)
-    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, connections=3)
-    with running(place.folder, "crowded", proxy.render(), port):
-        there = replace(place, proxy=proxy)
+    with limited(place, "crowded", connections=3) as (there, port, _):
         context = there.context("server")
         with contextlib.ExitStack() as stack:
             for _ in range(3):
@@ -95,10 +93,7 @@ def test_one_connection_too_many_of_a_member_is_closed_and_the_others_are_not(pl
 
 @needs_haproxy
 def test_an_address_that_floods_is_turned_away_before_any_handshake(place: Place) -> None:
-    port, metrics = free_ports(2)
-    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, handshakes=10)
-    with running(place.folder, "flooded", proxy.render(), port):
-        there = replace(place, proxy=proxy)
+    with limited(place, "flooded", handshakes=10) as (there, port, _):
         for _ in range(20):
             with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), timeout=20):
                 pass
@@ -107,11 +102,8 @@ def test_an_address_that_floods_is_turned_away_before_any_handshake(place: Place
 
 @needs_haproxy
 def test_connections_that_never_shake_hands_are_few_from_an_address(place: Place) -> None:
-    port, metrics = free_ports(2)
-    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, open_connections=20)
     raw = f"POST {FLEET} HTTP/1.1\r\n{place.key('clinic')}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-    with running(place.folder, "silent", proxy.render(), port), contextlib.ExitStack() as stack:
-        there = replace(place, proxy=proxy)
+    with limited(place, "silent", open_connections=20) as (there, port, metrics), contextlib.ExitStack() as stack:
         deadline = time.monotonic() + 20
         while told_of(metrics, 'haproxy_frontend_current_sessions{proxy="fleet"}'):  # who looked whether it listens
             assert time.monotonic() < deadline
@@ -134,10 +126,7 @@ def test_connections_that_never_shake_hands_are_few_from_an_address(place: Place
 
 @needs_haproxy
 def test_connections_that_never_shake_hands_do_not_last(place: Place) -> None:
-    port, metrics = free_ports(2)
-    proxy = replace(place.proxy, bind=Server("127.0.0.1", port), metrics=metrics, patience=1)
-    with running(place.folder, "patient", proxy.render(), port):
-        there = replace(place, proxy=proxy)
+    with limited(place, "patient", patience=1) as (there, port, _):
         with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
             assert silent.recv(1) == b""
         assert there.status(FLEET, "clinic") == 200

@@ -15,6 +15,7 @@ from datetime import datetime
 from hashlib import blake2b
 from itertools import pairwise
 
+from quire.clients.data import table
 from quire.clients.tasks.schema import Label
 
 #: What stands for a value afterwards; None: it is missing.
@@ -196,9 +197,7 @@ def as_number(text: str) -> float | None:
 
 def as_text(value: Value) -> str | None:
     """Return a value as a text file has it: 7 for 7.0."""
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else repr(float(value))
-    return value
+    return table.as_text(value) if isinstance(value, float) else value
 
 
 def gives(rule: Rule, mark: Label) -> bool:
