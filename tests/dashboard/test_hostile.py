@@ -20,7 +20,7 @@ from quire.dashboard.journal import Journal, read_journal, refusals
 from quire.dashboard.reading import lines_of
 from quire.dashboard.refusals import refused_in
 from quire.dashboard.roles import Role
-from quire.dashboard.text import NAME, visible
+from quire.text import NAME, visible
 
 RTL = "\u202e"
 HOSTILE = [

@@ -1,0 +1,1 @@
+"""What each silo offers, so that partners find each other without showing data."""

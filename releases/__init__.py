@@ -1,0 +1,1 @@
+"""Models on their way out: signed envelopes, versions, revocation, watermarks."""
