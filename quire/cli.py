@@ -12,6 +12,7 @@ from quire import (
     app_cli,
     approve_cli,
     audit_cli,
+    catalog_cli,
     charter_cli,
     consortium_cli,
     dashboard_cli,
@@ -103,6 +104,7 @@ app.command()(approve_cli.approve)
 app.command()(approve_cli.reject)
 app.add_typer(identity_cli.app, name="identity")
 app.add_typer(roster_cli.app, name="roster")
+app.add_typer(catalog_cli.app, name="catalog")
 app.add_typer(charter_cli.app, name="charter")
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(log_cli.app, name="log")
