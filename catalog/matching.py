@@ -234,13 +234,13 @@ def _labels(labels: Labels, wanted: Wanted) -> tuple[list[str], list[str]]:
         left.append(f"its rows are {labels.sensitivity}, which asks for {asks[-1]}")
     if labels.purposes is not None:
         if wanted.purpose is None:
-            left.append(f"its rows may serve {len(labels.purposes)} named purposes only: name yours with --purpose")
+            left.append("its rows may serve named purposes only: say yours with --purpose")
         elif spelled(wanted.purpose) not in labels.purposes:
             against.append("its rows may not serve this purpose, word for word")
     if labels.residency is not None:
         places = ", ".join(labels.residency)
         if not wanted.residency:
-            left.append(f"members have to be in {places}: name where yours are with --residency")
+            left.append(f"members have to be in {places}: say where yours are with --residency")
         elif outside := [place for place in wanted.residency if place not in labels.residency]:
             against.append(f"members have to be in {places}, and not in {visible(', '.join(outside))}")
     return against, left
