@@ -42,7 +42,8 @@ def to_json(schema: Schema) -> dict[str, Any]:
         for column in schema.columns
     ]
     image = None if schema.image is None else asdict(schema.image)
-    return _lists({"columns": columns, "image": image, "target": asdict(schema.target)})
+    found: dict[str, Any] = _lists({"columns": columns, "image": image, "target": asdict(schema.target)})
+    return found
 
 
 def from_json(value: Any) -> Schema:
