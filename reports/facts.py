@@ -74,8 +74,8 @@ def participants(run: Run) -> Statement | Table:
 def privacy(run: Run) -> Statement:
     """Say which privacy the run had."""
     if run.privacy == "none":
-        says = "privacy=none: no update was clipped or noised; epsilon is infinite."
-        return Statement("Differential privacy", (says,), _SETTINGS, run.signed_settings)
+        none = "privacy=none: no update was clipped or noised; epsilon is infinite."
+        return Statement("Differential privacy", (none,), _SETTINGS, run.signed_settings)
     if not run.silos:
         asked = figure(run.setting("privacy", "epsilon"))
         return gap(

@@ -20,7 +20,7 @@ _KB, _MB, _GB = 2**10, 2**20, 2**30
 #: The files of a run folder that a document is made of, with the most bytes that each may have.
 RUN_FILES = {
     "run.json": _MB,
-    "settings.yaml": _MB,
+    "settings.yaml": 256 * _KB,
     "metrics.jsonl": 256 * _MB,
     "privacy_card.json": 64 * _MB,
     "privacy_card.html": 64 * _MB,
@@ -32,6 +32,7 @@ RUN_FILES = {
 }
 _TRANSCRIPTS, _MOST, _LARGEST = "transcripts", 100_000, 4 * _GB
 _BLOCK = 1 << 20
+_BRACKETS = 2000
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,9 @@ class Inputs:
             self.found.append(Input(f"{label}log", None, 0, "log is a link, and no folder of a run."))
         self._transcripts(folder / _TRANSCRIPTS, label)
         settings = next((one for one in self.found if one.name == f"{label}settings.yaml"), None)
-        if settings is not None and settings.sha256 is not None and _aliased(folder / "settings.yaml"):
-            trouble = "settings.yaml has an alias, by which a small file stands for a huge one: no run writes such."
-            self.found.append(Input(f"{label}settings.yaml, as YAML", None, settings.size, trouble))
+        why = _unlike(folder / "settings.yaml") if settings is not None and settings.sha256 is not None else None
+        if why is not None:
+            self.found.append(Input(f"{label}settings.yaml, as YAML", None, 0, why))
         return [one.trouble for one in self.found[before:] if one.trouble is not None]
 
     def _transcripts(self, folder: Path, label: str) -> None:
@@ -117,14 +118,21 @@ class Inputs:
         self.found.append(Input(f"{name} ({count} files)", digest.hexdigest(), size))
 
 
-def _aliased(path: Path) -> bool:
-    """Tell whether a YAML file has aliases, so that it must not be walked through; of what is no YAML others tell."""
+def _unlike(path: Path) -> str | None:
+    """Say why settings must not be read as YAML; None if they may be. Of what is no YAML at all others tell.
+
+    A parser takes time in the square of how deep brackets are nested, and an alias lets a small file stand for a huge
+    one. Runs write neither.
+    """
     try:
-        return any(
-            isinstance(event, yaml.AliasEvent) for event in yaml.parse(path.read_bytes(), Loader=yaml.SafeLoader)
-        )
+        data = path.read_bytes()
+        if data.count(b"[") + data.count(b"{") > _BRACKETS:
+            return "settings.yaml has more brackets than any that a run writes."
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=yaml.SafeLoader)):
+            return "settings.yaml has an alias, by which a small file stands for a huge one: no run writes such."
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return False
+        pass
+    return None
 
 
 def _looked(path: Path, name: str, limit: int, links: bool) -> Input | None:
