@@ -42,8 +42,9 @@ def place(tmp_path_factory):
     silo = Consenting(home / "silo")
     silo.run = 7
     silo.withdraw("p1", "p2")
-    RealSilo.write(silo, f"{CONSENT}{RULES}", **{"max_rounds": "10"})
+    RealSilo.write(silo, CONSENT)
     assert silo.code() == "ANSWERED"
+    RealSilo.write(silo, f"{CONSENT}{RULES}")
     record(silo.place, "p3", "patient")
     return home
 
