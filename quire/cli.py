@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,13 +21,14 @@ from quire import (
     ledger_cli,
     lineage_cli,
     log_cli,
+    report_cli,
     roster_cli,
     selftest_cli,
     silo_cli,
     transcript_cli,
     verify_cli,
 )
-from quire.errors import Interrupted, QuireError, SettingsError
+from quire.errors import Interrupted, QuireError
 
 app = typer.Typer(
     name="quire",
@@ -65,39 +65,7 @@ def run(
     raise typer.Exit(run_command([*(overrides or []), *ctx.args]))
 
 
-@app.command()
-def report(folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a sweep.")]) -> None:
-    """Write report.html of a run again, for example after `flwr run`, training the baselines if they are missing.
-
-    Of a sweep, write sweep.html again.
-    """
-    if (folder / "sweep.json").exists():
-        from quire.simulation.sweep_page import write_sweep_page
-
-        typer.echo(f"Sweep: {write_sweep_page(folder)}")
-        return
-    from quire.conf.compose import compose
-    from quire.simulation.baselines import compare
-    from quire.simulation.report import write_report
-    from quire.simulation.silos import rows_at_hand
-    from quire.strategies.folder import read_about, read_overrides
-
-    about = read_about(folder)
-    if about.get("selftest"):
-        raise SettingsError(
-            f"'{folder}' holds a self-test of the noise, which learned nothing: see `quire selftest noise --judge`."
-        )
-    if (
-        about["runtime"] != "deployment"
-        and about["status"] == "completed"
-        and not (folder / "comparison.json").exists()
-    ):
-        settings = compose(read_overrides(folder))
-        if settings.output.baselines and rows_at_hand(settings):
-            compare(settings, folder)
-    typer.echo(f"Report: {write_report(folder)}")
-
-
+app.add_typer(report_cli.app, name="report")
 app.add_typer(app_cli.app, name="app")
 app.command()(app_cli.gate)
 app.command()(approve_cli.approve)

@@ -120,6 +120,7 @@ ALLOWED = {
         "quire.simulation",
         "quire.strategies",
         "quire.transparency",
+        "quire.conf.strict_yaml",  # the answers that people give
         "quire.errors",
         "quire.text",
     ),
