@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +74,7 @@ def release(
         typer.echo(f"Charter: {header.charter.hash}; what it says was not looked at, name it with --charter.")
     if watermark is not None:
         typer.echo(f"Watermark: its key is in {watermark}; keep it where nobody else can read it.")
-    typer.echo(f"{made.path}: {header.label}, for {len(header.recipients)} recipients")
+    typer.echo(f"{made.path}: {header.label}, for {len(header.recipients)} {_recipients(header.recipients)}")
     typer.echo(f"Releaser {header.releaser.fingerprint}  tell it to them by another way than the file")
 
 
@@ -227,6 +228,10 @@ def _identity(path: Path, file: Path | None, variable: str | None) -> PrivateIde
 
     found = read_key_file(path)
     return found.open(passphrase_for(found, file, variable))
+
+
+def _recipients(ids: Sequence[str]) -> str:
+    return "recipient" if len(ids) == 1 else "recipients"
 
 
 def _now() -> int:

@@ -126,9 +126,7 @@ class Envelope:
         """
         header = self.header
         if key.id not in header.recipients:
-            raise Refused(
-                f"The envelope is not for this key: {key.id[:16]} is none of its {len(header.recipients)} recipients."
-            )
+            raise Refused(f"The envelope is not for this key: {key.id[:16]} is not among its recipients.")
         secret = key.unseal(self.sealed[header.recipients.index(key.id)], _info(header, key.id))
         try:
             opened = AESGCM(secret).decrypt(_NONCE, self.payload, header.data)

@@ -140,15 +140,18 @@ def release(run: Path, folder: Path, terms: Terms, identity: PrivateIdentity, no
     origin = _origin(run, about, terms, notes)
     charter = _charter(about, terms)
     parts = _parts(run, about, terms, origin)
-    with opened(folder, identity, now, new=True) as registry:
-        mark, key = _marked(parts, terms)
-        try:
+    mark, key = _marked(parts, terms)
+    released = False
+    try:
+        with opened(folder, identity, now, new=True) as registry:
             header = _header(registry, terms, identity, parts, recipients, now, (origin, charter, mark))
-            path = registry.release(seal(header, parts, recipients, identity))
-        except BaseException:
-            if key is not None:
-                key.unlink(missing_ok=True)
-            raise
+            envelope = seal(header, parts, recipients, identity)
+            released = True  # or perhaps: a disk that fails while syncing does not tell, and the key must not be lost
+            path = registry.release(envelope)
+    except BaseException:
+        if key is not None and not released:
+            key.unlink(missing_ok=True)
+        raise
     return Made(path, header, notes)
 
 
