@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from harness import Figure, arguments, report
 
 from quire.clients.data.silo import Rows, concatenate
@@ -30,7 +31,7 @@ Arrays = dict[str, np.ndarray]
 TASKS = {
     "digits, mlp 64": "task=digits task.model=mlp task.hidden=[64]",
     "digits, cnn": "task=digits task.model=cnn training.lr=0.1",
-    "breast_cancer, mlp 64": "task=breast_cancer task.model=mlp task.hidden=[64]",
+    "breast_cancer, mlp 96": "task=breast_cancer task.model=mlp task.hidden=[96]",
     "diabetes, mlp 256": "task=diabetes task.model=mlp task.hidden=[256]",
 }
 EPOCHS, SEEDS, QUICK_SEEDS = 20, 5, 2
@@ -177,8 +178,6 @@ def permuted(arrays: Arrays, seed: int) -> Arrays:
 
 def distilled(model: Model) -> Arrays:
     """Train a fresh model on what the marked one predicts for the training rows."""
-    import torch
-
     model.bench.load(model.marked)
     with torch.no_grad():
         told = model.bench.model(torch.from_numpy(np.array(model.train.x))).argmax(1).numpy()
@@ -233,6 +232,7 @@ def survival(models: list[Model]) -> list[Figure]:
 def main() -> int:
     """Measure and report."""
     args = arguments(__doc__)
+    torch.set_num_threads(1)  # models this small only wait for each other's threads
     seeds, keys = (QUICK_SEEDS, QUICK_KEYS) if args.quick else (SEEDS, KEYS)
     models = {name: [made(overrides, seed) for seed in range(1, seeds + 1)] for name, overrides in TASKS.items()}
     digits = next(iter(models.values()))
