@@ -93,6 +93,8 @@ class Trust:
             if releaser not in parties:
                 raise Refused(f"The releaser {short} is nobody of the roster {self.roster.roster_id} now.")
             words.append(f"{parties[releaser]} of {self.roster.roster_id}")
+        if seen is not None and releaser.fingerprint != seen:
+            raise Refused(f"The releaser is {short}, and this registry was that of {seen[:16]} before.")
         if not words and seen is not None:
             words.append("as when this registry was first opened")
         if not words:

@@ -20,7 +20,7 @@ TEXT = (ROOT / "docs" / PAGE).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_page_does_what_it_says(tmp_path: Path) -> None:
     reader = Reader(tmp_path)
     here, printed = reader.here, reader.follow(PAGE)

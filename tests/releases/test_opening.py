@@ -162,6 +162,15 @@ def test_whose_it_is_has_to_be_said_once(place):
     refused("not the pinned", place, trust=Trust(STRANGER.public.fingerprint))
 
 
+def test_an_envelope_cannot_claim_a_registry_that_was_another_releasers(place):
+    registry = look(place).header.registry
+    path = place / "claimed.envelope"
+    path.write_bytes(envelope_of("berlin", identity=STRANGER, registry=registry).encode())
+    for trust in (Trust(), Trust(STRANGER.public.fingerprint)):
+        with pytest.raises(Refused, match="was that of"):
+            open_envelope(path, place / "berlin.recipient", trust, None, NOW)
+
+
 def test_a_roster_says_whose(place):
     def roster(identity, **times):
         members = (Member(0, "server", identity.public, **times),)
