@@ -28,6 +28,7 @@ from quire.releases.watermark import BITS, THRESHOLD, Found, embed, read_mark
 from quire.simulation.silos import local_silos
 
 Arrays = dict[str, np.ndarray]
+# The mlp of breast_cancer was to have 64 hidden units: it was refused as too small before any figure was there.
 TASKS = {
     "digits, mlp 64": "task=digits task.model=mlp task.hidden=[64]",
     "digits, cnn": "task=digits task.model=cnn training.lr=0.1",
