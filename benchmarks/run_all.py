@@ -43,6 +43,7 @@ BENCHMARKS = [
     "secagg_accuracy",
     "silo",
     "simulation",
+    "watermark",
 ]
 
 

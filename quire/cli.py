@@ -22,6 +22,7 @@ from quire import (
     lineage_cli,
     log_cli,
     report_cli,
+    model_cli,
     roster_cli,
     selftest_cli,
     silo_cli,
@@ -81,6 +82,7 @@ app.add_typer(silo_cli.app, name="silo")
 app.command()(lineage_cli.lineage)
 app.add_typer(erasure_cli.app, name="erasure")
 app.add_typer(selftest_cli.app, name="selftest")
+app.add_typer(model_cli.app, name="model")
 app.add_typer(consortium_cli.app, name="consortium")
 app.add_typer(dashboard_cli.app, name="dashboard")
 app.add_typer(launch_cli.superlink_app, name="superlink")
