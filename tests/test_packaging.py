@@ -17,7 +17,7 @@ from flwr.cli.build import build_fab_from_disk
 ROOT = Path(__file__).resolve().parent.parent
 # What is in Flower's bundle.
 SHIPPED = ("charter", "conf", "clients", "strategies", "privacy", "transparency", "simulation", "quire")
-ROOMS = (*SHIPPED, "consortium", "dashboard", "catalog", "reports", "releases")
+ROOMS = (*SHIPPED, "consortium", "dashboard", "catalog", "reports", "releases", "enclave")
 
 
 def run_python(code: str, *path: Path, cwd: Path) -> str:
