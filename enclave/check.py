@@ -6,6 +6,7 @@ are named for a better sentence.
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ def is_(expected: object) -> Rule:
     """Demand this very value, of this very type."""
 
     def rule(value: Any) -> str | None:
-        if type(value) is type(expected) and value == expected:
+        if _spelled(value) == _spelled(expected):  # to Python, False is 0 and 1.0 is 1
             return None
         return f"must be {_shown(expected)}, and is {_shown(value)}"
 
@@ -283,6 +284,10 @@ def _fit(flat: dict[str, Any]) -> Iterator[str]:
     threads = {flat[key] for key in flat if key.endswith("_NUM_THREADS")}
     if len(threads) > 1 or int(next(iter(threads))) >= flat["sgx.max_threads"]:
         yield "loader.env: numerical libraries must have one number of threads, below sgx.max_threads."
+
+
+def _spelled(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
 
 
 def _shown(value: object) -> str:
