@@ -205,7 +205,7 @@ def run(manifest: Manifest, mode: Annotated[Mode, typer.Option(help="direct: wit
     from quire.enclave.programs import command_to_run
 
     command = command_to_run(manifest, mode.value)
-    _banner(Profile.direct if mode is Mode.direct else Profile.sgx)
+    _banner(Profile.direct if mode is Mode.direct else Profile.sgx, err=True)
     raise typer.Exit(subprocess.run(command, cwd=manifest.resolve().parent, check=False).returncode)
 
 
@@ -298,11 +298,11 @@ def _answer(path: Path, identity: Path | None) -> Answer:
     return Answer(read_key_file(identity).public(), data)
 
 
-def _banner(profile: Profile) -> None:
+def _banner(profile: Profile, err: bool = False) -> None:
     from quire.enclave.inside import BANNER
 
     if profile is Profile.direct:
-        typer.echo(f"{BANNER}: {profile.value} is for finding out whether things work.")
+        typer.echo(f"{BANNER}: {profile.value} is for finding out whether things work.", err=err)
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -67,9 +67,9 @@ def test_the_banner_is_wherever_direct_dev_shows_up(quire, tmp_path):
     starter.parent.mkdir()
     starter.write_text('#!/bin/sh\n[ "$1" = try ] && exit 5\n')
     starter.chmod(0o755)
-    status, out, _ = quire("enclave", "run", "try.manifest", "--mode", "direct")
-    assert status == 5
-    assert BANNER in out
+    status, out, err = quire("enclave", "run", "try.manifest", "--mode", "direct")
+    assert (status, out) == (5, "")  # standard output is for what runs inside
+    assert BANNER in err
 
 
 def test_trace_writes_the_list(quire, tmp_path):
