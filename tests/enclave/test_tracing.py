@@ -137,3 +137,37 @@ def test_python_takes_a_compiled_module_however_old_its_source_looks(tmp_path):
         [sys.executable, "-c", "import m; print(m.VALUE)"], env=variables, capture_output=True, text=True
     )
     assert done.stdout == "compiled\n"
+
+
+GUARD = """
+import json, os, runpy, sys
+listed = set(json.load(open(sys.argv[1]))["files"])
+def hook(event, arguments):
+    if event == "open" and isinstance(arguments[0], str) and not (arguments[2] or 0) & os.O_ACCMODE:
+        path = os.path.abspath(arguments[0])
+        if os.path.isfile(path) and not path.startswith("/proc/") and path not in listed:
+            raise PermissionError(path)
+sys.addaudithook(hook)
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_what_was_traced_runs_where_nothing_else_can_be_opened(tmp_path):
+    """As Gramine would have it, for what Python itself opens; compiled modules are taken from their own folder."""
+    config, listing = traced(
+        tmp_path, "import ssl, email.message, sqlite3, quire.privacy.identity.keys\nprint('ran')\n"
+    )
+    listing.write(config.files)
+    (tmp_path / "guard.py").write_text(GUARD)
+    variables = environment("trace", listing.path, listing.libraries, listing.bytecode, 1) | {"TMPDIR": str(tmp_path)}
+    del variables["LD_LIBRARY_PATH"]
+
+    def run():
+        command = [listing.python, str(tmp_path / "guard.py"), str(config.files), str(tmp_path / "work.py"), "argument"]
+        return subprocess.run(command, env=variables, capture_output=True, text=True, cwd=tmp_path)
+
+    done = run()
+    assert done.stdout == "ran\n", done.stderr
+    (tmp_path / "work.py").write_text("import colorsys\n")
+    assert "PermissionError" in run().stderr
