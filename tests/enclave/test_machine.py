@@ -180,13 +180,18 @@ def test_while_tracing_it_answers_a_challenge_of_its_own_with_a_key_that_is_forg
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_inside_a_federation_is_rehearsed_in_one_process(capsys):
     small = ["strategy.rounds=1", "partition.silos=2", "output.report=false", "output.baselines=false"]
     assert inside.main([*small, "output.progress=none"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("rehearsed; model ")
     assert inside.BANNER in err
+
+
+def test_settings_that_are_none_are_one_sentence_inside_too(capsys):
     assert inside.main(["strategy.round=1"]) == 2
+    assert "quire: " in capsys.readouterr().err
 
 
 @pytest.mark.skipif(shutil.which("gramine-direct") is None, reason="there is no gramine-direct on the PATH")

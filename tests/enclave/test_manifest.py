@@ -88,7 +88,7 @@ def test_every_setting_is_rendered(tmp_path, profile, line, where, value):
     assert found == value
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), min_size=1, max_size=4))
 def test_any_command_comes_through_as_it_is(tmp_path_factory, command):
     config, listing = enclave(tmp_path_factory.mktemp("e"))
