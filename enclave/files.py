@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from quire.clients.store.errors import StoreError
 from quire.clients.store.files import replace
 from quire.enclave.errors import EnclaveError
 from quire.enclave.settings import PLAIN
@@ -47,7 +48,7 @@ class Listing:
 
     def write(self, path: Path) -> None:
         """Write the list to a file, all of it or nothing."""
-        replace(path, (json.dumps({"format": 1, **asdict(self)}, indent=0) + "\n").encode())
+        write_whole(path, (json.dumps({"format": 1, **asdict(self)}, indent=0) + "\n").encode())
 
     @classmethod
     def read(cls, path: Path) -> Listing:
@@ -89,6 +90,21 @@ def _check(path: Path, name: object) -> None:
     if not isinstance(name, str) or not PLAIN.fullmatch(name) or ".." in name.split("/"):
         shown = visible(name) if isinstance(name, str) else type(name).__name__
         raise EnclaveError(f"{path}: '{shown}' is not an absolute path of plain characters.")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, all of it or nothing.
+
+    Raises
+    ------
+    EnclaveError
+        If it cannot be written; what was there stays.
+    """
+    try:
+        replace(path, data)
+    except StoreError as error:
+        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else "unknown"
+        raise EnclaveError(f"{path} cannot be written: {reason}.") from error
 
 
 def is_digest(text: object) -> bool:

@@ -113,10 +113,9 @@ def render(
     quire enclave render enclave.yaml
     quire enclave render enclave.yaml --profile direct-dev --out try.manifest
     """
-    from quire.clients.store.files import replace
     from quire.enclave.check import problems
     from quire.enclave.errors import EnclaveError
-    from quire.enclave.files import Listing
+    from quire.enclave.files import Listing, write_whole
     from quire.enclave.manifest import render as write
     from quire.enclave.programs import named
     from quire.enclave.settings import read_settings
@@ -128,7 +127,7 @@ def render(
     text = write(found, listing, profile.value)
     if wrong := problems(text, profile.value):
         raise EnclaveError(f"What these settings give is no sound manifest, and was not written: {wrong[0]}")
-    replace(target, text.encode())
+    write_whole(target, text.encode())
     _banner(profile)
     typer.echo(f"{target}: {profile.value}, {len(listing.files)} files besides Gramine's own")
 
@@ -215,16 +214,15 @@ def challenge(
     out: Annotated[Path, typer.Option(metavar="FILE", help="A new file.")],
 ) -> None:
     """Draw a challenge for an enclave to answer."""
-    from quire.clients.store.files import replace
     from quire.enclave.errors import EnclaveError
-    from quire.enclave.files import is_digest
+    from quire.enclave.files import is_digest, write_whole
     from quire.enclave.verify import Challenge
 
     if not is_digest(policy):
         raise EnclaveError("--policy needs 64 hexadecimal digits in small letters, a SHA-256.")
     if os.path.lexists(out):
         raise EnclaveError(f"{out} exists; a challenge is drawn anew for each answer, so choose a new name.")
-    replace(out, Challenge.new(bytes.fromhex(policy), int(time.time())).encode())
+    write_whole(out, Challenge.new(bytes.fromhex(policy), int(time.time())).encode())
     typer.echo(f"{out}: give it to the enclave, and keep it until the answer is here")
 
 

@@ -114,6 +114,12 @@ def test_mistakes_are_one_sentence(quire, tmp_path):
     sentence(quire("enclave", "render", "none.yaml"), "none.yaml cannot be read")
     sentence(quire("enclave", "render", "enclave.yaml", "--out", "x.toml"), "not named NAME.manifest")
     sentence(quire("enclave", "check", "none.manifest"), "cannot be read")
+    sentence(
+        quire("enclave", "render", "enclave.yaml", "--out", "none/x.manifest"), "none/x.manifest cannot be written: No"
+    )
+    sentence(
+        quire("enclave", "challenge", "--policy", "00" * 32, "--out", "none/c"), "none/c cannot be written: No such"
+    )
     (tmp_path / "torn.manifest").write_text("a = [")
     sentence(quire("enclave", "check", "torn.manifest"), "not TOML")
     (tmp_path / "evil.manifest").write_text('"\\u001b[2J\\u202e" = 1\n')

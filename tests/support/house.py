@@ -136,6 +136,7 @@ ALLOWED = {
     ),
     "enclave": (  # what runs a silo inside an enclave, and what verifies that one does
         "quire.clients.identity",
+        "quire.clients.store.errors",
         "quire.clients.store.files",
         "quire.privacy",
         "quire.simulation.inline",  # a rehearsal inside, in one process
