@@ -106,6 +106,7 @@ def test_the_wheel_holds_one_package_and_all_of_it(wheel: Path) -> None:
     assert {"quire/strategies/__init__.py", "quire/conf/config.yaml"} <= names(wheel)
     templates = {path.name for path in (ROOT / "simulation" / "templates").glob("*")}
     assert templates == {path.name for path in (wheel / "quire" / "simulation" / "templates").glob("*")}
+    assert (wheel / "quire" / "enclave" / "templates" / "silo.manifest.jinja").is_file()
     assert list(metadata.rglob("LICENSE"))
     assert "quire = quire.cli:main" in (metadata / "entry_points.txt").read_text(encoding="utf-8")
 
