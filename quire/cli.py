@@ -15,6 +15,7 @@ from quire import (
     charter_cli,
     consortium_cli,
     dashboard_cli,
+    enclave_cli,
     erasure_cli,
     identity_cli,
     launch_cli,
@@ -85,6 +86,7 @@ app.add_typer(selftest_cli.app, name="selftest")
 app.add_typer(model_cli.app, name="model")
 app.add_typer(consortium_cli.app, name="consortium")
 app.add_typer(dashboard_cli.app, name="dashboard")
+app.add_typer(enclave_cli.app, name="enclave")
 app.add_typer(launch_cli.superlink_app, name="superlink")
 app.command()(launch_cli.submit)
 app.command()(launch_cli.runs)
