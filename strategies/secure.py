@@ -81,7 +81,7 @@ class SecureRounds:
     ) -> None:
         self._members, self._bound = members, Bound(log, members)
         self._terms = terms_of(settings, secure, len(members.members), self._bound.name)
-        self._sessions = Sessions(members, run, simulated)
+        self._sessions = Sessions(members, run, simulated, secure.exact)
         self._courier = Courier({}, {}, None)
         self._conduct = Conduct([member.index for member in members.members], self._terms.colluders)
         self._seed, self._rounds = settings.seed, settings.rounds
