@@ -135,7 +135,8 @@ class SecureRounds:
         self._opened = number > 1 if self._opened is None else self._opened  # what is gone on with has a model
         agreement = self.agreement(state.model)
         asked = sorted(indices[name] for name in cohort)
-        self._round = Round(Line(grid, number, deadlines), asked, told, self._chain.begin(state, arrays), agreement)
+        model = self._chain.begin(state, arrays)
+        self._round = Round(Line(grid, number, deadlines), asked, told, model, agreement, exact=self._sessions.exact)
         self._sessions.check(number, set(asked) - self._conduct.out)
         return self._attempt(self._round)
 

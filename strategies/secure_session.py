@@ -37,13 +37,15 @@ class Sessions:
 
     Attributes
     ----------
+    exact : bool
     made_in : int
         The round in which the last one was made.
     """
 
     def __init__(self, members: Roster, run: int, simulated: bool, exact: bool = False) -> None:
         self._members, self._run, self._simulated = members, run, simulated
-        self._kind: type[ServerSession] = ExactSession if exact and simulated else ServerSession
+        self.exact = exact and simulated
+        self._kind: type[ServerSession] = ExactSession if self.exact else ServerSession
         self._session: ServerSession | None = None
         self._valid: frozenset[int] = frozenset()
         self.made_in = 0
