@@ -31,6 +31,7 @@ BENCHMARKS = [
     "deployment",
     "distributed_dp",
     "distributed_hospitals",
+    "exact_sum",
     "gate",
     "log",
     "log_rounds",

@@ -165,7 +165,7 @@ def test_what_would_speak_for_the_protocol_is_refused_beside_it(more, words):
 
 def test_it_is_a_setting_of_secure_aggregation_alone_and_off_unless_asked_for():
     assert compose(f"{BASE} aggregation=secure").aggregation.simulate == "protocol"
-    with pytest.raises(SettingsError, match="no setting 'aggregation.simulate' with aggregation=plain"):
+    with pytest.raises(SettingsError, match=r"no setting 'aggregation.simulate' with aggregation=plain"):
         compose(f"{BASE} {EXACT}")
     with pytest.raises(SettingsError, match=r"simulate.*protocol.*exact_sum"):
         compose(f"{BASE} aggregation=secure aggregation.simulate=clear")
@@ -184,5 +184,5 @@ def test_a_transparency_log_is_not_kept_of_it(monkeypatch, tmp_path):
 
     new_identity(tmp_path / "log.key")
     monkeypatch.setenv(LOG_KEY_VARIABLE, str(tmp_path / "log.key"))
-    with pytest.raises(RunFailed, match="binds what silos sign, and with .*exact_sum.*, they sign nothing"):
+    with pytest.raises(RunFailed, match=r"binds what silos sign, and with .*exact_sum.*, they sign nothing"):
         quire.run(f"{ONE} aggregation=secure {EXACT}", tmp_path / "run")
