@@ -45,9 +45,8 @@ def test_the_report_says_it(run):
     assert not [claim for claim in CLAIMS if claim in text]
 
 
+@pytest.mark.parametrize("run", [PRIVATE, SHARED], ids=["record", "record_distributed"], indirect=True)
 def test_the_card_and_verify_say_it(run):
-    if not (run / "privacy_card.json").exists():
-        pytest.skip("a run without privacy has no card")
     card = json.loads((run / "privacy_card.json").read_text())
     assert card["standing"] == "simulation"
     assert card["run"]["aggregation"].startswith("not secure (aggregation.simulate=exact_sum")
@@ -63,9 +62,8 @@ def test_the_card_and_verify_say_it(run):
     assert card["verdict"] == found.notes[0]
 
 
+@pytest.mark.parametrize("run", [PRIVATE, SHARED], ids=["record", "record_distributed"], indirect=True)
 def test_a_journal_that_hides_it_does_not_verify(run, tmp_path):
-    if not (run / "privacy_card.json").exists():
-        pytest.skip("a run without privacy has no card")
     for name in run.iterdir():
         if name.is_file():
             (tmp_path / name.name).write_bytes(name.read_bytes())
