@@ -230,7 +230,6 @@ class Agreement:
         return arrays
 
 
-@lru_cache(maxsize=16)  # every message of every simulated silo asks for them
 def terms_of(settings: Settings, secure: SecureAggregation, members: int, log: LogName | None = None) -> Terms:
     """Work out what is agreed whatever the model.
 
@@ -249,6 +248,11 @@ def terms_of(settings: Settings, secure: SecureAggregation, members: int, log: L
     PrivacyError
         If no distributed noise keeps to what the settings ask for.
     """
+    # Every message of every silo asks for them: kept where a simulation takes the short cut, which is there for speed.
+    return (_kept if secure.exact else _terms)(settings, secure, members, log)
+
+
+def _terms(settings: Settings, secure: SecureAggregation, members: int, log: LogName | None) -> Terms:
     if isinstance(settings.privacy, DistributedPrivacy):
         return _noisy_terms(settings, secure, members, log)
     told, parties = settings_hash(settings.as_dict()), settings.silos_asked
@@ -269,6 +273,9 @@ def terms_of(settings: Settings, secure: SecureAggregation, members: int, log: L
         chain=is_chained(settings.as_dict()),
         log=log,
     )
+
+
+_kept = lru_cache(maxsize=16)(_terms)
 
 
 def _noisy_terms(settings: Settings, secure: SecureAggregation, members: int, log: LogName | None) -> Terms:

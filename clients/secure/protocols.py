@@ -30,26 +30,6 @@ class Stages:
     unmask: Core
 
 
-SECAGG = Stages(
-    client.open_session,
-    client.agree,
-    client.ready,
-    client_round.start,
-    client_round.mask,
-    client_round.confirm,
-    client_round.unmask,
-)
-EXACT_SUM = Stages(
-    exact_sum.open_session,
-    exact_sum.agree,
-    exact_sum.ready,
-    exact_sum.start,
-    exact_sum.mask,
-    exact_sum.confirm,
-    exact_sum.unmask,
-)
-
-
 def protocol_of(secure: SecureAggregation, member: Member) -> Stages:
     """Return what a silo answers by.
 
@@ -60,9 +40,25 @@ def protocol_of(secure: SecureAggregation, member: Member) -> Stages:
         is for whatever else brings it here.
     """
     if not secure.exact:
-        return SECAGG
+        return Stages(
+            client.open_session,
+            client.agree,
+            client.ready,
+            client_round.start,
+            client_round.mask,
+            client_round.confirm,
+            client_round.unmask,
+        )
     if not member.simulated:
         raise Refusal(
             Code.SETTINGS_REFUSED, "aggregation.simulate=exact_sum has no secure aggregation: it is for simulations"
         )
-    return EXACT_SUM
+    return Stages(
+        exact_sum.open_session,
+        exact_sum.agree,
+        exact_sum.ready,
+        exact_sum.start,
+        exact_sum.mask,
+        exact_sum.confirm,
+        exact_sum.unmask,
+    )
