@@ -32,6 +32,7 @@ BENCHMARKS = [
     "distributed_dp",
     "distributed_hospitals",
     "enclave",
+    "exact_sum",
     "gate",
     "log",
     "log_rounds",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from quire.clients.code import code_hash
+from quire.conf.asked import is_short_cut
 from quire.conf.compose import compose
 from quire.conf.schema import SecureAggregation, Settings, SiloPrivacy
 from quire.errors import QuireError, SettingsError
@@ -28,13 +29,14 @@ from quire.simulation.verify_log import check_log
 from quire.simulation.verify_noise import check_noise
 from quire.simulation.verify_result import Stopped, Verification
 from quire.simulation.verify_roster import trusted_roster
-from quire.simulation.verify_secure import check_lost
+from quire.simulation.verify_secure import check_lost, check_short_cut
 from quire.simulation.verify_transcripts import check_transcripts
 from quire.strategies.adaptive import check_clips
 from quire.strategies.card import CARD_FILE, PAGE_FILE, run_card
 from quire.strategies.card_page import page
 from quire.strategies.material import CardError, Material, read_material
 from quire.strategies.receipts import contradictions
+from quire.strategies.secure_words import NOT_SECURE
 
 _MAX_CARD = 64 * 2**20
 
@@ -90,6 +92,8 @@ def _verified(folder: Path, given: Path | None, pin: str | None, charter: Path |
             raise SettingsError(f"'{folder}' holds a self-test of the noise: it releases nothing and has no card.")
         with result.part("settings"):
             settings = _settings(material, result)
+            if is_short_cut(material.settings):
+                result.notes.append(NOT_SECURE)
         with result.part("files"):
             about = _json(folder / "run.json")
             carded = material.private and (not every or bool(material.charged) or (folder / CARD_FILE).exists())
@@ -190,7 +194,7 @@ def _check_round(
     if sorted(line["cohort"]) != sorted([*line["replied"], *failed]):
         wrong.append(f"{where}: the silos that were asked are not those that replied or failed.")
     model, clip = _model_before(material, number), None
-    wrong += check_lost(line, settings, model)
+    wrong += [*check_lost(line, settings, model), *check_short_cut(line, settings)]
     privacy = settings.privacy if settings is not None else None
     if isinstance(privacy, SiloPrivacy) and privacy.clipping == "adaptive":
         clip = _moved_clip(material, number, privacy, result)
