@@ -39,6 +39,7 @@ BENCHMARKS = [
     "privacy",
     "privacy_cost",
     "privacy_mnist",
+    "robust",
     "secagg",
     "secagg_accuracy",
     "silo",

@@ -88,7 +88,7 @@ def _trusts(case: Case) -> Objection:
 
 
 def _aggregation(case: Case) -> Objection:
-    return _listed(case, "aggregation", "aggregation", case.settings.aggregation.name, case.policy.aggregation)
+    return _listed(case, "aggregation", "aggregation", case.settings.aggregation.seen, case.policy.aggregation)
 
 
 def _listed(case: Case, key: str, group: str, asked: str, allowed: Collection[str]) -> Objection:
