@@ -41,6 +41,7 @@ BENCHMARKS = [
     "privacy",
     "privacy_cost",
     "privacy_mnist",
+    "robust",
     "secagg",
     "secagg_accuracy",
     "silo",

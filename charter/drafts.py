@@ -40,7 +40,7 @@ from pathlib import Path
 from quire.charter.document import APPROVALS, MAX_LISTED, MAX_MEMBERS, MAX_VERSION, NONE, Charter
 from quire.charter.errors import CharterError
 from quire.charter.parts import Exit, Member, Release
-from quire.conf.schema import GROUPS
+from quire.conf.schema import GROUPS, SEEN
 from quire.conf.strict_yaml import Entry, read_yaml
 from quire.privacy.identity.keys import PublicIdentity
 from quire.privacy.identity.roster import is_hash
@@ -95,7 +95,7 @@ def read_draft(path: Path, now: int, keys: Mapping[str, PublicIdentity], previou
             tasks=_options(found["tasks"], "task"),
             code=_code(found["code"]),
             privacy=privacy,
-            aggregation=_options(found["aggregation"], "aggregation"),
+            aggregation=_seen(found["aggregation"]),
             min_cohort=found["min_cohort"].whole(2, MAX_MEMBERS),
             colluders=found["colluders"].whole(0, MAX_MEMBERS),
             approval=_approval(found["approval"]),
@@ -151,6 +151,17 @@ def _options(entry: Entry, group: str) -> frozenset[str]:
             entry.fail(f"'{name[:60]}' is no option of {group}: there are {', '.join(GROUPS[group])}")
     if not names or len(set(names)) != len(names):
         entry.fail(f"'{entry.key}' must list at least one of {', '.join(GROUPS[group])}, each once")
+    return frozenset(names)
+
+
+def _seen(entry: Entry) -> frozenset[str]:
+    """Read what a server may see of updates: rules by which it merges those that it sees are no members' affair."""
+    names = entry.texts()
+    for name in names:
+        if name not in SEEN:
+            entry.fail(f"'{name[:60]}' says nothing of what the server sees: there are {', '.join(SEEN)}")
+    if not names or len(set(names)) != len(names):
+        entry.fail(f"'{entry.key}' must list at least one of {', '.join(SEEN)}, each once")
     return frozenset(names)
 
 

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: the types are read at run time, and must not need an eval.
 from dataclasses import dataclass
+from typing import ClassVar
 
 from quire.conf.setting import setting
 
@@ -97,12 +98,17 @@ DistributedPrivacy = RecordDistributedPrivacy | SiloDistributedPrivacy
 class PlainAggregation:
     """The server averages the updates that it sees, in float64 and in roster order."""
 
+    #: What the server sees, which is what silos' policies and charters decide about: one of :data:`SEEN`.
+    seen: ClassVar[str] = "plain"
+
     name: str
 
 
 @dataclass(frozen=True)
 class SecureAggregation:
     """Updates are summed under masks (SecAgg-Q): the server learns a sum over many silos, and of none its own part."""
+
+    seen: ClassVar[str] = "secure"
 
     name: str
     colluders: int | None = setting(
@@ -140,3 +146,7 @@ class SecureAggregation:
     def exact(self) -> bool:
         """Whether vectors are summed in clear: the short cut, which no real silo takes."""
         return self.simulate == "exact_sum"
+
+
+#: What a server may see of updates: each by itself, or sums.
+SEEN = (PlainAggregation.seen, SecureAggregation.seen)

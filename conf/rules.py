@@ -12,6 +12,7 @@ from quire.conf.asked import silos_asked
 from quire.conf.numbers import rows_of
 from quire.conf.overrides import parse, shown
 from quire.conf.privacy_rules import check_privacy
+from quire.conf.robust_rules import check_robust
 from quire.conf.schema import (
     DirichletPartition,
     FilesData,
@@ -55,6 +56,7 @@ def check(settings: Settings) -> None:
     _uri_holds_no_password(settings)
     check_privacy(settings, None if isinstance(settings.data, FilesData) else rows_of(settings.data))
     check_secure(settings)
+    check_robust(settings)
     _deadlines_are_readable(settings)
     if isinstance(settings.runtime, InlineRuntime):
         for fault in settings.runtime.faults:

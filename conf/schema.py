@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.conf.asked import silos_asked
+from quire.conf.privacy_schema import SEEN as SEEN
 from quire.conf.privacy_schema import DistributedPrivacy as DistributedPrivacy
 from quire.conf.privacy_schema import NoPrivacy as NoPrivacy
 from quire.conf.privacy_schema import PlainAggregation as PlainAggregation
@@ -19,6 +20,15 @@ from quire.conf.privacy_schema import RecordPrivacy as RecordPrivacy
 from quire.conf.privacy_schema import SecureAggregation as SecureAggregation
 from quire.conf.privacy_schema import SiloDistributedPrivacy as SiloDistributedPrivacy
 from quire.conf.privacy_schema import SiloPrivacy as SiloPrivacy
+from quire.conf.robust_schema import BulyanAggregation as BulyanAggregation
+from quire.conf.robust_schema import CenteredClippingAggregation as CenteredClippingAggregation
+from quire.conf.robust_schema import GeometricMedianAggregation as GeometricMedianAggregation
+from quire.conf.robust_schema import KrumAggregation as KrumAggregation
+from quire.conf.robust_schema import MedianAggregation as MedianAggregation
+from quire.conf.robust_schema import MultiKrumAggregation as MultiKrumAggregation
+from quire.conf.robust_schema import NormBoundAggregation as NormBoundAggregation
+from quire.conf.robust_schema import RobustAggregation as RobustAggregation
+from quire.conf.robust_schema import TrimmedMeanAggregation as TrimmedMeanAggregation
 from quire.conf.setting import setting
 from quire.conf.strategy_schema import FedAdagradStrategy as FedAdagradStrategy
 from quire.conf.strategy_schema import FedAdamStrategy as FedAdamStrategy
@@ -236,7 +246,18 @@ GROUPS: dict[str, dict[str, type]] = {
         "record_distributed": RecordDistributedPrivacy,
         "silo_distributed": SiloDistributedPrivacy,
     },
-    "aggregation": {"plain": PlainAggregation, "secure": SecureAggregation},
+    "aggregation": {
+        "plain": PlainAggregation,
+        "secure": SecureAggregation,
+        "median": MedianAggregation,
+        "trimmed_mean": TrimmedMeanAggregation,
+        "krum": KrumAggregation,
+        "multi_krum": MultiKrumAggregation,
+        "bulyan": BulyanAggregation,
+        "geometric_median": GeometricMedianAggregation,
+        "centered_clipping": CenteredClippingAggregation,
+        "norm_bound": NormBoundAggregation,
+    },
     "output": {"default": OutputSettings},
     "tracking": {"none": NoTracking, "tensorboard": TensorboardTracking, "mlflow": MlflowTracking},
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from quire.conf.schema import GROUPS
 from quire.simulation.plain import WAYS
 from quire.simulation.report_data import METRIC_NAMES, RunData, number
 from quire.strategies import secure_words
@@ -270,7 +271,8 @@ def server_saw(data: RunData) -> Sequence[str]:
     """Say plainly what the server could see."""
     privacy, aggregation = (str(data.setting(f"{group}.name", "?")) for group in ("privacy", "aggregation"))
     silos = plural(data.label)
-    if privacy == "none" and aggregation == "plain":
+    seen = getattr(GROUPS["aggregation"].get(aggregation), "seen", None)
+    if privacy == "none" and seen == "plain":
         return (
             f"The server saw every {data.label}{APOSTROPHE}s update of every round in the clear, on its own, and with "
             "it the number of rows, the loss and the scores.",
@@ -280,7 +282,7 @@ def server_saw(data: RunData) -> Sequence[str]:
             f"Take this run as what it is: a measure of what the {silos} could learn together, among parties who "
             "trust the server.",
         )
-    if privacy == "none" and aggregation == "secure":
+    if privacy == "none" and seen == "secure":
         return _saw_sums(data)
     if data.card is not None:
         found: list[str] = [*data.card["words"]["sees"], *data.card["words"]["trusted"]]

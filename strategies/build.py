@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from quire.conf.schema import NoPrivacy, Settings, SiloPrivacy
+from quire.conf.schema import NoPrivacy, RobustAggregation, Settings, SiloPrivacy
 from quire.errors import SettingsError
 from quire.privacy.dp.adaptive import split
 from quire.privacy.dp.contract import PrivacyError
@@ -18,6 +18,7 @@ from quire.strategies.fednova import FedNova
 from quire.strategies.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
 from quire.strategies.fedprox import FedProx
 from quire.strategies.private import NoisySum
+from quire.strategies.robust.build import robust_aggregator
 from quire.strategies.scaffold import Scaffold
 from quire.strategies.strategy import FederatedStrategy
 
@@ -62,6 +63,8 @@ def build_strategy(settings: Settings, simulated: bool = True) -> FederatedStrat
     options |= {"private": private, "simulated": simulated}
     if isinstance(settings.privacy, SiloPrivacy):
         options["aggregator"] = _noisy_sum(settings, settings.privacy, settings.seed if simulated else None)
+    if isinstance(settings.aggregation, RobustAggregation):
+        options["aggregator"] = robust_aggregator(settings.aggregation)
     strategy = _STRATEGIES[settings.strategy.name](seed=settings.seed, **options)
     strategy.deadlines = Deadlines.of(settings.strategy)
     strategy.algorithm = algorithm_of(settings.strategy)  # the one that silos step by as well

@@ -168,7 +168,7 @@ def run_of(case: Case, now: int) -> Run:
     return Run(
         task=settings.task.name,
         privacy=settings.privacy.name,
-        aggregation=settings.aggregation.name,
+        aggregation=settings.aggregation.seen,
         code=None if state.simulated else state.code,
         cohort=case.cohort,
         colluders=colluders,

@@ -94,7 +94,7 @@ def _aggregation(case: Case) -> Objection:
             "aggregation.simulate=exact_sum is a short cut for simulations, without any secure aggregation, and this "
             "is a deployment: leave out aggregation.simulate"
         )
-    return _listed(case, "aggregation", "aggregation", case.settings.aggregation.name, case.policy.aggregation)
+    return _listed(case, "aggregation", "aggregation", case.settings.aggregation.seen, case.policy.aggregation)
 
 
 def _listed(case: Case, key: str, group: str, asked: str, allowed: Collection[str]) -> Objection:

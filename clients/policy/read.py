@@ -52,7 +52,7 @@ from quire.clients.policy.model import (
     Population,
     RosterPin,
 )
-from quire.conf.schema import GROUPS
+from quire.conf.schema import GROUPS, SEEN
 from quire.conf.strict_yaml import Entry
 from quire.privacy.dp.lattice import MAX_EPSILON, NoiseKind
 
@@ -175,7 +175,7 @@ def _policy(top: Mapping[str, Entry], population: Population, file: Path) -> Pol
     epsilon, delta = _budget(entry, found, modes, population, foretold=test_seed and not shipped)
     return Policy(
         modes=modes,
-        aggregation=_options(found["aggregation"], "aggregation"),
+        aggregation=_listed(found["aggregation"], "what the server may see", SEEN),
         code=frozenset(_sha256(item) for item in found["code"].items()),
         population=population,
         epsilon=epsilon,

@@ -8,13 +8,15 @@ import re
 import pytest
 
 from quire.conf.compose import compose
-from quire.conf.schema import GROUPS
+from quire.conf.schema import GROUPS, RobustAggregation
 from quire.errors import SettingsError
 
 ROWS = ("task", "data", "partition")  # what depends on one another
-NEEDED = {"task=plugin": "task=plugin task.plugin=mine"} | {
-    f"privacy={one}": f"privacy={one} privacy.delta=1e-5" for one in ("silo", "silo_distributed")
-}
+NEEDED = (
+    {"task=plugin": "task=plugin task.plugin=mine"}
+    | {"aggregation=bulyan": "aggregation=bulyan partition.silos=7"}
+    | {f"privacy={one}": f"privacy={one} privacy.delta=1e-5" for one in ("silo", "silo_distributed")}
+)
 NOT_TOGETHER = (
     r"(task|data)=\w+ cannot be (learned from|shared out by) [\w.]+=\w+\.|partition=dirichlet shares .*|"
     r"data=\w+ has no setting 'dataset': task=\w+ cannot be combined with data=\w+\."
@@ -34,14 +36,24 @@ def test_every_combination_of_rows_composes_or_says_why_not(choice: tuple[str, .
         assert {f"{group}={getattr(s, group).name}" for group in GROUPS} >= set(choice)
 
 
-@pytest.mark.parametrize(
-    "choice", itertools.product(*([f"{g}={o}" for o in options] for g, options in GROUPS.items() if g not in ROWS))
-)
+ROBUST = {f"aggregation={name}" for name, cls in GROUPS["aggregation"].items() if issubclass(cls, RobustAggregation)}
+# Rules for merging know nothing of runtimes and trackers: one of each will do.
+OTHERS = [
+    choice
+    for choice in itertools.product(*([f"{g}={o}" for o in options] for g, options in GROUPS.items() if g not in ROWS))
+    if not ROBUST & set(choice) or {"runtime=inline", "tracking=none"} <= set(choice)
+]
+
+
+@pytest.mark.parametrize("choice", OTHERS)
 def test_every_way_of_training_composes_or_says_why_not(choice: tuple[str, ...]) -> None:
     in_clear = {"strategy=fednova", "strategy=scaffold"} & set(choice)
     text = " ".join(NEEDED.get(item, item) for item in choice)
     if in_clear and "privacy=none" not in choice:
         with pytest.raises(SettingsError, match=f"^{in_clear.pop()} sends each silo's .* in clear"):
+            compose(text)
+    elif ROBUST & set(choice) and (in_clear or "privacy=none" not in choice):
+        with pytest.raises(SettingsError, match=r"averages more than updates|hides that behind noise|opens sums only"):
             compose(text)
     elif "aggregation=secure" in choice and {"strategy=scaffold", "privacy=silo"} & set(choice):
         with pytest.raises(SettingsError, match="aggregation=secure"):

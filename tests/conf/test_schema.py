@@ -37,6 +37,7 @@ def alone(group: str, option: str) -> str:
     if group == "task":
         return f"task={option}" + (" task.plugin=mine" if option == "plugin" else "")
     company = {"data=synthetic": " task=synthetic", "data=files": " task=tabular", "partition=natural": " task=tabular"}
+    company["aggregation=bulyan"] = " partition.silos=7"
     company["privacy=silo"] = " privacy.delta=1e-5"
     company["privacy=record_distributed"] = " aggregation=secure"
     company["privacy=silo_distributed"] = " privacy.delta=1e-5 aggregation=secure"

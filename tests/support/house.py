@@ -63,6 +63,7 @@ ALLOWED = {
         "quire.privacy",
         "quire.transparency",
         "quire.conf.schema",
+        "quire.conf.robust_schema",
         "quire.conf.asked",  # how many silos a round asks, and so whether they recompute its model
         "quire.errors",
     ),
