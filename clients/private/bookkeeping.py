@@ -105,7 +105,8 @@ class BookKept:
             To be used in place of the model's own, by name.
         """
         seen, loss = self._forward(x, y, parameters)
-        pulls = torch.autograd.grad(loss, [one.out for _, one in seen], allow_unused=True)
+        outputs = [one.out for _, one in seen]
+        pulls: tuple[Tensor | None, ...] = torch.autograd.grad(loss, outputs, allow_unused=True)
         squares, self._parts, held = torch.zeros(len(y), dtype=torch.float64), [], 0
         for (place, one), pull in zip(seen, pulls, strict=True):
             if pull is None:  # what came out has no say in the loss

@@ -94,13 +94,13 @@ def has_rule(layer: nn.Module) -> bool:
     if kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
         return layer.padding_mode == "zeros"
     if kind is nn.Embedding:
-        return layer.max_norm is None and not layer.scale_grad_by_freq and not layer.sparse
+        return not (layer.max_norm or layer.scale_grad_by_freq or layer.sparse)
     return kind in (nn.Linear, nn.GroupNorm, nn.LayerNorm)
 
 
 def _asked(layer: nn.Module) -> tuple[bool, bool]:
     found = [getattr(layer, name, None) for name in ("weight", "bias")]
-    weight, bias = (one is not None and one.requires_grad for one in found)
+    weight, bias = (isinstance(one, Tensor) and one.requires_grad for one in found)
     return weight, bias
 
 
@@ -122,8 +122,10 @@ class Dense:
 
     def squares(self) -> Tensor:
         """See :class:`Part`."""
-        once = torch.linalg.vecdot(self._given, self._given).add_(float(self._bias)) if self._weight else 1.0
-        return torch.linalg.vecdot(self._pull, self._pull) * once
+        pulls: Tensor = torch.linalg.vecdot(self._pull, self._pull)
+        if self._weight:
+            pulls *= torch.linalg.vecdot(self._given, self._given).add_(float(self._bias))
+        return pulls
 
     def write(self, factors: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
         """See :class:`Part`."""
@@ -241,7 +243,7 @@ def _convolved(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: Tensor, pull: Te
     if weight:
         kernel, places = layer.weight[0].numel(), math.prod(pull.shape[2:])
         if layer.groups == 1 and isinstance(layer, nn.Conv2d) and ghostly(places, kernel, out):
-            seen = nn.functional.unfold(given, layer.kernel_size, layer.dilation, padding, layer.stride)
+            seen = nn.functional.unfold(given, layer.kernel_size, layer.dilation, tuple(padding), layer.stride)
             return Places(seen.transpose(1, 2), pull.flatten(2).transpose(1, 2), bias)
         # One convolution of all rows as so many groups: the gradient of its weight is that of every row's own.
         kept["weight"] = torch.ops.aten.convolution_backward(
