@@ -98,7 +98,8 @@ class PrivateBench:
                 released = add_noise(part.total, release, source)
                 added = np.subtract(released, part.total, out=part.total)  # the sum is not needed any more
                 noise += float(added @ added)
-            optimizer.step(self._shaped(released / plan.batch))
+            released /= plan.batch
+            optimizer.step(self._shaped(released))
         return Steps(
             drawn,
             clipped,
