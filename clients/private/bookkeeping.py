@@ -104,10 +104,11 @@ class BookKept:
         parameters : mapping of str to Tensor, optional
             To be used in place of the model's own, by name.
         """
+        self._parts = []  # before a pass that needs the room
         seen, loss = self._forward(x, y, parameters)
         outputs = [one.out for _, one in seen]
         pulls: tuple[Tensor | None, ...] = torch.autograd.grad(loss, outputs, allow_unused=True)
-        squares, self._parts, held = torch.zeros(len(y), dtype=torch.float64), [], 0
+        squares, held = torch.zeros(len(y), dtype=torch.float64), 0
         for (place, one), pull in zip(seen, pulls, strict=True):
             if pull is None:  # what came out has no say in the loss
                 continue
