@@ -31,6 +31,7 @@ BENCHMARKS = [
     "deployment",
     "distributed_dp",
     "distributed_hospitals",
+    "dp_training",
     "enclave",
     "exact_sum",
     "gate",

@@ -80,9 +80,12 @@ class Csprng:
             digest.update(len(text).to_bytes(8, "big") + text)
         return Csprng(digest.digest())
 
-    def _fill(self, buffer: NDArray[Any]) -> None:
+    def _own(self) -> None:
         if os.getpid() != self._process:
             raise RandomnessError("a random source was carried over a fork and would repeat itself: make a new one")
+
+    def _fill(self, buffer: NDArray[Any]) -> None:
+        self._own()
         # The cipher may ask for room for one block more than it writes: the last bytes take a detour.
         view = buffer.view(np.uint8).reshape(-1).data
         done, total = 0, len(view)
@@ -95,7 +98,10 @@ class Csprng:
 
     def bytes(self, count: int) -> bytes:
         """Return ``count`` random bytes."""
-        buffer = np.empty(_checked(count), dtype=np.uint8)
+        if _checked(count) < _BLOCK:
+            self._own()
+            return self._cipher.update(bytes(count))
+        buffer = np.empty(count, dtype=np.uint8)
         self._fill(buffer)
         return buffer.tobytes()
 
@@ -113,7 +119,11 @@ class Csprng:
 
     def uniform(self, count: int) -> NDArray[np.float64]:
         """Return ``count`` numbers, uniform on the multiples of 2**-53 in [0, 1)."""
-        return (self.uint64(count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        words = self.uint64(count)
+        words >>= np.uint64(11)
+        numbers = words.astype(np.float64)
+        numbers *= 2.0**-53
+        return numbers
 
     def signs(self, count: int) -> NDArray[np.int8]:
         """Return ``count`` fair signs, -1 or 1."""

@@ -18,10 +18,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from quire.clients.private.dense import is_dense
 from quire.errors import SettingsError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def is_dense(model: nn.Module) -> bool:
+    """Tell whether all parameters are weights and biases of dense layers, none shared between two."""
+    layers = [layer for layer in model.modules() if type(layer) is nn.Linear]
+    own = [parameter for layer in layers for parameter in layer.parameters()]
+    return (
+        bool(own)
+        and {id(one) for one in own} == {id(one) for one in model.parameters()}
+        and len(own) == len({id(one) for one in own})
+    )
 
 
 def is_chain(model: nn.Module, features: int) -> bool:

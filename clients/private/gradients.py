@@ -1,4 +1,4 @@
-"""The sum of the rows' clipped gradients: kept row by row, from what the layers saw, or of rows passed alone.
+"""The sum of the rows' clipped gradients: from what the layers saw, kept row by row, or of rows passed alone.
 
 Every way a row's part of the sum is bounded by its own norm, taken in float64 from *the very numbers that are summed*:
 a server that chooses the model can make one and the same gradient come out differently in two passes, or underflow
@@ -20,13 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from quire.clients.private.alone import ChainAlone, alone
-from quire.clients.private.dense import DenseGradients, is_dense
-from quire.clients.private.independence import try_out
+from quire.clients.private.bookkeeping import BookKept, factors_of, keeps_books
+from quire.clients.private.independence import Trial, try_out
+from quire.clients.private.layer_rules import NoRule
 from quire.errors import SettingsError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 _CELLS = 2_000_000  # numbers in a block of gradients kept row by row: they fit a cache, which is twice as fast
+_HELD = 16_000_000  # numbers between the layers in a block
 _BLOCK = 256  # rows
 
 
@@ -80,7 +82,8 @@ class ClippedGradients:
         ``hooks``: gradients kept row by row (Goodfellow 2015, arXiv 1510.01799), by Opacus' ``GradSampleModule``.
         ``ghost``: their norms without them, from each layer's inputs and output gradients (Li et al. 2022, arXiv
         2110.05679, section 4), and the sum from the same (Bu et al. 2022, arXiv 2210.00038: book-keeping), for
-        models whose parameters are all in dense layers. ``auto``: ghost where the model allows it, and else hooks.
+        models of layers that :mod:`quire.clients.private.layer_rules` knows, each used once. ``auto``: ghost where the
+        model allows it, and else hooks.
         ``rows``: every row passed alone, so that what it adds depends on no other; slower.
 
     Raises
@@ -90,23 +93,27 @@ class ClippedGradients:
     """
 
     def __init__(self, model: nn.Module, loss: Loss, features: int, classes: int, method: str = "auto") -> None:
-        dense = is_dense(model)
-        if method == "ghost" and not dense:
+        _none_frozen(model)
+        books = method in ("auto", "ghost") and keeps_books(model)
+        if method == "ghost" and not books:
             raise SettingsError(
-                "privacy.gradients=ghost has a rule for dense layers only, and this model has others: take "
+                "privacy.gradients=ghost has rules for dense layers, convolutions, GroupNorm, LayerNorm and "
+                "embeddings, each with parameters of its own, and this model has others: take "
                 "privacy.gradients=hooks."
             )
-        self.ghost = dense and method not in ("hooks", "rows")
         self._size = sum(parameter.numel() for parameter in model.parameters())
         model.train()
         check_layers(model)
         trial = try_out(model, loss, features, classes)
+        kept = _book_kept(model, loss, trial, must=method == "ghost") if books else None
+        self.ghost = kept is not None
         self._rows: RowGradients
-        if method == "rows":
-            self._rows = alone(model, loss, features)
-        else:
-            self._rows = DenseGradients(model, loss) if self.ghost else KeptGradients(model, loss)
-        small = self.ghost or isinstance(self._rows, ChainAlone)  # keeps no gradient of a row
+        if kept is not None:
+            self._rows = kept
+            self._block = max(1, min(_BLOCK, _CELLS // max(kept.cells, 1), _HELD // max(kept.held, 1)))
+            return
+        self._rows = alone(model, loss, features) if method == "rows" else KeptGradients(model, loss)
+        small = isinstance(self._rows, ChainAlone)  # keeps no gradient of a row
         self._block = _BLOCK if small else max(1, min(_BLOCK, _CELLS // self._size))
         trial.hold(self._rows)
 
@@ -120,6 +127,8 @@ class ClippedGradients:
         y : Tensor, shape (n,)
         clip : float
         """
+        if len(y) <= self._block:
+            return self._sum_block(x, y, clip)
         total, clipped, broken, loss = np.zeros(self._size), 0, 0, 0.0
         for start in range(0, len(y), self._block):
             part = self._sum_block(x[start : start + self._block], y[start : start + self._block], clip)
@@ -130,13 +139,18 @@ class ClippedGradients:
     def _sum_block(self, x: Tensor, y: Tensor, clip: float) -> ClippedSum:
         if len(y) == 0:
             return ClippedSum(np.zeros(self._size))
-        norms, loss = self._rows.norms(x, y)
+        try:
+            norms, loss = self._rows.norms(x, y)
+        except NoRule as error:
+            raise SettingsError(
+                f"The model does otherwise with these rows than it did when it was tried out ({error}): take "
+                "privacy.gradients=hooks."
+            ) from None
         finite = torch.isfinite(norms)
         if not bool(finite.all()):
             rest = self._sum_block(x[finite], y[finite], clip)  # anew: nothing times NaN is NaN
             return ClippedSum(rest.total, rest.clipped, rest.broken + int((~finite).sum()), rest.loss)
-        factors = torch.clamp(clip / norms.clamp(min=1e-300), max=1.0)
-        return ClippedSum(self._rows.weighted(factors), int((norms > clip).sum()), 0, loss)
+        return ClippedSum(self._rows.weighted(factors_of(norms, clip)), int((norms > clip).sum()), 0, loss)
 
 
 class KeptGradients:
@@ -170,12 +184,38 @@ class KeptGradients:
         if any(not isinstance(part, Tensor) for part in found):
             raise SettingsError("The model has a parameter that no layer uses by itself: it has no gradient of a row.")
         self._kept = [part.detach() for part in found if isinstance(part, Tensor)]
+        if any(len(part) != len(y) for part in self._kept):
+            raise SettingsError("The model shows a layer something else than rows: it has no gradient of a row.")
         norms = torch.stack([part.double().flatten(1).norm(2, dim=1) for part in self._kept]).norm(2, dim=0)
         return norms, float(loss.detach())
 
     def weighted(self, factors: Tensor) -> np.ndarray:
         """Return the weighted sum of the kept gradients."""
         return np.concatenate([torch.tensordot(factors, part.double(), 1).reshape(-1).numpy() for part in self._kept])
+
+
+def _book_kept(model: nn.Module, loss: Loss, trial: Trial, must: bool) -> BookKept | None:
+    """Return what keeps books on a model, or None if it uses its layers in a way that there is no rule for."""
+    kept = BookKept(model, loss)
+    try:
+        trial.hold(kept)
+    except (NoRule, SettingsError) as error:
+        kept.close()
+        if must:
+            raise SettingsError(
+                f"privacy.gradients=ghost does not serve this model ({error}): take privacy.gradients=hooks."
+            ) from None
+        return None
+    return kept
+
+
+def _none_frozen(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            raise SettingsError(
+                f"The model's parameter '{name}' is frozen: under privacy=record it would get noise and nothing else; "
+                "make it a constant of the code."
+            )
 
 
 def check_layers(model: nn.Module) -> None:
@@ -185,7 +225,7 @@ def check_layers(model: nn.Module) -> None:
     ------
     SettingsError
     """
-    if is_dense(model) and not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in model.modules()):
+    if keeps_books(model) and not any(isinstance(layer, nn.modules.batchnorm._NormBase) for layer in model.modules()):
         return  # spares the import of Opacus
     from opacus.validators import ModuleValidator
 

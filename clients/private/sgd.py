@@ -90,12 +90,16 @@ class PrivateBench:
         for _ in range(plan.steps):
             batch = torch.from_numpy(source.poisson_sample(len(rows), plan.rate))
             part = self._gradients.sum(x.index_select(0, batch), y.index_select(0, batch), plan.clip)
-            released = add_noise(part.total, release, source) if release else part.total
-            optimizer.step(self._shaped(released / plan.batch))
             drawn, clipped, broken = drawn + len(batch), clipped + part.clipped, broken + part.broken
             loss += part.loss
-            signal += float(np.square(part.total).sum())
-            noise += float(np.square(released - part.total).sum())
+            signal += float(part.total @ part.total)
+            released = part.total
+            if release:
+                released = add_noise(part.total, release, source)
+                added = np.subtract(released, part.total, out=part.total)  # the sum is not needed any more
+                noise += float(added @ added)
+            released /= plan.batch
+            optimizer.step(self._shaped(released))
         return Steps(
             drawn,
             clipped,
@@ -106,9 +110,6 @@ class PrivateBench:
         )
 
     def _shaped(self, flat: np.ndarray) -> tuple[torch.Tensor, ...]:
-        parts, start = [], 0
-        for parameter in self.bench.parameters:
-            piece = flat[start : start + parameter.numel()].reshape(tuple(parameter.shape))
-            parts.append(torch.from_numpy(piece.astype(np.float32)))
-            start += parameter.numel()
-        return tuple(parts)
+        whole = torch.from_numpy(flat).float()
+        pieces = torch.split(whole, [parameter.numel() for parameter in self.bench.parameters])
+        return tuple(piece.view_as(parameter) for piece, parameter in zip(pieces, self.bench.parameters, strict=True))

@@ -164,7 +164,8 @@ def sample(variance: int | Fraction, count: int, source: Csprng) -> NDArray[np.i
 
 def _apply_sign(magnitudes: NDArray[np.int64], words: NDArray[np.int64]) -> None:
     """Negate, in place, where the word is odd: with m = -(word & 1), (x ^ m) - m is x or -x."""
-    mask = -(words & 1)
+    mask = words & 1
+    np.negative(mask, out=mask)
     np.bitwise_xor(magnitudes, mask, out=magnitudes)
     np.subtract(magnitudes, mask, out=magnitudes)
 
@@ -175,19 +176,44 @@ def _sample_blocks(table: Table, sigma2: Fraction, out: NDArray[np.int64], sourc
     while missing is None or len(missing):
         count = len(out) if missing is None else len(missing)
         words = source.uint64(2 * count).view(np.int64).reshape(2, count)
-        near = table.find((words[0] >> 1) & ((1 << _HIGH) - 1), source) << table.width_bits
+        values = table.find((words[0] >> 1) & ((1 << _HIGH) - 1), source)
+        values <<= table.width_bits
         place = words[1] & ((1 << table.width_bits) - 1)
-        values = near + place
-        accepted = _accepted(near, place, words[1].view(np.uint64) >> np.uint64(32), sigma2, source)
-        accepted &= (values != 0) | (words[0] & 1 == 0)  # zero has one sign only
+        refused = _refused(values, place, words[1].view(np.uint64), table.width_bits, sigma2, source)
+        values += place
+        zeros = np.flatnonzero(values == 0)
+        zeros = zeros[words[0, zeros] & 1 == 1]  # zero has one sign only
         _apply_sign(values, words[0])
-        refused = np.flatnonzero(~accepted)
+        if len(zeros):
+            refused = np.union1d(refused, zeros)
         if missing is None:
             out[:] = values
             missing = refused
         else:
             out[missing] = values
             missing = missing[refused]
+
+
+def _refused(
+    near: NDArray[np.int64],
+    place: NDArray[np.int64],
+    words: NDArray[np.uint64],
+    width_bits: int,
+    sigma2: Fraction,
+    source: Csprng,
+) -> NDArray[np.int64]:
+    """Return which pairs are not accepted, by the words' first 32 bits and more where those do not decide.
+
+    Nearly all words lie above the largest exponent that any of the pairs could have: those pairs are not looked at.
+    """
+    last = (1 << width_bits) - 1
+    largest = last * (2.0 * float(near.max(initial=0)) + last) * (0.5 / float(sigma2)) * (1 + 2.0**-30)
+    if largest >= 0.5:
+        unsure = np.arange(len(near))
+    else:
+        unsure = np.flatnonzero(words < np.uint64((int(largest * 2.0**32) + 1) << 32))
+    accepted = _accepted(near[unsure], place[unsure], words[unsure] >> np.uint64(32), sigma2, source)
+    return unsure[~accepted]
 
 
 def _accepted(
@@ -202,7 +228,8 @@ def _accepted(
     uniform = words.astype(np.float64) * 2.0**-32
     accepted = uniform > exponent * (1 + 2.0**-40)
     for position in np.flatnonzero(~accepted).tolist():
-        ratio = int(place[position]) * (2 * int(near[position]) + int(place[position])) / (2 * sigma2)
+        far = int(place[position]) * (2 * int(near[position]) + int(place[position]))
+        ratio = Fraction(far * sigma2.denominator, 2 * sigma2.numerator)
         if _below(int(words[position]), 32, ratio, source):
             accepted[position] = continue_bernoulli_exp(ratio.numerator, ratio.denominator, 2, source)
         else:
@@ -212,11 +239,12 @@ def _accepted(
 
 def _below(word: int, bits: int, ratio: Fraction, source: Csprng) -> bool:
     """Say whether a uniform number with these first bits is below a ratio, drawing more bits until that is certain."""
+    numerator, denominator = ratio.numerator, ratio.denominator
     while True:
-        scaled = ratio * (1 << bits)
-        if word + 1 <= scaled:
+        scaled = numerator << bits
+        if (word + 1) * denominator <= scaled:
             return True
-        if word >= scaled:
+        if word * denominator >= scaled:
             return False
         word = word << 64 | int.from_bytes(source.bytes(8), "little")
         bits += 64

@@ -151,9 +151,10 @@ def noisy_sum(
         If the sum is not a finite float64 vector, or a number is out of range.
     """
     release = Release(NoiseKind.DISCRETE, _dimension(clipped_sum), clip, noise_multiplier, kappa)
-    integers = stochastic_round(clipped_sum * release.scale, source)
+    released = clipped_sum * release.scale
+    integers = stochastic_round(released, source)
     integers += sample(release.sigma_squared, release.dimension, source)
-    return integers / release.scale, release
+    return np.divide(integers, release.scale, out=released), release
 
 
 def noisy_sum_gaussian(

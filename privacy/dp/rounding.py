@@ -168,8 +168,10 @@ def stochastic_round(vector: NDArray[np.float64], source: Csprng) -> NDArray[np.
     source : quire.privacy.csprng.Csprng
     """
     result = np.empty(len(vector), dtype=np.int64)
+    small = np.min(vector, initial=0.0) >= -_LARGEST and np.max(vector, initial=0.0) <= _LARGEST
     for start in range(0, len(vector), _CHUNK):
-        values = np.clip(vector[start : start + _CHUNK], -_LARGEST, _LARGEST)
+        values = vector[start : start + _CHUNK]
+        values = values if small else np.clip(values, -_LARGEST, _LARGEST)
         floor = np.floor(values)
         # floor + (u < fraction): the fraction is exact, where v + u would have been rounded.
         np.add(floor, source.uniform(len(values)) < values - floor, out=floor)
