@@ -10,8 +10,9 @@ from flwr.app import Context, RecordDict
 from flwr.app.user_config import UserConfig
 
 from quire.conf.compose import compose
-from quire.conf.schema import InlineRuntime, Settings
+from quire.conf.schema import BatchedRuntime, InlineRuntime, Settings
 from quire.errors import SettingsError
+from quire.simulation.batched_grid import BatchedGrid
 from quire.simulation.faults import Fault
 from quire.simulation.grid import InlineGrid, server_identity
 
@@ -79,7 +80,8 @@ def run_inline(settings: Settings, folder: Path, resume: bool = False, silos: Pa
             config[SILO_KEY] = str(where.path)
         contexts[node], names[node] = Context(run_id, node, config, RecordDict(), dict(run_config)), name
     faults = [Fault.parse(text) for text in getattr(settings.runtime, "faults", ())]
-    grid = InlineGrid(client_app, contexts, names, faults)
+    kind = BatchedGrid if isinstance(settings.runtime, BatchedRuntime) else InlineGrid
+    grid = kind(client_app, contexts, names, faults)
     server_config: UserConfig = {RUN_DIR_KEY: str(folder), RESUME_KEY: resume}
     if local.schema is not None:
         server_config[SCHEMA_KEY] = str(local.schema)

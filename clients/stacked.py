@@ -1,0 +1,382 @@
+"""Several silos' local training at once: their models stacked, one batched product where each would take one of its own.
+
+Small models spend most of a step on the overhead of its operators, and not on arithmetic. Here the dense layers of
+several silos' models lie stacked along a first axis, and each operator works on all of them. Batches are those that
+each silo would draw by itself, from its own generator. Where silos have batches of different sizes the shorter ones are
+padded; what a padded row adds is set to zero, exactly. A silo that has taken all its steps is left out of the rest.
+
+The first layer, by far the widest, need not be moved in every step where a silo has few rows: each of its gradients is
+a sum of the silo's own rows, so that the weights stay in W = a W_0 + C^T X for a number a and few coefficients C.
+Products with the rows then need their Gram matrix X X^T only, which does not depend on the model.
+
+What comes out is what :meth:`quire.clients.training.Workbench.train` gives, but for the order of sums of floating-point
+numbers. Only a simulation can use it: nobody else holds the rows of several silos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quire.clients.arrays import Arrays
+from quire.clients.data.silo import Rows
+from quire.clients.tasks.base import Task
+from quire.clients.tasks.classification import Classification
+from quire.clients.tasks.regression import Regression
+from quire.clients.training import steps
+from quire.conf.schema import SgdTraining
+
+_DENSE = ("logistic", "linear", "mlp")
+
+#: Most parameters of a model for which stacking is a gain: with more, a step is arithmetic and not overhead.
+MOST_PARAMETERS = 1_000_000
+#: Most multiplications of one silo's step, forward, for the same reason.
+MOST_WORK = 20_000_000
+
+_GRAMS: WeakKeyDictionary[Rows, Tensor] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one silo's training comes to.
+
+    Attributes
+    ----------
+    update : dict of str to numpy.ndarray
+        New model minus the old one, in the model's dtype.
+    loss : float
+        Mean training loss over all rows of all batches.
+    """
+
+    update: Arrays
+    loss: float
+
+
+def is_stackable(task: Task) -> bool:
+    """Tell whether a task's model is dense layers of ours, with a loss that is known here."""
+    known = type(task) in (Classification, Regression)
+    return known and getattr(task, "model", "") in _DENSE and getattr(task, "plugin", None) is None
+
+
+def is_gain(task: Task, plan: SgdTraining, rows: int) -> bool:
+    """Tell whether stacking was measured to be a gain for such a model and batch.
+
+    Parameters
+    ----------
+    task : Task
+        For which :func:`is_stackable` holds.
+    plan : SgdTraining
+    rows : int
+        Of the largest silo.
+    """
+    widths = [task.features, *(getattr(task, "hidden", ()) if getattr(task, "model", "") == "mlp" else ()), 1]
+    widths[-1] = task.classes if task.classes > 2 else 1
+    size = sum((one + 1) * other for one, other in zip(widths, widths[1:], strict=False))
+    return size <= MOST_PARAMETERS and size * min(plan.batch_size, rows) <= MOST_WORK
+
+
+def train_stacked(
+    task: Task,
+    model: Mapping[str, np.ndarray],
+    silos: Sequence[tuple[Rows, np.random.Generator]],
+    plan: SgdTraining,
+    mu: float = 0.0,
+    corrections: Sequence[Mapping[str, np.ndarray]] | None = None,
+) -> list[Outcome]:
+    """Train one model on each of several silos' rows; see :meth:`quire.clients.training.Workbench.train`.
+
+    Parameters
+    ----------
+    task : Task
+        For which :func:`is_stackable` holds.
+    model : mapping of str to numpy.ndarray
+        Where all of them begin: weights and biases by turns, float32 or float64.
+    silos : sequence of (Rows, numpy.random.Generator)
+        At least one row each.
+    plan : SgdTraining
+    mu : float
+        Of FedProx.
+    corrections : sequence of mapping of str to numpy.ndarray, optional
+        One for each silo (SCAFFOLD).
+
+    Returns
+    -------
+    list of Outcome
+        In the order of the silos.
+
+    Raises
+    ------
+    ValueError
+        If a silo has no row.
+    """
+    if any(not len(rows) for rows, _ in silos):
+        raise ValueError("there is no row to train on")
+    # Those that take the most steps first: who is still at work is then always a slice.
+    order = sorted(range(len(silos)), key=lambda place: -steps(plan, len(silos[place][0])))
+    chosen = [silos[place] for place in order]
+    fixed = [corrections[place] for place in order] if corrections is not None else None
+    with torch.no_grad():
+        stack = _Stack(task, model, [rows for rows, _ in chosen], plan, mu, fixed)
+        stack.run(_Batches(chosen, plan))
+        outcomes = stack.outcomes()
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return [outcomes[place] for place in back]
+
+
+class _Batches:
+    """Which rows are in each silo's batches: places (silos, steps, width), padded by 0, and their true lengths."""
+
+    def __init__(self, silos: Sequence[tuple[Rows, np.random.Generator]], plan: SgdTraining) -> None:
+        counts = [len(rows) for rows, _ in silos]
+        self.steps = [steps(plan, count) for count in counts]
+        width = min(plan.batch_size, max(counts))
+        places = np.zeros((len(silos), max(self.steps), width), dtype=np.int64)
+        lengths = np.zeros((len(silos), max(self.steps)), dtype=np.int64)
+        for silo, (rows, rng) in enumerate(silos):
+            taken, count = 0, len(rows)
+            size = min(plan.batch_size, count)
+            whole = -(-count // size)
+            while taken < self.steps[silo]:
+                part = np.zeros(whole * size, dtype=np.int64)
+                part[:count] = rng.permutation(count)
+                now = min(whole, self.steps[silo] - taken)
+                places[silo, taken : taken + now, :size] = part.reshape(whole, size)[:now]
+                lengths[silo, taken : taken + now] = size
+                if now == whole:
+                    lengths[silo, taken + whole - 1] = count - (whole - 1) * size
+                taken += now
+        self.places, self.lengths = torch.from_numpy(places), torch.from_numpy(lengths)
+        self.ragged = bool((lengths.min(axis=0) < width).any())
+        self.seen = lengths.sum(axis=1)
+
+
+class _Layer:
+    """One dense layer of every silo: weights (silos, outputs, inputs) and biases (silos, 1, outputs)."""
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor, silos: int, plan: SgdTraining, mu: float, fixed: list[tuple[Tensor, Tensor]]
+    ) -> None:
+        self._plan, self._mu = plan, mu
+        self._start = (weight, bias[None])
+        self.weight = weight.expand(silos, *weight.shape).clone()
+        self.bias = bias.expand(silos, 1, len(bias)).clone()
+        self._fixed = [torch.stack([pair[kind] for pair in fixed]) for kind in (0, 1)] if fixed else []
+        if fixed:
+            self._fixed[1] = self._fixed[1][:, None]
+        self._fast = [torch.zeros_like(self.weight), torch.zeros_like(self.bias)] if plan.momentum else []
+
+    def forward(self, x: Tensor) -> Tensor:
+        at = len(x)
+        return torch.baddbmm(self.bias[:at], x, self.weight[:at].transpose(1, 2))
+
+    def backward(self, pull: Tensor) -> Tensor:
+        return torch.bmm(pull, self.weight[: len(pull)])
+
+    def step(self, pull: Tensor, given: Tensor) -> None:
+        """Move along minus the gradient pull^T given, as :class:`quire.clients.training.Sgd` does."""
+        at, plan = len(pull), self._plan
+        keep = 1.0 - plan.lr * (self._mu + plan.weight_decay)
+        for kind, own in enumerate((self.weight[:at], self.bias[:at])):
+            start, fixed = self._start[kind], self._fixed[kind][:at] if self._fixed else None
+            left = pull.transpose(1, 2) if kind == 0 else None
+            if plan.momentum:
+                fast = self._fast[kind][:at]
+                if left is not None:
+                    fast.baddbmm_(left, given, beta=plan.momentum)
+                else:
+                    fast.mul_(plan.momentum).add_(pull.sum(1, keepdim=True))
+                if self._mu or plan.weight_decay:
+                    fast.add_(own, alpha=self._mu + plan.weight_decay)
+                if self._mu:
+                    fast.sub_(start, alpha=self._mu)
+                if fixed is not None:
+                    fast.add_(fixed)
+                own.sub_(fast, alpha=plan.lr)
+                continue
+            if left is not None:
+                own.baddbmm_(left, given, beta=keep, alpha=-plan.lr)
+            else:
+                if keep != 1.0:
+                    own.mul_(keep)
+                own.sub_(pull.sum(1, keepdim=True), alpha=plan.lr)
+            if self._mu:
+                own.add_(start, alpha=plan.lr * self._mu)
+            if fixed is not None:
+                own.sub_(fixed, alpha=plan.lr)
+
+    def updates(self) -> tuple[Tensor, Tensor]:
+        return self.weight.sub_(self._start[0]), self.bias.sub_(self._start[1])[:, 0]
+
+
+class _Spanned:
+    """The first layer, its weights kept as a * W_0 + C^T X for the rows X of each silo."""
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor, rows: Sequence[Rows], x: Sequence[Tensor], plan: SgdTraining, mu: float
+    ) -> None:
+        self._weight, self._plan, self._mu, self._x = weight, plan, mu, x
+        self._bias = _Layer(weight[:, :0], bias, len(x), plan, mu, [])
+        self._most = max(len(part) for part in x)
+        given = torch.cat(list(x)) @ weight.T  # one product for all silos: they begin at the same weights
+        self._given = given.new_zeros(len(x), self._most, len(weight))
+        self._grams = given.new_zeros(len(x), self._most, self._most)
+        at = 0
+        for silo, (own, part) in enumerate(zip(rows, x, strict=True)):
+            self._given[silo, : len(part)] = given[at : at + len(part)]
+            self._grams[silo, : len(part), : len(part)] = _gram(own, part)
+            at += len(part)
+        self._c = given.new_zeros(len(x), self._most, len(weight))
+        self._a = given.new_ones(len(x), 1, 1)
+        self._fast = [torch.zeros_like(self._c), torch.zeros_like(self._a)] if plan.momentum else []
+
+    def forward(self, places: Tensor) -> Tensor:
+        at, width = places.shape
+        flat = self._flat(places)
+        given = self._given.flatten(0, 1).index_select(0, flat).view(at, width, -1)
+        grams = self._grams.flatten(0, 1).index_select(0, flat).view(at, width, -1)
+        if self._mu or self._plan.weight_decay:
+            given.mul_(self._a[:at])
+        return given.baddbmm_(grams, self._c[:at]).add_(self._bias.bias[:at])
+
+    def step(self, pull: Tensor, places: Tensor) -> None:
+        at, plan, flat = len(pull), self._plan, self._flat(places)
+        c, a, pulled = self._c[:at], self._a[:at], self._mu + plan.weight_decay
+        if self._fast:
+            fast_c, fast_a = (part[:at].mul_(plan.momentum) for part in self._fast)
+            fast_c.flatten(0, 1).index_add_(0, flat, pull.flatten(0, 1))
+            if pulled:
+                fast_c.add_(c, alpha=pulled)
+                fast_a.add_(a, alpha=pulled).sub_(self._mu)
+            c.sub_(fast_c, alpha=plan.lr)
+            a.sub_(fast_a, alpha=plan.lr)
+        else:
+            if pulled:
+                c.mul_(1.0 - plan.lr * pulled)
+                a.mul_(1.0 - plan.lr * pulled).add_(plan.lr * self._mu)
+            c.flatten(0, 1).index_add_(0, flat, pull.flatten(0, 1), alpha=-plan.lr)
+        self._bias.step(pull, pull[..., :0])
+
+    def updates(self) -> tuple[Tensor, Tensor]:
+        found = self._weight.new_empty(len(self._x), *self._weight.shape)
+        for silo, part in enumerate(self._x):
+            torch.mm(self._c[silo, : len(part)].T, part, out=found[silo])
+        if self._mu or self._plan.weight_decay:
+            found.addcmul_(self._weight, self._a - 1.0)
+        return found, self._bias.updates()[1]
+
+    def _flat(self, places: Tensor) -> Tensor:
+        return (places + self._most * torch.arange(len(places))[:, None]).reshape(-1)
+
+
+class _Stack:
+    """All silos' models, where they stand."""
+
+    def __init__(
+        self,
+        task: Task,
+        model: Mapping[str, np.ndarray],
+        rows: Sequence[Rows],
+        plan: SgdTraining,
+        mu: float,
+        corrections: Sequence[Mapping[str, np.ndarray]] | None,
+    ) -> None:
+        self._task, self._names = task, tuple(model)
+        start = [torch.tensor(part) for part in model.values()]
+        pairs = list(zip(start[::2], start[1::2], strict=True))
+        x = [torch.from_numpy(own.x) for own in rows]
+        self._y = torch.cat([torch.from_numpy(own.y) for own in rows])
+        starts = np.cumsum([0, *(len(own) for own in rows[:-1])])
+        self._starts = torch.from_numpy(starts)[:, None]
+        fixed = [
+            [(torch.tensor(one[name]), torch.tensor(one[bias])) for one in corrections or ()]
+            for name, bias in zip(self._names[::2], self._names[1::2], strict=True)
+        ]
+        most = max(len(own) for own in rows)
+        # The rows' span is wider than the layer where there are many rows, and SCAFFOLD's corrections lie outside it.
+        self._spanned = corrections is None and 2 * most <= task.features
+        self._x = None if self._spanned else torch.cat(x)
+        first: _Spanned | _Layer = (
+            _Spanned(*pairs[0], rows, x, plan, mu)
+            if self._spanned
+            else _Layer(*pairs[0], len(rows), plan, mu, fixed[0])
+        )
+        self._first = first
+        self._rest = [
+            _Layer(*pair, len(rows), plan, mu, own) for pair, own in zip(pairs[1:], fixed[1:], strict=True)
+        ]
+        self._total, self._seen = torch.zeros(len(rows), dtype=torch.float64), np.ones(len(rows))
+
+    def run(self, batches: _Batches) -> None:
+        """Take all steps of all silos."""
+        self._seen = batches.seen
+        for step in range(max(batches.steps)):
+            at = sum(own > step for own in batches.steps)
+            lengths = batches.lengths[:at, step]
+            width = int(lengths.max()) if batches.ragged else batches.places.shape[2]
+            places = batches.places[:at, step, :width]
+            padding = torch.arange(width) >= lengths[:, None] if batches.ragged else None
+            self._step(places, lengths, padding)
+
+    def _step(self, places: Tensor, lengths: Tensor, padding: Tensor | None) -> None:
+        at, width = places.shape
+        flat = (places + self._starts[:at]).reshape(-1)
+        if isinstance(self._first, _Spanned):
+            given = places
+            out = self._first.forward(places)
+        else:
+            given = self._x.index_select(0, flat).view(at, width, -1)
+            out = self._first.forward(given)
+        seen = []
+        for layer in self._rest:
+            out = out.relu_()
+            seen.append(out)
+            out = layer.forward(out)
+        losses, pull = _slopes(self._task, out, self._y.index_select(0, flat).view(at, width))
+        pull.div_(lengths[:, None, None])
+        if padding is not None:
+            losses.masked_fill_(padding, 0.0)
+            pull.masked_fill_(padding[..., None], 0.0)
+        self._total[:at] += losses.sum(1)
+        for layer, given_here in zip(reversed(self._rest), reversed(seen), strict=True):
+            before = torch.ops.aten.threshold_backward(layer.backward(pull), given_here, 0)
+            layer.step(pull, given_here)
+            pull = before
+        self._first.step(pull, given)
+
+    def outcomes(self) -> list[Outcome]:
+        """Return what came of each silo."""
+        parts = [part for layer in (self._first, *self._rest) for part in layer.updates()]
+        arrays = [part.numpy() for part in parts]
+        losses = self._total.numpy() / self._seen
+        return [
+            Outcome(dict(zip(self._names, (part[silo] for part in arrays), strict=True)), float(losses[silo]))
+            for silo in range(len(losses))
+        ]
+
+
+def _slopes(task: Task, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each row's loss, shape (silos, width), and how it moves with the outputs, as the task's ``loss`` has it."""
+    if not task.classes:
+        off = out[..., 0] - y.to(out.dtype)
+        return off.square(), (2.0 * off)[..., None]
+    if task.classes == 2:
+        logit, label = out[..., 0], y.to(out.dtype)
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(logit, label, reduction="none")
+        return losses, (torch.sigmoid(logit) - label)[..., None]
+    logs = torch.log_softmax(out, -1)
+    losses = -logs.gather(-1, y[..., None])[..., 0]
+    pull = logs.exp_()
+    return losses, pull.scatter_add_(-1, y[..., None], -torch.ones_like(pull[..., :1]))
+
+
+def _gram(rows: Rows, x: Tensor) -> Tensor:
+    """Return X X^T of a silo's rows, kept for as long as these are: it does not depend on the model."""
+    found = _GRAMS.get(rows)
+    if found is None:
+        found = _GRAMS[rows] = x @ x.T
+    return found
