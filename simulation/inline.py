@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from quire.errors import SettingsError
 from quire.simulation.batched_grid import BatchedGrid
 from quire.simulation.faults import Fault
 from quire.simulation.grid import InlineGrid, server_identity
+from quire.simulation.workers import WorkersGrid, processes
 
 _FIRST_NODE = 1000
 
@@ -86,6 +88,7 @@ def run_inline(settings: Settings, folder: Path, resume: bool = False, silos: Pa
     if local.schema is not None:
         server_config[SCHEMA_KEY] = str(local.schema)
     server_context = Context(run_id, 1, server_config, RecordDict(), dict(run_config))
-    with server_identity(run_id):
-        server_app(grid, server_context)
+    count = processes(settings.runtime.workers) if isinstance(settings.runtime, InlineRuntime) else 1
+    with server_identity(run_id), WorkersGrid(grid, count) if count > 1 else nullcontext(grid) as over:
+        server_app(over, server_context)
     return RunResult(folder, str(read_about(folder)["model"]))
