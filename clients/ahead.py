@@ -94,6 +94,7 @@ class DoneAhead(Workbench):
         if not foreseen:
             return self._turn_back().train(rows, plan, rng, mu, correction)
         self._done = True
+        rng.bit_generator.state = asked.rng.bit_generator.state  # what was drawn ahead is drawn
         return self._outcome.loss
 
     def difference(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
