@@ -120,9 +120,7 @@ def train_ahead(
     given = [asked.correction for asked in silos]
     corrections = [one for one in given if one is not None]
     outcomes = train_stacked(task, model, pairs, plan, mu, corrections or None)
-    return [
-        DoneAhead(task, model, plan, mu, asked, outcome) for asked, outcome in zip(silos, outcomes, strict=True)
-    ]
+    return [DoneAhead(task, model, plan, mu, asked, outcome) for asked, outcome in zip(silos, outcomes, strict=True)]
 
 
 def _same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -82,4 +83,4 @@ def divided(items: Sequence[_Item], most: int) -> list[Sequence[_Item]]:
     """
     count = max(-(-len(items) // most), min(2, len(items) // 2), 1)
     ends = [len(items) * place // count for place in range(count + 1)]
-    return [items[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    return [items[start:end] for start, end in itertools.pairwise(ends)]

@@ -35,9 +35,7 @@ LOG = logging.getLogger("quire.simulation")
 
 def can_be_done_ahead(settings: Settings) -> bool:
     """Tell whether silos of such a run ask for training that can be done together."""
-    return isinstance(settings.aggregation, PlainAggregation) and isinstance(
-        settings.privacy, NoPrivacy | SiloPrivacy
-    )
+    return isinstance(settings.aggregation, PlainAggregation) and isinstance(settings.privacy, NoPrivacy | SiloPrivacy)
 
 
 def look_ahead(messages: Sequence[Message], contexts: Mapping[int, Context]) -> dict[str, DoneAhead]:
@@ -74,6 +72,8 @@ def _look_ahead(messages: Sequence[Message], contexts: Mapping[int, Context]) ->
         return {}
     model, asked, task = _model(first), dict[str, Asked](), None
     config = first.content[contract.CONFIG]
+    if not isinstance(config, ConfigRecord):
+        return {}
     for message in messages:
         context = contexts[message.metadata.dst_node_id]
         member = member_of(settings, context.node_config, simulated=True)
@@ -104,9 +104,7 @@ def _asked(
     statistics = None
     if MEAN in config:
         statistics = Statistics(tuple(config[MEAN]), tuple(config[SCALE]))  # type: ignore[arg-type]
-    rows: Rows = prepare(
-        load(settings, member.where, member.name), preprocessing_of(settings), statistics
-    ).train
+    rows: Rows = prepare(load(settings, member.where, member.name), preprocessing_of(settings), statistics).train
     if not len(rows):
         return None
     rng = Seeded(settings.seed).generator("batches", config[contract.ROUND], member.name)  # type: ignore[arg-type]
@@ -114,9 +112,7 @@ def _asked(
         return Asked(rows, rng)
     told = _decoded(message.content[contract.TOLD])
     memory = _decoded(context.state.get(contract.MEMORY, ArrayRecord()))
-    correction = {
-        name: told[name] - memory.get(name, np.zeros_like(array)) for name, array in model.items()
-    }
+    correction = {name: told[name] - memory.get(name, np.zeros_like(array)) for name, array in model.items()}
     return Asked(rows, rng, correction)
 
 
@@ -140,11 +136,12 @@ def _alike(one: Message, other: Message) -> bool:
     mine, theirs = one.content, other.content
     if list(mine) != list(theirs) or dict(mine[contract.CONFIG]) != dict(theirs[contract.CONFIG]):
         return False
-    records = [name for name, record in mine.items() if isinstance(record, ArrayRecord)]
     return all(
-        list(mine[name]) == list(theirs[name])
-        and all(array.data == theirs[name][key].data for key, array in mine[name].items())
-        for name in records
+        isinstance(theirs[name], ArrayRecord)
+        and list(record) == list(theirs[name])
+        and all(array.data == theirs[name][key].data for key, array in record.items())  # type: ignore[union-attr]
+        for name, record in mine.items()
+        if isinstance(record, ArrayRecord)
     )
 
 

@@ -140,8 +140,8 @@ def test_the_wide_and_the_narrow_form_of_the_first_layer_agree(monkeypatch):
         )
 
     used = []
-    spanned = stacked._Spanned.updates
-    monkeypatch.setattr(stacked._Spanned, "updates", lambda self: used.append(1) or spanned(self))
+    spanned = stacked.SpannedLayers.updates
+    monkeypatch.setattr(stacked.SpannedLayers, "updates", lambda self: used.append(1) or spanned(self))
     narrow = trained()
     assert used == [1]
     zero = {name: np.zeros_like(part) for name, part in model.items()}
@@ -171,7 +171,7 @@ def test_only_dense_models_of_ours_are_stacked_and_only_where_it_is_a_gain():
     assert not is_gain(Classification("t", 784, 10, "mlp", (128,)), plan_of(batch_size=5000), 5000)
 
 
-# --------------------------------------------------------------------------- what the app finds in its workbench's place
+# ------------------------------------------------------------ what the app finds in its workbench's place
 @pytest.fixture
 def ahead():
     task, plan = Classification("t", 6, 3, "mlp", (4,)), plan_of()
@@ -195,7 +195,7 @@ def test_outside_a_simulation_nothing_is_done_ahead(ahead):
 
 
 def test_what_was_asked_for_is_there_already(ahead, monkeypatch):
-    task, plan, model, silos, done = ahead
+    _task, plan, model, silos, done = ahead
     monkeypatch.setattr(Workbench, "train", None)
     done[1].load({name: part.copy() for name, part in model.items()})
     assert done[1].train(silos[1], plan, np.random.default_rng(1)) == done[1]._outcome.loss
