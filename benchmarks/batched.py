@@ -2,9 +2,9 @@
 
 The work is that of ``benchmarks/simulation.py``: 100 silos, about 60 training rows each, batch 20, one epoch, SGD, no
 evaluation, one torch thread in each process; an MLP of about 100,000 parameters on rows of 784 numbers with 10 and 100
-silos per round, and the CNN of ``task=digits`` with a dense layer of 2,080, about 300,000 parameters, 20 silos of
-which 10 in each round. The bare loop has the same models and rows. All contenders take turns; what is reported are medians of ratios within a turn. Steady state:
-the difference of a long and a short run.
+silos per round, and the CNN of ``task=digits`` with a dense layer of 2,080, about 300,000 parameters, 20 silos of which
+10 in each round. The bare loop has the same models and rows. All contenders take turns; what is reported are medians of
+ratios within a turn. Steady state: the difference of a long and a short run.
 """
 
 from __future__ import annotations
