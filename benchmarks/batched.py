@@ -114,7 +114,7 @@ def compared(title: str, overrides: str, cohort: int, rounds: tuple[int, int], t
             many = seconds_of(where, long)
             marks.append(processor())
             spent[name].append(marks[2] - 2 * marks[1] + marks[0])
-            # On a busy machine the short run may take as long as the long one: never more than twice the long run's rate.
+            # On a busy machine the short run may take as long as the long one: at most twice the whole run's rate.
             return updates / max(many - few, 0.5 * many * (long - short) / long)
 
         return measured
