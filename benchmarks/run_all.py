@@ -24,6 +24,7 @@ BENCHMARKS = [
     "accounting",
     "accuracy",
     "audit",
+    "batched",
     "consent",
     "data_policy",
     "data_sets",

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _SIMULATED: ContextVar[bool] = ContextVar("quire_simulated", default=False)
+_DONE_AHEAD: ContextVar[object] = ContextVar("quire_done_ahead", default=None)
 
 
 @contextmanager
@@ -28,6 +29,26 @@ def simulated() -> Iterator[None]:
 def is_simulated() -> bool:
     """Tell whether the silo at work is a simulated one."""
     return _SIMULATED.get() or _inside_flowers_simulation()
+
+
+@contextmanager
+def with_done_ahead(bench: object) -> Iterator[None]:
+    """Offer the silo that is called inside a workbench on which its training was done already, with that of others.
+
+    Parameters
+    ----------
+    bench : quire.clients.ahead.DoneAhead or None
+    """
+    token = _DONE_AHEAD.set(bench)
+    try:
+        yield
+    finally:
+        _DONE_AHEAD.reset(token)
+
+
+def done_ahead() -> object:
+    """Return what :func:`with_done_ahead` offers to the silo at work; None wherever no grid of ours simulates it."""
+    return _DONE_AHEAD.get() if _SIMULATED.get() else None
 
 
 def _inside_flowers_simulation() -> bool:

@@ -61,6 +61,17 @@ def check(settings: Settings) -> None:
     if isinstance(settings.runtime, InlineRuntime):
         for fault in settings.runtime.faults:
             _fault_is_readable(fault)
+        _workers_have_a_thread_each(settings.runtime)
+
+
+def _workers_have_a_thread_each(runtime: InlineRuntime) -> None:
+    # A process that is forked from one with several threads of OpenMP may wait for them for ever; and one for each core
+    # is the faster anyway.
+    if runtime.workers != 1 and runtime.threads != 1:
+        raise SettingsError(
+            f"runtime.workers={runtime.workers} takes processes that have one thread each, not runtime.threads="
+            f"{runtime.threads}: set one of them to 1."
+        )
 
 
 def _task_fits_data(settings: Settings) -> None:

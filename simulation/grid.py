@@ -98,7 +98,7 @@ class InlineGrid(Grid):
         wanted = set(message_ids)
         for message_id in self._waiting:
             if message_id in wanted:
-                return [self._deliver(self._waiting.pop(message_id))]
+                return [self.deliver(self._waiting.pop(message_id))]
         return []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
@@ -132,11 +132,26 @@ class InlineGrid(Grid):
         for (number, record), arrays in records.items():
             self._contexts[number].state[record] = encode(arrays)
 
+    def parts(self, messages: Sequence[Message]) -> list[Sequence[Message]]:
+        """Divide messages into those whose silos are at work together: here each by itself."""
+        return [messages[place : place + 1] for place in range(len(messages))]
+
+    def begin(self, messages: Sequence[Message]) -> None:
+        """Be told which messages are delivered next."""
+
+    def name_of(self, message: Message) -> str:
+        """Return what faults call the silo that a message is for."""
+        return self._names.get(message.metadata.dst_node_id, str(message.metadata.dst_node_id))
+
+    def deliver(self, message: Message) -> Message:
+        """Let a silo answer."""
+        return self._deliver(message)
+
     def _deliver(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
         if node not in self._contexts:
             return _runtime_error(message, _NO_SUCH_NODE)
-        fault = striking(self._faults, self._names.get(node, str(node)), message)
+        fault = striking(self._faults, self.name_of(message), message)
         if fault is not None:
             if fault.kind == "drop":
                 return _runtime_error(message, _NODE_GONE)

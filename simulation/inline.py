@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from flwr.app import Context, RecordDict
 from flwr.app.user_config import UserConfig
 
 from quire.conf.compose import compose
-from quire.conf.schema import InlineRuntime, Settings
+from quire.conf.schema import BatchedRuntime, InlineRuntime, Settings
 from quire.errors import SettingsError
+from quire.simulation.batched_grid import BatchedGrid
 from quire.simulation.faults import Fault
 from quire.simulation.grid import InlineGrid, server_identity
+from quire.simulation.workers import WorkersGrid, processes
 
 _FIRST_NODE = 1000
 
@@ -79,11 +82,13 @@ def run_inline(settings: Settings, folder: Path, resume: bool = False, silos: Pa
             config[SILO_KEY] = str(where.path)
         contexts[node], names[node] = Context(run_id, node, config, RecordDict(), dict(run_config)), name
     faults = [Fault.parse(text) for text in getattr(settings.runtime, "faults", ())]
-    grid = InlineGrid(client_app, contexts, names, faults)
+    kind = BatchedGrid if isinstance(settings.runtime, BatchedRuntime) else InlineGrid
+    grid = kind(client_app, contexts, names, faults)
     server_config: UserConfig = {RUN_DIR_KEY: str(folder), RESUME_KEY: resume}
     if local.schema is not None:
         server_config[SCHEMA_KEY] = str(local.schema)
     server_context = Context(run_id, 1, server_config, RecordDict(), dict(run_config))
-    with server_identity(run_id):
-        server_app(grid, server_context)
+    count = processes(settings.runtime.workers) if isinstance(settings.runtime, InlineRuntime) else 1
+    with server_identity(run_id), WorkersGrid(grid, count) if count > 1 else nullcontext(grid) as over:
+        server_app(over, server_context)
     return RunResult(folder, str(read_about(folder)["model"]))

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 from quire.conf.compose import compose
-from quire.conf.schema import GROUPS, FlowerRuntime, Settings
+from quire.conf.schema import GROUPS, FlowerRuntime, InlineRuntime, Settings
 from quire.errors import SettingsError
 
 _DEFAULT_TRIALS = 20
@@ -214,11 +214,18 @@ def _side_by_side(given: dict[str, str], settings: list[Settings]) -> int:
         )
     cores = int(cpu_count())
     asked = given.get("hydra.launcher.n_jobs")
+    workers = max(one.runtime.workers or cores for one in settings if isinstance(one.runtime, InlineRuntime))
     if asked is None:
-        return max(1, cores // max(one.runtime.threads for one in settings))
+        return max(1, cores // (workers * max(one.runtime.threads for one in settings)))
     if asked != "-1" and not (asked.isdigit() and int(asked) >= 1):
         raise SettingsError(f"hydra.launcher.n_jobs must be at least 1, or -1 for all cores, not '{asked}'.")
-    return cores if asked == "-1" else int(asked)
+    jobs = cores if asked == "-1" else int(asked)
+    if workers > 1 and jobs > 1 and jobs * workers > cores:
+        raise SettingsError(
+            f"{jobs} jobs side by side with runtime.workers of {workers} are more processes than the {cores} cores of "
+            "this machine: leave hydra.launcher.n_jobs out, or take runtime.workers=1, which serves a sweep best."
+        )
+    return jobs
 
 
 def _search(given: dict[str, str], settings: list[Settings], side_by_side: int) -> list[str]:

@@ -61,6 +61,11 @@ LOG_KEY_VARIABLE, LOG_KEY_KEY = "QUIRE_LOG_KEY", "log-key"
 
 CODE_HASH = code_hash()
 
+_RUNTIMES = {
+    **dict.fromkeys(("InlineGrid", "BatchedGrid", "WorkersGrid"), "inline"),  # apps and server on one machine
+    "InMemoryGrid": "flower",
+}
+
 app = ServerApp()
 
 
@@ -317,4 +322,4 @@ def _log_to_flower() -> None:
 
 
 def _runtime(grid: Grid) -> str:
-    return {"InlineGrid": "inline", "InMemoryGrid": "flower"}.get(type(grid).__name__, "deployment")
+    return _RUNTIMES.get(type(grid).__name__, "deployment")

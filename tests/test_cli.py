@@ -71,7 +71,7 @@ BAD_INPUT = {
     "a fault that is none": (["runtime.faults=[explode:train:1:x]"], "is not a fault"),
     "faults where none can be injected": (
         ["runtime=flower", "runtime.faults=[drop:train:1:x]"],
-        "runtime=inline would have it",
+        "runtime=inline and runtime=batched would have it",
     ),
     "a secret of the environment": (["task.silo_label=${oc.env:HOME}"], "is not a number, a word"),
     "a setting of Hydra's that does not exist": (["hydra.nothing=1"], "Hydra cannot use these arguments"),

@@ -105,7 +105,7 @@ REFUSED = [
     ("task=tabular data.silos=/etc", ["'data.silos'"]),
     ("task=tabular partition.silos=/etc", ["partition.silos must be a whole number"]),
     ("task=synthetic data=sklearn", ["task=synthetic", "data=sklearn"]),
-    ("runtime=flower runtime.faults=[]", ["'runtime.faults'", "runtime=inline would have it"]),
+    ("runtime=flower runtime.faults=[]", ["'runtime.faults'", "runtime=inline and runtime=batched would have it"]),
     ("runtime.faults=x", ["runtime.faults must be a list"]),
     ("runtime.faults=[1]", ["an entry of runtime.faults must be a word"]),
     ("runtime.faults=[x]", ["runtime.faults: 'x'", "drop:STAGE:ROUND:SILO"]),
