@@ -238,6 +238,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let another process write the folder."""
+        self._checkpoints.close()
         self._journal.close()
 
     def _line(self, event: Mapping[str, Any]) -> None:
