@@ -202,9 +202,7 @@ def _isolated_record(record: Any) -> Any:
 def _rebuilt(record: Any, entries: dict[str, Any]) -> Any:
     """Return a record of the same kind with these entries, as Flower's ``copy`` does with the old ones."""
     made, own = object.__new__(type(record)), record.__dict__
-    made.__dict__.update(
-        _check_key_fn=own["_check_key_fn"], _check_value_fn=own["_check_value_fn"], _data=entries
-    )
+    made.__dict__.update(_check_key_fn=own["_check_key_fn"], _check_value_fn=own["_check_value_fn"], _data=entries)
     return made
 
 

@@ -2,8 +2,8 @@
 
 ``checkpoint/latest.json`` names the newest state, its hash, and the journal's line of that round. It is replaced after
 the state it names has been written, so a kill at any moment leaves the last checkpoint or the new one. About once a
-second a checkpoint is forced to the disk as well, in a thread beside the rounds, and then named by ``synced.json``: that
-one outlives a power cut.
+second a checkpoint is forced to the disk as well, in a thread beside the rounds, and then named by ``synced.json``:
+that one outlives a power cut.
 """
 
 from __future__ import annotations
