@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 BENCHMARKS = [
     "accounting",
     "accuracy",
+    "aggregation",
     "audit",
     "consent",
     "data_policy",
@@ -39,6 +40,7 @@ BENCHMARKS = [
     "privacy",
     "privacy_cost",
     "privacy_mnist",
+    "scale",
     "secagg",
     "secagg_accuracy",
     "silo",

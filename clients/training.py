@@ -137,7 +137,9 @@ def gradients_of(loss: torch.Tensor, leaves: tuple[torch.Tensor, ...]) -> tuple[
         If the loss does not depend on a leaf.
     """
     engine: Any = torch.autograd.Variable._execution_engine
-    return tuple(engine.run_backward((loss,), (torch.ones_like(loss),), False, False, leaves, False, accumulate_grad=False))
+    return tuple(
+        engine.run_backward((loss,), (torch.ones_like(loss),), False, False, leaves, False, accumulate_grad=False)
+    )
 
 
 def steps(plan: SgdTraining, rows: int) -> int:

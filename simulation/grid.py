@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 from uuid import uuid4
 
@@ -28,6 +29,7 @@ from quire.simulation.faults import Fault, striking
 LOG = logging.getLogger("quire.simulation")
 
 _SERVER_NODE = 1
+_IDS, _COUNT = uuid4().hex, count()  # of messages in this process
 # Flower's codes for what a runtime answers in a silo's stead.
 _APP_RAISED, _LATE, _NODE_GONE, _NO_SUCH_NODE = 2, 4, 5, 3
 
@@ -87,7 +89,7 @@ class InlineGrid(Grid):
             raise TypeError("messages must be a list: Flower's deployment runtime reads them twice")
         ids = []
         for message in messages:
-            message.metadata.__dict__["_message_id"] = message_id = str(uuid4())
+            message.metadata.__dict__["_message_id"] = message_id = _fresh_id()
             self._waiting[message_id] = _isolated(message)
             ids.append(message_id)
         return ids
@@ -222,5 +224,9 @@ def _runtime_error(message: Message, code: int) -> Message:
 
 
 def _stamped(reply: Message) -> Message:
-    reply.metadata.__dict__["_message_id"] = str(uuid4())
+    reply.metadata.__dict__["_message_id"] = _fresh_id()
     return reply
+
+
+def _fresh_id() -> str:
+    return f"{_IDS}-{next(_COUNT)}"

@@ -116,7 +116,7 @@ def read_train_replies(
         In roster order.
     """
     reader = _Reader(silos, model, form or model, code_hash, objection, private)
-    order, asked = ordered(sent, silos), {}
+    order, asked = ordered(sent, silos), dict[str, int]()
     found: dict[int, TrainReply | Failure] = {}
     settled = 0
     for reply in replies:

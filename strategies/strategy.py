@@ -129,9 +129,8 @@ class FederatedStrategy(Strategy):
             self._private(fingerprint(model)) if self.private else None,
             (lambda update: fold.add(weighed(update, self.algorithm))) if fold else None,
         )
-        report = self.report
+        (report := self.report).failed += failed
         report.replied = [reply.update.silo for reply in good]
-        report.failed += failed
         report.bytes_up += sum(reply.received for reply in good)
         if len(good) < self.min_silos:
             return None, None

@@ -1,7 +1,7 @@
 """Share one data set out over simulated silos, as the partitioners of ``flwr-datasets`` do.
 
-The even draw is worked out here, to the very rows that ``IidPartitioner`` gives: importing it takes longer than all else
-that comes before a first round.
+The even draw is worked out here, to the very rows that ``IidPartitioner`` gives: importing that takes longer than all
+else that comes before a first round.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def _complete(parts: list[np.ndarray], rows: int) -> list[np.ndarray]:
     return parts
 
 
-def _with_flwr_datasets(labels: np.ndarray, settings: Partition, seed: int) -> list[list[int]]:
+def _with_flwr_datasets(
+    labels: np.ndarray, settings: DirichletPartition | ShardsPartition | NaturalPartition, seed: int
+) -> list[list[int]]:
     # Imported here: it brings the whole `datasets` library, seconds that a help text should not cost.
     from datasets import Dataset, disable_progress_bars
     from flwr_datasets.partitioner import DirichletPartitioner, ShardPartitioner
