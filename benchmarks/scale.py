@@ -5,9 +5,9 @@ time and peak resident memory of the whole process for 20 and for 40 rounds, rep
 
 **FLUTE's row** (Hipolito Garcia et al. 2022, arXiv 2203.13789, the comparison with Flower on CPU): logistic regression
 on MNIST, 1,000 silos, 10 per round, batch 10, SGD at 0.03, 1 epoch, 100 rounds, scored on the test images every 20
-rounds; published 3:20 for FLUTE and 30:14 for Flower 1.0, on their machine. Here each silo reads its 60 training and 10 test images from
-files of its own, when it is first asked. The figures of other machines are no contenders: the work is the same, the
-machine is not. The raw images are never part of the project: where they are absent, the table says so.
+rounds; published 3:20 for FLUTE and 30:14 for Flower 1.0, on their machine. Here each silo reads its 60 training and 10
+test images from files of its own, when it is first asked. The figures of other machines are no contenders: the work is
+the same, the machine is not. The raw images are never part of the project: where they are absent, the table says so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ THOUSAND = (
     "output.baselines=false output.progress=none"
 )
 FLUTE = (
-    "task=images task.model=logistic partition.silos=1000 strategy.fraction=0.01 strategy.rounds=100 "
+    "task=images task.model=logistic partition.silos=1000 strategy.fraction=0.01 "
     "strategy.evaluate_every=20 training.batch_size=10 training.lr=0.03 training.momentum=0 training.epochs=1 "
     "output.baselines=false output.progress=none output.report=false"
 )

@@ -11,7 +11,7 @@ import numpy as np
 
 from quire.strategies.rounds import Aggregator, Arrays, Cohort, Update
 
-_PIECE = 16_384  # numbers: a piece of the sum and its scratch space stay in the processor's cache
+_PIECE = 32_768  # numbers: a piece of the sum and its scratch space stay in the processor's cache
 _AT_ONCE = 8  # updates that are held until the sum is gone through once for all of them
 _WORTH_THREADS = 1_000_000  # numbers
 _SCALE = 2.0**-40  # of weights; exact, and keeps the sum of float64 updates from overflowing before it is divided
