@@ -77,7 +77,7 @@ def check_approvals(
     wrong += [
         f"{_words(statement)} is not in the log." for statement in statements if _decision(statement) not in logged
     ]
-    begun = {entry.run for entry in entries if entry.round}
+    begun = _with_rounds(entries)
     for run, silo, decision, what in sorted(logged - set(told)):
         words = f"The log says that {silo} has {decision} run {run} ({what[:16]}), and {APPROVALS_FILE} does not"
         if run in begun:
@@ -85,6 +85,21 @@ def check_approvals(
         else:
             notes.append(f"{words}: the server stopped before that run had a round.")
     return wrong, notes
+
+
+def _with_rounds(entries: Sequence[Entry]) -> set[str]:
+    """Return the runs that had rounds of their own.
+
+    A run that goes on where another one was killed logs first, under its own number, what that one's last round left in
+    the journal: before its session come another run's rounds, and behind it their lines of the journal alone.
+    """
+    opened, found = set(), set()
+    for entry in entries:
+        if entry.kind == "session":
+            opened.add(entry.run)
+        elif entry.round and entry.kind != "journal" and entry.run in opened:
+            found.add(entry.run)
+    return found
 
 
 def _read(path: Path) -> tuple[list[Statement], list[str]]:

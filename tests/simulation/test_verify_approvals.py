@@ -19,6 +19,7 @@ from quire.simulation.verify import verify_run
 from quire.simulation.verify_approvals import check_approvals
 from quire.strategies.approvals import APPROVALS_FILE, Approvals
 from quire.strategies.folder import read_about
+from quire.transparency.entries import Entry
 from quire.transparency.errors import LogError
 from quire.transparency.log import Log, origin_of
 from quire.transparency.reading import Entries
@@ -159,6 +160,27 @@ def test_what_the_server_had_logged_before_it_was_killed_is_no_finding(run):
     found = verify_run(run)
     assert found.wrong == []
     assert any(words.endswith("the server stopped before that run had a round.") for words in found.notes)
+
+
+def test_nor_is_it_after_two_crashes_in_a_row(original):
+    """Run 6 logged what run 5's last round had left, then its approvals, and was killed before it had a round."""
+    entries = [entry for _, entry in Entries(Place.of(original).entries).each()]
+    approval, session = (next(one for one in entries if one.kind == kind) for kind in ("approval", "session"))
+    left = [one for one in entries if one.round == 1]
+    assert {"cohort", "journal", "model"} <= {one.kind for one in left}
+
+    def of_run_6(*them):
+        return [Entry(one.kind, "6", one.round, one.time, one.body) for one in them]
+
+    undecided = Entry("approval", "6", 0, approval.time, {**approval.body, "what": "cd" * 32})
+    before = [*of_run_6(*left, session), *of_run_6(*(one for one in left if one.kind == "journal")), undecided]
+    about, told = read_about(original), compose(OVERRIDES)
+    wrong, notes = check_approvals(original, about, told, ROSTER, [*before, *entries])
+    assert wrong == []
+    assert any(words.endswith("the server stopped before that run had a round.") for words in notes)
+    # With a round of its own behind them, its approvals should be there.
+    wrong, _ = check_approvals(original, about, told, ROSTER, [*before, *of_run_6(*left), *entries])
+    assert [words.rpartition(": ")[2] for words in wrong] == ["its statement was taken away, or changed."]
 
 
 @pytest.fixture(scope="module")
