@@ -32,6 +32,8 @@ BENCHMARKS = [
     "deployment",
     "distributed_dp",
     "distributed_hospitals",
+    "enclave",
+    "exact_sum",
     "gate",
     "log",
     "log_rounds",
@@ -45,6 +47,7 @@ BENCHMARKS = [
     "secagg_accuracy",
     "silo",
     "simulation",
+    "watermark",
 ]
 
 

@@ -21,6 +21,18 @@ def silos_asked(fraction: float, silos: int, least: int) -> int:
     return min(silos, max(least, int(fraction * silos + 1e-9)))
 
 
+def is_short_cut(settings: Mapping[str, Any]) -> bool:
+    """Tell whether a simulation sums in clear what the protocol would mask: there is then no secure aggregation.
+
+    Parameters
+    ----------
+    settings : mapping
+        As for :func:`is_chained`.
+    """
+    aggregation = settings.get("aggregation")
+    return isinstance(aggregation, Mapping) and aggregation.get("simulate", "protocol") != "protocol"
+
+
 def is_chained(settings: Mapping[str, Any]) -> bool:
     """Tell whether silos recompute every model: under masks, where every round asks all and each silo sees every sum.
 

@@ -130,3 +130,13 @@ class SecureAggregation:
     )
     rekey_every: int = setting("rounds after which silos agree on keys anew", ge=1, le=1000)
     attempts: int = setting("how often a round is tried, with fresh masks and those still there", ge=1, le=8)
+    simulate: str = setting(
+        "in a simulation: the whole protocol, or exact_sum, the same sums and the same model in clear, with NO secure "
+        "aggregation: for sweeps",
+        choices=("protocol", "exact_sum"),
+    )
+
+    @property
+    def exact(self) -> bool:
+        """Whether vectors are summed in clear: the short cut, which no real silo takes."""
+        return self.simulate == "exact_sum"

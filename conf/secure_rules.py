@@ -36,6 +36,7 @@ def check_secure(settings: Settings) -> None:
     _fits_the_strategy(settings)
     _nothing_travels_in_clear(settings)
     _enough_silos(settings, secure)
+    _short_cut_stands_alone(settings, secure)
     if isinstance(settings.privacy, DistributedPrivacy):
         return  # its sums have no weights, and an encoding of their own; see privacy/dp/encoding.py
     max_rows_of(settings, secure)
@@ -80,6 +81,28 @@ def _enough_silos(settings: Settings, secure: SecureAggregation) -> None:
         raise SettingsError(
             f"aggregation=secure opens no sum of fewer than {least} of {silos} silos with aggregation.colluders="
             f"{colluders}, and a round asks {asked}: raise strategy.fraction, or lower aggregation.colluders."
+        )
+
+
+def _short_cut_stands_alone(settings: Settings, secure: SecureAggregation) -> None:
+    """Refuse what would speak for the protocol of a run that has none of it."""
+    if not secure.exact:
+        return
+    where = "aggregation.simulate=exact_sum sums in clear"
+    if settings.output.transcripts:
+        raise SettingsError(
+            f"{where}, so that there are no messages of the protocol to keep: leave out output.transcripts, or take "
+            "aggregation.simulate=protocol."
+        )
+    if settings.selftest:
+        raise SettingsError(
+            f"{where}, and privacy.selftest is to show that the noise is right under the masks: take "
+            "aggregation.simulate=protocol."
+        )
+    if settings.charter is not None:
+        raise SettingsError(
+            f"{where}, which is no run that members of a charter have agreed to: leave out charter, or take "
+            "aggregation.simulate=protocol."
         )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from quire.clients.gate.approvals import Approval, approve, login
 from quire.clients.gate.bundle import Bundle, read_bundle
-from quire.conf.schema import Settings
+from quire.conf.schema import SecureAggregation, Settings
 from quire.consortium.layout import OperatorFolder
 from quire.consortium.registry import Connection, RegistryError, members_in
 from quire.consortium.superlink import read_running, runs_folder
@@ -57,7 +57,7 @@ def submit(folder: OperatorFolder, settings: Settings, word: str = "") -> tuple[
     Raises
     ------
     SettingsError
-        If the settings want more silos than the consortium has.
+        If the settings want more silos than the consortium has, or a short cut that is for simulations.
     RegistryError
         If the SuperLink refuses, or does not answer.
     ApprovalError
@@ -67,6 +67,11 @@ def submit(folder: OperatorFolder, settings: Settings, word: str = "") -> tuple[
     from flwr.proto.control_pb2 import StartRunRequest
     from flwr.supercore.fab import Fab
 
+    if isinstance(settings.aggregation, SecureAggregation) and settings.aggregation.exact:
+        raise SettingsError(
+            "aggregation.simulate=exact_sum is a short cut for simulations, without any secure aggregation, and every "
+            "silo of a consortium refuses it: leave it out, or simulate with `quire run`."
+        )
     connection = read_running(folder).connection
     members = len(members_in(folder))
     if settings.partition.silos > members:

@@ -22,6 +22,7 @@ from quire.privacy.dp.events import (
     DiscreteGaussian,
     Event,
     Gaussian,
+    Geometric,
     NonPrivate,
     SampledDiscreteGaussian,
     SampledGaussian,
@@ -187,7 +188,7 @@ def merged(events: Iterable[Event]) -> list[Event]:
     joined: dict[Event, Event] = {}
     for event in events:
         match event:
-            case Gaussian():
+            case Gaussian() | Geometric():
                 key: Event = replace(event, count=1)
                 joined[key] = _more(joined.get(key), event, "count")
             case DiscreteGaussian():
@@ -207,7 +208,7 @@ def merged(events: Iterable[Event]) -> list[Event]:
 def repeated(event: Event, times: int) -> Event:
     """Return an event that many times over."""
     match event:
-        case Gaussian():
+        case Gaussian() | Geometric():
             return replace(event, count=times * event.count)
         case DiscreteGaussian():
             return replace(event, count=times * event.count, failure=times * event.failure)

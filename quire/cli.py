@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,22 +11,26 @@ from quire import (
     app_cli,
     approve_cli,
     audit_cli,
+    catalog_cli,
     charter_cli,
     consortium_cli,
     dashboard_cli,
+    enclave_cli,
     erasure_cli,
     identity_cli,
     launch_cli,
     ledger_cli,
     lineage_cli,
     log_cli,
+    model_cli,
+    report_cli,
     roster_cli,
     selftest_cli,
     silo_cli,
     transcript_cli,
     verify_cli,
 )
-from quire.errors import Interrupted, QuireError, SettingsError
+from quire.errors import Interrupted, QuireError
 
 app = typer.Typer(
     name="quire",
@@ -64,45 +67,14 @@ def run(
     raise typer.Exit(run_command([*(overrides or []), *ctx.args]))
 
 
-@app.command()
-def report(folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a sweep.")]) -> None:
-    """Write report.html of a run again, for example after `flwr run`, training the baselines if they are missing.
-
-    Of a sweep, write sweep.html again.
-    """
-    if (folder / "sweep.json").exists():
-        from quire.simulation.sweep_page import write_sweep_page
-
-        typer.echo(f"Sweep: {write_sweep_page(folder)}")
-        return
-    from quire.conf.compose import compose
-    from quire.simulation.baselines import compare
-    from quire.simulation.report import write_report
-    from quire.simulation.silos import rows_at_hand
-    from quire.strategies.folder import read_about, read_overrides
-
-    about = read_about(folder)
-    if about.get("selftest"):
-        raise SettingsError(
-            f"'{folder}' holds a self-test of the noise, which learned nothing: see `quire selftest noise --judge`."
-        )
-    if (
-        about["runtime"] != "deployment"
-        and about["status"] == "completed"
-        and not (folder / "comparison.json").exists()
-    ):
-        settings = compose(read_overrides(folder))
-        if settings.output.baselines and rows_at_hand(settings):
-            compare(settings, folder)
-    typer.echo(f"Report: {write_report(folder)}")
-
-
+app.add_typer(report_cli.app, name="report")
 app.add_typer(app_cli.app, name="app")
 app.command()(app_cli.gate)
 app.command()(approve_cli.approve)
 app.command()(approve_cli.reject)
 app.add_typer(identity_cli.app, name="identity")
 app.add_typer(roster_cli.app, name="roster")
+app.add_typer(catalog_cli.app, name="catalog")
 app.add_typer(charter_cli.app, name="charter")
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(log_cli.app, name="log")
@@ -111,8 +83,10 @@ app.add_typer(silo_cli.app, name="silo")
 app.command()(lineage_cli.lineage)
 app.add_typer(erasure_cli.app, name="erasure")
 app.add_typer(selftest_cli.app, name="selftest")
+app.add_typer(model_cli.app, name="model")
 app.add_typer(consortium_cli.app, name="consortium")
 app.add_typer(dashboard_cli.app, name="dashboard")
+app.add_typer(enclave_cli.app, name="enclave")
 app.add_typer(launch_cli.superlink_app, name="superlink")
 app.command()(launch_cli.submit)
 app.command()(launch_cli.runs)

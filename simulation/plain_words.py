@@ -38,7 +38,7 @@ def promise(data: RunData) -> str:
 def cause(data: RunData) -> str:
     """Return what the run has that the federation in clear has not: ``Privacy at epsilon 2``."""
     if not data.private:
-        return "Summing under masks"
+        return "Summing in whole numbers" if data.exact else "Summing under masks"
     said = promise(data).partition(",")[0]
     return "Clipping, without any noise," if said == "epsilon infinite" else f"Privacy at {said}"
 

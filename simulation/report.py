@@ -99,6 +99,7 @@ def _kicker(data: RunData) -> list[str]:
             {"fedavg": "FedAvg", "fedprox": "FedProx"}.get(strategy, strategy),
             f"{len(data.silos)} {words.plural(data.label)}",
             f"{len(data.rounds)} rounds",
+            "no secure aggregation: exact_sum" if data.exact else "",
         )
         if text
     ]

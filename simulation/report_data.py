@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from quire.conf.asked import is_short_cut
 from quire.errors import QuireError
 
 METRIC_NAMES = {
@@ -70,8 +71,13 @@ class RunData:
 
     @property
     def secure(self) -> bool:
-        """Whether updates were summed under masks."""
+        """Whether updates were summed under masks, or as if they were; see :attr:`exact`."""
         return str(self.setting("aggregation.name", "plain")) == "secure"
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing was masked there: the short cut of a simulation, which has no secure aggregation."""
+        return is_short_cut(self.settings)
 
     @property
     def closed(self) -> bool:

@@ -302,7 +302,9 @@ def _saw_sums(data: RunData) -> list[str]:
         int(number(value) or 0)
         for value in (known[-1].get("members"), known[-1].get("colluders"), data.setting("strategy.min_silos"))
     )
-    masked = Masked(members or len(data.silos), colluders, least, chained=known[-1].get("chain") is True)
+    masked = Masked(
+        members or len(data.silos), colluders, least, chained=known[-1].get("chain") is True, clear=data.exact
+    )
     code = (
         "Silos run code that the server sends. Where no gate at a silo held it against what its operator approved, "
         "which this page cannot tell, only a server that is honest but curious is covered."

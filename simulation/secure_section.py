@@ -12,18 +12,10 @@ from markupsafe import Markup
 
 from quire.simulation import report_words as words
 from quire.simulation.drawing import ALONE, BAD, FED, INK, POOLED, SERIES, draw, whole_numbers
+from quire.simulation.exchanges import EXCHANGES, IN_CLEAR, REASONS
 from quire.simulation.report_data import RunData, number
+from quire.strategies.secure_words import NOT_SECURE
 
-#: What each exchange is for.
-EXCHANGES = {
-    "open": "advertise a key",
-    "pairs": "seal halves of keys",
-    "ready": "confirm the keys",
-    "shares": "train, deal shares",
-    "mask": "mask the update, send it",
-    "confirm": "sign the set of survivors",
-    "unmask": "give up shares",
-}
 _KEYS = ("open", "pairs", "ready")
 _MOST_ROWS = 300
 _MOST_BLAME = 60
@@ -66,17 +58,18 @@ def section(data: RunData) -> dict[str, Any] | None:
         return None
     attempts = list(_attempts(data))
     if not attempts:
-        return {"begun": False}
+        return {"begun": False, "exact": NOT_SECURE if data.exact else ""}
     blame = list(_blame(attempts))
     silos = _silos(data, attempts)
     return {
         "begun": True,
+        "exact": NOT_SECURE if data.exact else "",
         "opened": bool(_good(attempts)),
         "verdict": _verdict(data, attempts),
         "clamped": _clamped(data),
         "simulated": data.simulated,
         "numbers": _numbers(data, attempts),
-        "stages": _stages(attempts, blame),
+        "stages": _stages(attempts, blame, data.exact),
         "figures": _figures(data, attempts),
         "exchanges": [("k0", "keys"), *((f"k{at + 1}", name) for at, name in enumerate(list(EXCHANGES)[3:]))],
         "rounds": [_course(data, attempt) for attempt in attempts[:_MOST_ROWS]],
@@ -130,6 +123,8 @@ def _verdict(data: RunData, attempts: list[_Attempt]) -> str:
     silos = words.plural(data.label)
     lost = len(data.rounds) + len(data.failed) - len(sums)
     but = f", but for {words.count(lost, 'round')}" if lost > 0 else ""
+    if data.exact:
+        return f"One sum a round was made in clear{but}, over {over} of {len(data.silos)} {silos}: nothing was masked."
     return (
         f"One sum a round was opened{but}, over {over} of {len(data.silos)} {silos}: "
         f"the server saw {words.count(len(sums), 'sum')} of updates, and no update on its own."
@@ -147,8 +142,11 @@ def _numbers(data: RunData, attempts: list[_Attempt]) -> list[tuple[str, str]]:
         ("Fewest in a sum", _text(least or None)),
         ("May drop out of a round", str(max(0, members - least)) if least else words.DASH),
         ("Bits a coordinate", _text(bits)),
-        ("Numbers under the mask", _text(length)),
-        ("Keys agreed in round" + ("s" if len(made) > 1 else ""), words.spans(made) if made else words.DASH),
+        ("Numbers in the sum" if data.exact else "Numbers under the mask", _text(length)),
+        (
+            ("Sessions begun in round" if data.exact else "Keys agreed in round") + ("s" if len(made) > 1 else ""),
+            words.spans(made) if made else words.DASH,
+        ),
         ("Attempts that failed", str(failed)),
     ]
     return found
@@ -158,10 +156,10 @@ def _text(value: int | None) -> str:
     return words.DASH if value is None else str(value)
 
 
-def _stages(attempts: list[_Attempt], blame: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _stages(attempts: list[_Attempt], blame: list[dict[str, Any]], exact: bool) -> list[dict[str, Any]]:
     """Return the table of exchanges, summed over the run."""
     rows = []
-    for stage, purpose in EXCHANGES.items():
+    for stage, purpose in (IN_CLEAR if exact else EXCHANGES).items():
         held = [attempt for attempt in attempts if stage in attempt.stages]
         if not held:
             continue
@@ -235,21 +233,11 @@ def _failed(attempts: list[_Attempt]) -> list[dict[str, Any]]:
             {
                 "round": attempt.round,
                 "attempt": int(number(attempt.log.get("attempt")) or 0),
-                "words": _REASONS.get(attempt.error, attempt.error),
+                "words": REASONS.get(attempt.error, attempt.error),
                 "missing": "; ".join(missing[:6]) + more,
             }
         )
     return found[:_MOST_BLAME]
-
-
-_REASONS = {
-    "CohortTooSmall": "too few were left to agree on keys",
-    "TooFewClients": "too few dealt shares",
-    "TooFewSurvivors": "too few masked vectors came",
-    "NoQuorum": "too few signed the set of survivors",
-    "UnrecoverableShare": "the shares that came do not open the sum, and the round was lost",
-    "SealedListMismatch": "a dropout had sealed other seeds than it named, and the round was lost",
-}
 
 
 def _blame(attempts: list[_Attempt]) -> Iterator[dict[str, Any]]:

@@ -66,6 +66,8 @@ class Job:
         ``completed``, ``failed``, ``interrupted`` or ``running``.
     exit_status : int
         What a run with this end exits with; 1 for a job whose process is gone.
+    exact : bool
+        Whether it took the short cut of ``aggregation.simulate=exact_sum``.
     silo : str
         What a silo is called; empty where nobody can tell.
     scores : dict of str to dict
@@ -82,6 +84,7 @@ class Job:
     seconds: float | None
     silo: str
     scores: Mapping[str, Scores] = field(default_factory=dict)
+    exact: bool = False
 
 
 def read_jobs(folder: Path) -> list[Job]:
@@ -123,6 +126,7 @@ def _job(path: Path) -> Job | None:
         seconds=number(record.get("seconds")),
         silo=run.label if run is not None else "",
         scores={kept: last_scores(run, kept) for kept in KEPT} if run is not None and done else {},
+        exact=run is not None and run.exact,
     )
 
 

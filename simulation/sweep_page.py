@@ -61,6 +61,7 @@ def _context(data: SweepData, found: PrivacyData | None) -> dict[str, Any]:
         "title": f"Sweep over {', '.join(data.keys) or 'seeds'}",
         "kicker": _kicker(data),
         "banner": words.banner(data),
+        "short_cut": words.short_cut(data),
         "question": "What does privacy cost?" if found is not None and found.several else "Which settings do best?",
         "headline": (privacy_headline(found) if found is not None else None) or words.headline(data),
         "privacy": privacy_context(found) if found is not None else None,

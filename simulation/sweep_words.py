@@ -20,6 +20,7 @@ from quire.simulation.report_words import (
     points,
 )
 from quire.simulation.sweep_data import Configuration, Job, Spread, SweepData, is_share, leading_metric
+from quire.strategies.secure_words import SHORT_CUT
 
 _VALUE_LENGTH = 40
 _FLOAT_LENGTH = 8
@@ -236,6 +237,18 @@ def banner(data: SweepData) -> dict[str, str] | None:
     if failed:
         return {"tone": "bad", "text": f"{failed} of {len(data.jobs)} jobs were not completed."}
     return None
+
+
+def short_cut(data: SweepData) -> str:
+    """Say which jobs had no secure aggregation although their settings ask for it; empty where none had."""
+    exact = [job for job in data.jobs if job.exact]
+    if not exact:
+        return ""
+    who = "All jobs" if len(exact) == len(data.jobs) else f"{len(exact)} of {len(data.jobs)} jobs"
+    return (
+        f"{who} had NO secure aggregation: {SHORT_CUT}, adds up in clear what the protocol would mask, and comes to "
+        "the same model, bit for bit."
+    )
 
 
 def commands(data: SweepData) -> list[tuple[str, str]]:

@@ -8,13 +8,13 @@ a roster is the right one, unless it is pinned.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from quire.clients.code import code_hash
+from quire.conf.asked import is_short_cut
 from quire.conf.compose import compose
 from quire.conf.schema import SecureAggregation, Settings, SiloPrivacy
 from quire.errors import QuireError, SettingsError
@@ -27,37 +27,18 @@ from quire.simulation.verify_approvals import check_approvals
 from quire.simulation.verify_charter import check_charter
 from quire.simulation.verify_log import check_log
 from quire.simulation.verify_noise import check_noise
+from quire.simulation.verify_result import Stopped, Verification
 from quire.simulation.verify_roster import trusted_roster
-from quire.simulation.verify_secure import check_lost
+from quire.simulation.verify_secure import check_lost, check_short_cut
 from quire.simulation.verify_transcripts import check_transcripts
 from quire.strategies.adaptive import check_clips
 from quire.strategies.card import CARD_FILE, PAGE_FILE, run_card
 from quire.strategies.card_page import page
 from quire.strategies.material import CardError, Material, read_material
 from quire.strategies.receipts import contradictions
+from quire.strategies.secure_words import NOT_SECURE
 
 _MAX_CARD = 64 * 2**20
-
-
-@dataclass
-class Verification:
-    """What came out.
-
-    Attributes
-    ----------
-    wrong : list of str
-        Every discrepancy, in one sentence each; the run verifies if there is none.
-    notes : list of str
-        What holds, and what a reader still has to compare.
-    """
-
-    wrong: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def take(self, wrong: Iterable[str], notes: Iterable[str]) -> None:
-        """Add what was found."""
-        self.wrong += wrong
-        self.notes += notes
 
 
 def verify_run(
@@ -85,34 +66,72 @@ def verify_run(
     SettingsError
         If the folder holds no run.
     """
+    return _verified(folder, roster, pin, charter, every=False)
+
+
+def examine_run(
+    folder: Path, roster: Path | None = None, pin: str | None = None, charter: Path | None = None
+) -> Verification:
+    """Verify all that can be of a run, with or without privacy; see :func:`verify_run`.
+
+    Without privacy there are no receipts and no card; there may be a log, a charter, approvals and transcripts.
+    """
+    return _verified(folder, roster, pin, charter, every=True)
+
+
+def _verified(folder: Path, given: Path | None, pin: str | None, charter: Path | None, every: bool) -> Verification:
     result = Verification()
     if not folder.is_dir() or not (folder / "settings.yaml").is_file():
         raise SettingsError(f"'{folder}' is not the folder of a run: it holds no settings.yaml.")
     try:
-        material = read_material(folder)
-        if not material.private:
+        with result.part("files"):
+            material = read_material(folder)
+        if not material.private and not every:
             raise SettingsError(f"The run in '{folder}' had no privacy (privacy=none), so there is no card to verify.")
         if material.setting("privacy", "selftest"):
             raise SettingsError(f"'{folder}' holds a self-test of the noise: it releases nothing and has no card.")
-        settings = _settings(material, result)
-        about, card = _json(folder / "run.json"), _json(folder / CARD_FILE)
-        material = _covered(material, card, about, result)
-        found = trusted_roster(material, settings, _is_simulated(material), roster, pin)
-        result.take(found.wrong, found.notes)
-        trusted = found.roster
-        for number in range(len(material.lines)):
-            _check_round(material, number, settings, about, trusted, result)
-        members = len(trusted.members) if trusted is not None else None
-        result.wrong += check_noise(folder, material, settings, members)
-        _check_chain(folder, material, about, result)
-        entries = check_log(folder, about, settings, material, trusted, result.wrong, result.notes)
-        result.take(*check_charter(about, settings, entries, charter))
-        result.take(*check_approvals(folder, about, settings, trusted, entries))
-        audit = check_transcripts(folder, material, settings, about, trusted)
-        result.take(audit.wrong, audit.notes)
-        _check_card(folder, card, material, about, result)
-    except (CardError, OSError) as error:
-        result.wrong.append(str(error))
+        with result.part("settings"):
+            settings = _settings(material, result)
+            if is_short_cut(material.settings):
+                result.notes.append(NOT_SECURE)
+        with result.part("files"):
+            about = _json(folder / "run.json")
+            carded = material.private and (not every or bool(material.charged) or (folder / CARD_FILE).exists())
+            card = _json(folder / CARD_FILE) if carded else {}
+            material = _covered(material, card, about, result)
+            simulated = _is_simulated(material) if carded else about.get("runtime") != "deployment"
+        trusted, members = None, None
+        if carded or simulated or given is not None or material.roster is not None:
+            with result.part("roster"):
+                found = trusted_roster(material, settings, simulated, given, pin)
+                result.take(found.wrong, found.notes)
+                trusted = found.roster
+                members = len(trusted.members) if trusted is not None else None
+        if carded:
+            with result.part("receipts"):
+                for number in range(len(material.lines)):
+                    _check_round(material, number, settings, about, trusted, result)
+            with result.part("noise"):
+                result.wrong += check_noise(folder, material, settings, members)
+        with result.part("chain"):
+            _check_chain(folder, material, about, result)
+        with result.part("log"):
+            entries = check_log(folder, about, settings, material, trusted, result.wrong, result.notes)
+        with result.part("charter"):
+            result.take(*check_charter(about, settings, entries, charter))
+        with result.part("approvals"):
+            result.take(*check_approvals(folder, about, settings, trusted, entries))
+        with result.part("transcripts"):
+            audit = check_transcripts(folder, material, settings, about, trusted)
+            result.take(audit.wrong, audit.notes)
+        if carded:
+            with result.part("card"):
+                verdict = _check_card(folder, card, material, about, result)
+            if verdict is not None:
+                result.notes.insert(0, verdict)
+                result.parts["card"][1].insert(0, verdict)
+    except Stopped:
+        pass
     return result
 
 
@@ -175,7 +194,7 @@ def _check_round(
     if sorted(line["cohort"]) != sorted([*line["replied"], *failed]):
         wrong.append(f"{where}: the silos that were asked are not those that replied or failed.")
     model, clip = _model_before(material, number), None
-    wrong += check_lost(line, settings, model)
+    wrong += [*check_lost(line, settings, model), *check_short_cut(line, settings)]
     privacy = settings.privacy if settings is not None else None
     if isinstance(privacy, SiloPrivacy) and privacy.clipping == "adaptive":
         clip = _moved_clip(material, number, privacy, result)
@@ -283,18 +302,18 @@ def _fingerprint(path: Path) -> str | None:
 
 def _check_card(
     folder: Path, card: Mapping[str, Any], material: Material, about: Mapping[str, Any], result: Verification
-) -> None:
+) -> str | None:
     derived = run_card(material)
     result.wrong += [f"The card: {words}." for words in differences(card, derived, "card")]
     if result.wrong:
-        return
+        return None
     shown = _text(folder / PAGE_FILE)
     if shown != page(card):
         where = result.notes if about.get("status") == "running" else result.wrong
         where.append(f"{PAGE_FILE} is not the page of the card.")
-    result.notes.insert(0, str(derived["verdict"]))
     here = "the code installed here" if about.get("code") == code_hash() else "other code than is installed here"
     result.notes.append(f"Code: {about.get('code')}, {here}.")
+    return str(derived["verdict"])
 
 
 def _json(path: Path) -> Mapping[str, Any]:

@@ -36,3 +36,30 @@ def check_lost(line: Mapping[str, Any], settings: Settings | None, model: str) -
     if line["replied"] or line.get("receipts") or line.get("released"):
         wrong.append(f"{where}, and replies, receipts or probes are told of it.")
     return wrong
+
+
+def check_short_cut(line: Mapping[str, Any], settings: Settings | None) -> list[str]:
+    """Say where a round was summed otherwise than the settings have it: in clear, or under masks.
+
+    Parameters
+    ----------
+    line : mapping
+        The journal's, of a round.
+    settings : Settings or None
+        As composed anew; None where they could not be.
+
+    Returns
+    -------
+    list of str
+        One sentence, or none.
+    """
+    secure = line.get("secure")
+    if settings is None or not isinstance(settings.aggregation, SecureAggregation) or not isinstance(secure, Mapping):
+        return []
+    summed = secure.get("simulate", "protocol")
+    if not secure or summed == settings.aggregation.simulate:
+        return []
+    return [
+        f"Round {line['round']}: its sum was not made as the settings say, which have aggregation.simulate="
+        f"{settings.aggregation.simulate}."
+    ]

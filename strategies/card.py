@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from quire.conf.asked import is_chained
+from quire.conf.asked import is_chained, is_short_cut
 from quire.privacy.dp import card as arithmetic
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.dp.spending import Spending
@@ -24,7 +24,7 @@ from quire.strategies.card_noise import KEY, add_part, attempts_of, shared_facts
 from quire.strategies.card_page import page
 from quire.strategies.card_words import Facts, rounds_words, standing, verdict, words
 from quire.strategies.material import CardError, Material, read_material
-from quire.strategies.secure_words import Masked
+from quire.strategies.secure_words import SHORT_CUT, Masked
 
 FORMAT = "quire-run-card-1"
 CARD_FILE, PAGE_FILE = "privacy_card.json", "privacy_card.html"
@@ -81,7 +81,7 @@ def run_card(material: Material) -> dict[str, Any]:
             "task": material.setting("task", "name"),
             "strategy": material.setting("strategy", "name"),
             "privacy": material.setting("privacy", "name"),
-            "aggregation": facts.aggregation,
+            "aggregation": f"not secure ({SHORT_CUT})" if facts.clear else facts.aggregation,
             "rounds": {"planned": planned, "done": len(material.rounds)},
             "settings": settings_hash(material.settings),
             **_charter(material),
@@ -173,7 +173,8 @@ def _masked(material: Material, noised: bool) -> Masked | None:
     colluders, least = material.setting("aggregation", "colluders"), material.setting("strategy", "min_silos")
     against = colluders if type(colluders) is int else default_colluders(members)
     shared, chained = KEY in material.start, is_chained(material.settings)
-    return Masked(members, against, least if type(least) is int else 0, noised, shared, chained)
+    clear = is_short_cut(material.settings)
+    return Masked(members, against, least if type(least) is int else 0, noised, shared, chained, clear)
 
 
 def _facts(material: Material, silos: list[dict[str, Any]], part: Mapping[str, Any]) -> Facts:

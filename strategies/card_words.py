@@ -8,7 +8,7 @@ from typing import Any
 
 from quire.strategies import card_noise, secure_words
 from quire.strategies.card_noise import Shared
-from quire.strategies.secure_words import Masked
+from quire.strategies.secure_words import SHORT_CUT, Masked
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ class Facts:
     masked: Masked | None = None
     shared: Shared | None = None
 
+    @property
+    def clear(self) -> bool:
+        """Whether nothing was masked where secure aggregation was asked for, by the short cut of a simulation."""
+        return self.masked is not None and self.masked.clear
+
 
 def standing(facts: Facts) -> str:
     """Return in one word what the card is worth: ``none``, ``simulation``, ``test``, or ``stated``."""
@@ -67,13 +72,15 @@ def standing(facts: Facts) -> str:
 
 def verdict(facts: Facts, epsilon: Any, delta: float) -> str:
     """Return the card in one sentence, from the largest epsilon and the largest delta of any silo."""
+    short = f" It had no secure aggregation ({SHORT_CUT})." if facts.clear else ""
     if facts.noiseless:
-        return "No guarantee: privacy.epsilon=inf, so updates were clipped and no noise was added; epsilon is infinite."
+        why = "privacy.epsilon=inf, so updates were clipped and no noise was added; epsilon is infinite."
+        return f"No guarantee: {why}{short}"
     promise = f"epsilon {epsilon:.3g} at delta {delta:g} for one {facts.unit}"
     if facts.simulated:
         return (
-            f"Invalid as a guarantee: this was a simulation, whose noise comes from a seed. The same run with real "
-            f"silos would state {promise}."
+            f"Invalid as a guarantee: this was a simulation, whose noise comes from a seed.{short} The same run with "
+            f"real silos{' and the whole protocol' if short else ''} would state {promise}."
         )
     if facts.test_seed:
         return (

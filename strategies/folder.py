@@ -28,6 +28,7 @@ from quire.strategies.locks import locked
 from quire.strategies.reading import Failure
 from quire.strategies.report import RoundReport
 from quire.strategies.rounds import Arrays, RoundState
+from quire.strategies.secure_words import about_masks
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -97,7 +98,7 @@ class RunFolder:
             "rounds": 0,
             "model": None,
             "code": code_hash,
-            **({"selftest": True} if settings.selftest else {}),
+            **about_masks(settings),
             "versions": {
                 "quire": quire.__version__,
                 **{name: version(name) for name in ("flwr", "torch", "numpy")},
@@ -228,8 +229,7 @@ class RunFolder:
             self._about["model"] = fingerprint(self._state.model)
         self._about.update(status=status, error=error, finished=_now())
         end = {"status": status, "rounds": self._about.get("rounds", 0), "model": self._about.get("model")}
-        if error is not None:
-            end["error"] = error
+        end |= {"error": error} if error is not None else {}
         self._line({"event": "end", **end, "seconds": time.perf_counter() - self._started})
         self._write_about()
         if not self._selftest:

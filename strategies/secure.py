@@ -81,7 +81,7 @@ class SecureRounds:
     ) -> None:
         self._members, self._bound = members, Bound(log, members)
         self._terms = terms_of(settings, secure, len(members.members), self._bound.name)
-        self._sessions = Sessions(members, run, simulated)
+        self._sessions = Sessions(members, run, simulated, secure.exact)
         self._courier = Courier({}, {}, None)
         self._conduct = Conduct([member.index for member in members.members], self._terms.colluders)
         self._seed, self._rounds = settings.seed, settings.rounds
@@ -135,7 +135,8 @@ class SecureRounds:
         self._opened = number > 1 if self._opened is None else self._opened  # what is gone on with has a model
         agreement = self.agreement(state.model)
         asked = sorted(indices[name] for name in cohort)
-        self._round = Round(Line(grid, number, deadlines), asked, told, self._chain.begin(state, arrays), agreement)
+        model = self._chain.begin(state, arrays)
+        self._round = Round(Line(grid, number, deadlines), asked, told, model, agreement, exact=self._sessions.exact)
         self._sessions.check(number, set(asked) - self._conduct.out)
         return self._attempt(self._round)
 

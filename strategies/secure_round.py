@@ -56,6 +56,8 @@ class Round:
     server : ServerRound or None
     clamped : float
         Share of coordinates that silos cut to the bound, in their weighted mean.
+    exact : bool
+        Whether a simulation sums in clear, without the protocol.
     """
 
     line: Line
@@ -69,6 +71,7 @@ class Round:
     sent: list[Message] = field(default_factory=list)
     server: ServerRound | None = None
     clamped: float = 0.0
+    exact: bool = False
 
     @property
     def log(self) -> AttemptLog:
@@ -94,6 +97,7 @@ class Round:
         report.secure = {"bits": point.bits, "length": point.length, **about}
         report.secure["attempts"] = [attempt.as_dict(names) for attempt in self.attempts]
         report.secure |= {"chain": True} if self.agreement.terms.chain else {}
+        report.secure |= {"simulate": "exact_sum"} if self.exact else {}
         report.secure |= {"clamped": self.clamped} if self.clamped > 0.0 else {}
         for stage in (stage for attempt in self.attempts for stage in attempt.stages.values()):
             report.bytes_down += stage.bytes_down

@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord
 from quire.clients import contract
 from quire.clients.secure.agreement import Agreement
 from quire.privacy.identity.roster import Roster
+from quire.privacy.secagg.exact_sum import ExactSession
 from quire.privacy.secagg.messages import SESSION_ID
 from quire.privacy.secagg.server_session import ServerSession
 from quire.strategies.courier import Courier, Line, carrying
@@ -31,15 +32,20 @@ class Sessions:
         Flower's number of the run.
     simulated : bool
         Whether silos are simulated, and have to be told who else there is.
+    exact : bool
+        Whether their vectors are summed in clear, without keys: in a simulation only.
 
     Attributes
     ----------
+    exact : bool
     made_in : int
         The round in which the last one was made.
     """
 
-    def __init__(self, members: Roster, run: int, simulated: bool) -> None:
+    def __init__(self, members: Roster, run: int, simulated: bool, exact: bool = False) -> None:
         self._members, self._run, self._simulated = members, run, simulated
+        self.exact = exact and simulated
+        self._kind: type[ServerSession] = ExactSession if self.exact else ServerSession
         self._session: ServerSession | None = None
         self._valid: frozenset[int] = frozenset()
         self.made_in = 0
@@ -91,7 +97,7 @@ class Sessions:
         self._valid = self.active()
         identities = {member.index: member.identity for member in self._members.members if member.index in self._valid}
         config = agreement.config(self._run, line.round)
-        session = ServerSession(os.urandom(SESSION_ID), config, identities, bytes.fromhex(self._members.hash))
+        session = self._kind(os.urandom(SESSION_ID), config, identities, bytes.fromhex(self._members.hash))
         names = [member.name for member in self._members.members]
         told = ConfigRecord({contract.ROSTER: names} if self._simulated else {})
         asked = [index for index in courier.names if index in identities and index not in left_out]

@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from quire.conf.schema import PlainAggregation, SecureAggregation, Settings
+from quire.errors import RunFailed
+
+#: What a run with ``aggregation.simulate=exact_sum`` is called wherever it is spoken of.
+SHORT_CUT = "aggregation.simulate=exact_sum, a short cut for simulations"
+#: What is said of it first.
+NOT_SECURE = (
+    f"This run had NO secure aggregation: {SHORT_CUT}, added up in clear what the protocol would have masked. Its "
+    "model is the one that the whole protocol comes to, bit for bit; what is said of masks elsewhere is not true of it."
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +35,8 @@ class Masked:
         Whether that is a share, and only the sum of shares is what is accounted for.
     chained : bool
         Whether silos work out every model themselves; see :mod:`quire.clients.secure.chain`.
+    clear : bool
+        Whether nothing was masked, by the short cut of a simulation.
     """
 
     members: int
@@ -31,6 +45,7 @@ class Masked:
     noised: bool = False
     shared: bool = False
     chained: bool = False
+    clear: bool = False
 
     @property
     def least(self) -> int:
@@ -40,6 +55,9 @@ class Masked:
 
 def sees(masked: Masked) -> list[str]:
     """Say who sees what of the updates."""
+    if masked.clear:
+        noise = ", with no more than its own share of the noise" if masked.shared else ", with its own noise in it"
+        return [NOT_SECURE, f"The server saw every silo's update on its own{noise if masked.noised else ''}."]
     noise = "with the noise of each of these silos in it" if masked.noised else "without noise"
     weights = "" if masked.shared else ", and the sum of their weights"
     text = [
@@ -69,6 +87,8 @@ def sees(masked: Masked) -> list[str]:
 
 def trusted(masked: Masked) -> list[str]:
     """Say who is trusted with what."""
+    if masked.clear:
+        return ["The server, with every silo's update: nothing was masked."]
     if masked.colluders:
         side = "sides" if masked.colluders == 1 else "side"
         who = (
@@ -96,6 +116,8 @@ def trusted(masked: Masked) -> list[str]:
 
 def not_protected(masked: Masked) -> list[str]:
     """Say what secure aggregation does nothing for."""
+    if masked.clear:
+        return ["Any silo's update, from the server: the whole protocol hides it (aggregation.simulate=protocol)."]
     text = [
         "That a round succeeds: the server can stop it, and so can silos that drop out in numbers.",
         "That the sum is right: a silo can put any numbers into it, and nobody sees which one did.",
@@ -109,3 +131,41 @@ def not_protected(masked: Masked) -> list[str]:
             "silo's update from their difference. Only noise helps, as privacy=record adds it.",
         )
     return text
+
+
+def about_masks(settings: Settings) -> dict[str, Any]:
+    """Return what ``run.json`` says of a run whose masks are no run's: a self-test of the noise, or none at all."""
+    short = isinstance(settings.aggregation, SecureAggregation) and settings.aggregation.exact
+    return {
+        **({"selftest": True} if settings.selftest else {}),
+        **({"secure_aggregation": f"none: {SHORT_CUT}"} if short else {}),
+    }
+
+
+def check_short_cut(aggregation: PlainAggregation | SecureAggregation, simulated: bool, logged: bool) -> None:
+    """Refuse the short cut of a simulation wherever it would pass for secure aggregation.
+
+    Parameters
+    ----------
+    aggregation : PlainAggregation or SecureAggregation
+    simulated : bool
+        Whether silos are simulated.
+    logged : bool
+        Whether the run has a transparency log.
+
+    Raises
+    ------
+    RunFailed
+    """
+    if not isinstance(aggregation, SecureAggregation) or not aggregation.exact:
+        return
+    if not simulated:
+        raise RunFailed(
+            f"{SHORT_CUT[0].upper()}{SHORT_CUT[1:]}, has no secure aggregation, and these silos are real ones, which "
+            "refuse it: leave it out."
+        )
+    if logged:
+        raise RunFailed(
+            f"A transparency log binds what silos sign, and with {SHORT_CUT}, they sign nothing: take "
+            "aggregation.simulate=protocol, or start without a key for the log (QUIRE_LOG_KEY)."
+        )

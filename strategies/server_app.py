@@ -36,6 +36,7 @@ from quire.strategies.receipts import ROSTER_FILE, Receipts, read_server_roster
 from quire.strategies.rounds import Arrays, RoundState
 from quire.strategies.run_log import LOG_FOLDER, RunLog
 from quire.strategies.secure import SecureRounds
+from quire.strategies.secure_words import check_short_cut
 from quire.strategies.selftest import finish
 from quire.strategies.transcripts import TRANSCRIPTS_FOLDER, Transcripts
 
@@ -150,6 +151,7 @@ def _federate(
     log: RunLog | None,
 ) -> None:
     simulated = _runtime(grid) != "deployment"
+    check_short_cut(settings.aggregation, simulated, logged=log is not None)
     named = context.node_config.get(CHARTER_KEY) or os.environ.get(CHARTER_VARIABLE)
     charter = charter_of_run(str(named) if named else None, settings)
     if charter is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from quire.errors import RunFailed
+from quire.privacy.secagg.exact_sum import ExactRound, ExactSession
 from quire.privacy.secagg.recording import RecordedRound
 from quire.privacy.secagg.server_round import ServerRound
 from quire.privacy.secagg.server_session import ServerSession
@@ -66,8 +67,8 @@ class Transcripts:
             If the file cannot be written; while the attempt goes on as well.
         """
         about = session, round_number, attempt, cohort, model, log_root
-        if self._folder is None:
-            return ServerRound(*about)
+        if self._folder is None or isinstance(session, ExactSession):  # settings refuse to keep what was in clear
+            return ExactRound(*about) if isinstance(session, ExactSession) else ServerRound(*about)
         file = _File(self._folder, f"round-{round_number:04d}-{attempt}")
         server = RecordedRound(*about, lambda: Writer(file))
         self._open[attempt] = file, server

@@ -17,7 +17,7 @@ from flwr.cli.build import build_fab_from_disk
 ROOT = Path(__file__).resolve().parent.parent
 # What is in Flower's bundle.
 SHIPPED = ("charter", "conf", "clients", "strategies", "privacy", "transparency", "simulation", "quire")
-ROOMS = (*SHIPPED, "consortium", "dashboard", "catalog", "reports", "releases")
+ROOMS = (*SHIPPED, "consortium", "dashboard", "catalog", "reports", "releases", "enclave")
 
 
 def run_python(code: str, *path: Path, cwd: Path) -> str:
@@ -106,6 +106,7 @@ def test_the_wheel_holds_one_package_and_all_of_it(wheel: Path) -> None:
     assert {"quire/strategies/__init__.py", "quire/conf/config.yaml"} <= names(wheel)
     templates = {path.name for path in (ROOT / "simulation" / "templates").glob("*")}
     assert templates == {path.name for path in (wheel / "quire" / "simulation" / "templates").glob("*")}
+    assert (wheel / "quire" / "enclave" / "templates" / "silo.manifest.jinja").is_file()
     assert list(metadata.rglob("LICENSE"))
     assert "quire = quire.cli:main" in (metadata / "entry_points.txt").read_text(encoding="utf-8")
 

@@ -23,7 +23,7 @@ def test_the_page_lists_every_error_with_its_number():
 
 def test_the_commands_of_the_page_compose():
     commands = re.findall(r"^quire run (.+)$", PAGE, flags=re.MULTILINE)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for overrides in commands:
         assert compose(overrides).aggregation.name == "secure"
 

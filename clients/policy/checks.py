@@ -88,6 +88,12 @@ def _trusts(case: Case) -> Objection:
 
 
 def _aggregation(case: Case) -> Objection:
+    secure = case.settings.aggregation
+    if isinstance(secure, SecureAggregation) and secure.exact and not case.state.simulated:  # whatever a policy says
+        return (
+            "aggregation.simulate=exact_sum is a short cut for simulations, without any secure aggregation, and this "
+            "is a deployment: leave out aggregation.simulate"
+        )
     return _listed(case, "aggregation", "aggregation", case.settings.aggregation.name, case.policy.aggregation)
 
 

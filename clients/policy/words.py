@@ -196,6 +196,12 @@ def _log_allowed(policy: Policy) -> str:
     return f"required, with the key {policy.log[:16]}"
 
 
+def _aggregation_asked(case: Case) -> str:
+    secure = case.settings.aggregation
+    exact = isinstance(secure, SecureAggregation) and secure.exact
+    return "none (aggregation.simulate=exact_sum)" if exact else secure.name
+
+
 def _is_secure(case: Case) -> bool:
     return isinstance(case.settings.aggregation, SecureAggregation)
 
@@ -252,7 +258,7 @@ _ASKS: dict[str, Callable[[Case], str]] = {
     "test_seed": lambda case: f"seed={case.settings.seed}" if has_seed(case) else "none",
     "modes": lambda case: case.settings.privacy.name,
     "trusts_server": _trust_asked,
-    "aggregation": lambda case: case.settings.aggregation.name,
+    "aggregation": _aggregation_asked,
     "log": lambda case: "shown, if the server has one" if _is_secure(case) else "not shown",
     "scores": lambda case: "wanted" if case.settings.strategy.fraction_evaluate else "not wanted",
     "preprocessing": lambda case: preprocessing_of(case.settings),

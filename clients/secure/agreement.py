@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -248,6 +248,11 @@ def terms_of(settings: Settings, secure: SecureAggregation, members: int, log: L
     PrivacyError
         If no distributed noise keeps to what the settings ask for.
     """
+    # Every message of every silo asks for them: kept where a simulation takes the short cut, which is there for speed.
+    return (_kept if secure.exact else _terms)(settings, secure, members, log)
+
+
+def _terms(settings: Settings, secure: SecureAggregation, members: int, log: LogName | None) -> Terms:
     if isinstance(settings.privacy, DistributedPrivacy):
         return _noisy_terms(settings, secure, members, log)
     told, parties = settings_hash(settings.as_dict()), settings.silos_asked
@@ -264,10 +269,13 @@ def terms_of(settings: Settings, secure: SecureAggregation, members: int, log: L
         bound=secure.bound,
         max_weight=max_weight,
         metrics=_metrics(settings, max_weight),
-        rotation=_rotation(secure, told),
+        rotation=_rotation(settings, secure),
         chain=is_chained(settings.as_dict()),
         log=log,
     )
+
+
+_kept = lru_cache(maxsize=16)(_terms)
 
 
 def _noisy_terms(settings: Settings, secure: SecureAggregation, members: int, log: LogName | None) -> Terms:
@@ -284,7 +292,7 @@ def _noisy_terms(settings: Settings, secure: SecureAggregation, members: int, lo
         bound=noise.clip,
         max_weight=1,
         metrics=(),
-        rotation=_rotation(secure, told),
+        rotation=_rotation(settings, secure),
         noise=noise,
         step=-settings.training.lr if noise.unit is Unit.RECORD else 1.0,
         chain=is_chained(settings.as_dict()),
@@ -293,9 +301,13 @@ def _noisy_terms(settings: Settings, secure: SecureAggregation, members: int, lo
     )
 
 
-def _rotation(secure: SecureAggregation, settings: str) -> str | None:
-    # Public, and the same at all silos; what it has to be independent of is the data.
-    return tagged_hash("quire/secure/rotation/1", bytes.fromhex(settings)).hex() if secure.rotation else None
+def _rotation(settings: Settings, secure: SecureAggregation) -> str | None:
+    # Public, and the same at all silos; what it has to be independent of is the data. And of how a simulation sums: the
+    # short cut comes to the model of the protocol, so it rounds what the protocol would.
+    if not secure.rotation:
+        return None
+    whole = replace(settings, aggregation=replace(secure, simulate="protocol"))
+    return tagged_hash("quire/secure/rotation/1", bytes.fromhex(settings_hash(whole.as_dict()))).hex()
 
 
 def agreement_of(terms: Terms, model: Arrays) -> Agreement:

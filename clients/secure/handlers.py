@@ -23,12 +23,11 @@ from quire.clients.secure.desk import Desk
 from quire.clients.secure.link import read_path
 from quire.clients.secure.memory import Vector
 from quire.clients.secure.shown import countersigned, take
-from quire.clients.secure.stage import Before, Core, Silo, Stage
+from quire.clients.secure.stage import Silo, Stage
 from quire.clients.secure.training import ready_for
 from quire.privacy.csprng import Csprng
 from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.dp.shares import add_share, encoding_of
-from quire.privacy.secagg import client, client_round
 from quire.privacy.secagg.client import Step
 from quire.privacy.secagg.context import GENESIS
 from quire.privacy.secagg.errors import PolicyViolation, Replay, SecAggError
@@ -58,16 +57,13 @@ def register(app: ClientApp, asked: Callable[[Message, Context], Silo], code: st
         category, action = name.split(".")
         {"query": app.query, "train": app.train}[category](action)(answering(failure)(handle))
 
-    def by(core: Core, before: Before | None = None) -> Callable[[Stage], Message]:
-        return lambda stage: stage.answer(core, before)
-
-    add(contract.OPEN, by(client.open_session, _tidy))
-    add(contract.PAIRS, by(client.agree))
-    add(contract.READY, by(client.ready))
+    add(contract.OPEN, lambda stage: stage.answer(stage.protocol.open_session, _tidy))
+    add(contract.PAIRS, lambda stage: stage.answer(stage.protocol.agree))
+    add(contract.READY, lambda stage: stage.answer(stage.protocol.ready))
     add(contract.SHARES, shares, Code.TRAINING_FAILED)
     add(contract.MASK, mask)
-    add(contract.CONFIRM, by(client_round.confirm))
-    add(contract.UNMASK, by(client_round.unmask, _forget))
+    add(contract.CONFIRM, lambda stage: stage.answer(stage.protocol.confirm))
+    add(contract.UNMASK, lambda stage: stage.answer(stage.protocol.unmask, _forget))
 
 
 def _tidy(desk: Desk, step: Step) -> None:
@@ -113,7 +109,7 @@ def shares(stage: Stage) -> Message:
             config = state.settings  # who has lost its session says so, ahead of what it could not make of the log
             checkpoint = take(stage.message, desk.memory, desk.terms.log)
             root = GENESIS if checkpoint is None else bytes.fromhex(checkpoint.hash)
-            step = client_round.start(desk.party, state, stage.data, digest, root)
+            step = stage.protocol.start(desk.party, state, stage.data, digest, root)
             if config != agreement.config(stage.context.run_id, config.first_round):
                 raise PolicyViolation("The session was opened with other numbers than the settings and the model give.")
             if attempt.round != round_number:
@@ -208,7 +204,7 @@ def mask(stage: Stage) -> Message:
             return add_share(encoding, plain, share)
 
         try:
-            step: Step = client_round.mask(desk.party, state, stage.data, words)
+            step: Step = stage.protocol.mask(desk.party, state, stage.data, words)
         except SecAggError as error:
             return stage.refuse(desk, error)
         if desk.terms.noise is not None:

@@ -18,15 +18,14 @@ from quire.clients.data.preprocess import Loaded
 from quire.clients.member import Member
 from quire.clients.receipts import Stand
 from quire.clients.secure.desk import Desk, desk
+from quire.clients.secure.protocols import Core, Stages, protocol_of
 from quire.clients.secure.shown import standing
 from quire.conf.schema import SecureAggregation, Settings
-from quire.privacy.secagg.client import Party, Step
+from quire.privacy.secagg.client import Step
 from quire.privacy.secagg.errors import LogMismatch, SecAggError
-from quire.privacy.secagg.state import ClientState
 from quire.privacy.secagg.wire import MAX_MESSAGE
 
 _T = TypeVar("_T")
-Core = Callable[[Party, ClientState, bytes], Step]
 #: What is done once a stage is answered, before that is written down.
 Before = Callable[[Desk, Step], None]
 
@@ -118,6 +117,11 @@ class Stage:
         if not isinstance(secure, SecureAggregation) or not isinstance(data, bytes) or len(data) > MAX_MESSAGE:
             raise Refusal(Code.BAD_REQUEST)
         return cls(name, message, context, silo, secure, data, code)
+
+    @property
+    def protocol(self) -> Stages:
+        """What the silo answers by; see :func:`quire.clients.secure.protocols.protocol_of`."""
+        return protocol_of(self.secure, self.silo.member)
 
     @contextmanager
     def desk(self) -> Iterator[Desk]:

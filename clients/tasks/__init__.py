@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from quire.clients.tasks.classification import Classification
     from quire.clients.tasks.regression import Regression
 
-__all__ = ["Classification", "Regression", "Task", "task_of"]
+__all__ = ["Classification", "Regression", "Task", "shipped_form", "task_of"]
 
 _HOMES = {
     "Classification": "quire.clients.tasks.classification",
@@ -87,6 +87,19 @@ def _plugin(group: str, name: str, kind: type[Kind], approved: Collection[str] |
     if approved is None:
         approved = [part.strip() for part in os.environ.get(PLUGINS_VARIABLE, "").split(",")]
     return load_plugin(group, name, kind, approved)
+
+
+def shipped_form(dataset: str) -> tuple[int, int]:
+    """Return features and classes (0 where a number is learned) of a data set that ships with Quire.
+
+    Raises
+    ------
+    DataError
+        If none has this name.
+    """
+    if dataset not in _SKLEARN:
+        raise DataError(f"No data set '{dataset}' ships with Quire; there are {', '.join(_SKLEARN)}.")
+    return _SKLEARN[dataset]
 
 
 def numeric_features(settings: Settings, schema: Schema | None = None) -> int:

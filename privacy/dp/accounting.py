@@ -20,6 +20,7 @@ from quire.privacy.dp.events import (
     Event,
     EventError,
     Gaussian,
+    Geometric,
     NonPrivate,
     SampledDiscreteGaussian,
     SampledGaussian,
@@ -72,6 +73,9 @@ def rdp(event: Event) -> NDArray[np.float64]:
     Noise that is no discrete Gaussian but within a factor exp(±x) of one (a sum of shares) adds
     ``x * (2 * order - 1) / (order - 1)`` per release: replacing P by P' and Q by Q' in the integral of P^a Q^(1-a)
     multiplies it by at most exp(a x) exp((a - 1) x).
+
+    Geometric noise on a count: its privacy loss is epsilon or -epsilon and nothing between, so its RDP is that of
+    randomised response (Mironov 2017, proposition 5), exactly.
     """
     orders = np.array(ORDERS)
     match event:
@@ -88,6 +92,8 @@ def rdp(event: Event) -> NDArray[np.float64]:
             surcharge = one.divergence * (2 * orders - 1) / (orders - 1)
             vector = one_step(one.noise_multiplier, float(one.sampling_rate), discrete=True)
             return np.asarray(one.steps * (vector + surcharge))
+        case Geometric(epsilon_of_one, count):
+            return np.asarray(count * _two_outcomes(float(epsilon_of_one)))
         case _:
             raise EventError(f"{type(event).__name__} cannot be accounted: no formula is known for it here.")
 
@@ -131,6 +137,15 @@ def one_step(noise_multiplier: float, sampling_rate: float, *, discrete: bool = 
     vector = np.minimum.accumulate(vector[::-1])[::-1].copy()  # RDP grows with the order; rounding aside
     vector.flags.writeable = False
     return vector
+
+
+def _two_outcomes(epsilon: float) -> NDArray[np.float64]:
+    """Return the RDP of randomised response with this epsilon, at every order of :data:`ORDERS`."""
+    above = np.array(ORDERS) - 1
+    exact = (np.logaddexp(above * epsilon, -(above + 1) * epsilon) - np.log1p(np.exp(-epsilon))) / above
+    # The rounding of the difference, then the two bounds of every epsilon: itself, and Bun and Steinke 2016, 1.4.
+    upper = exact + 1e-14 * (1 + epsilon / above)
+    return np.asarray(np.minimum(upper, np.minimum(epsilon, epsilon**2 * (above + 1) / 2)))
 
 
 def rdp_at(orders: Sequence[float], noise_multiplier: float, sampling_rate: float) -> NDArray[np.float64]:

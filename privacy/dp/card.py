@@ -18,6 +18,7 @@ from quire.privacy.dp.events import (
     DiscreteGaussian,
     Event,
     Gaussian,
+    Geometric,
     NonPrivate,
     SampledDiscreteGaussian,
     SampledGaussian,
@@ -266,7 +267,10 @@ def _contract(statement: Mapping[str, Any]) -> Contract:
 def _events(statement: Mapping[str, Any]) -> list[Event]:
     if not isinstance(statement["events"], list) or not statement["events"]:
         raise CardError("A statement lists at least one event: what left nothing behind needs no card.")
-    return [from_json(event) for event in statement["events"]]
+    events = [from_json(event) for event in statement["events"]]
+    if any(isinstance(event, Geometric) for event in events):
+        raise CardError("A statement is about training: a noisy count stands in the silo's ledger, and on no card.")
+    return events
 
 
 def _number(statement: Mapping[str, Any], field: str) -> float:
@@ -295,7 +299,7 @@ def _summary(event: Event) -> tuple[str, float, float]:
 def _count(event: Event) -> int:
     if isinstance(event, NonPrivate):
         return 0
-    return event.count if isinstance(event, Gaussian | DiscreteGaussian) else event.steps
+    return event.count if isinstance(event, Gaussian | DiscreteGaussian | Geometric) else event.steps
 
 
 def _shown(value: float) -> float | str:

@@ -178,7 +178,37 @@ class SampledDiscreteGaussian:
         return _ratio(self.sigma_squared, self.delta2_squared)
 
 
-Event = NonPrivate | Gaussian | SampledGaussian | DiscreteGaussian | SampledDiscreteGaussian
+@dataclass(frozen=True)
+class Geometric:
+    """The two-sided geometric mechanism on a count, over everybody, ``count`` times: noise P(k) ~ exp(-epsilon |k|).
+
+    The count moves by at most one with a record (Ghosh, Roughgarden and Sundararajan 2009, definition 2.2).
+
+    Attributes
+    ----------
+    epsilon : int or Fraction
+        Of one release, exact; pure, without a delta.
+    count : int
+        Number of releases.
+    """
+
+    epsilon: Fraction | int
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        _exact("The epsilon of geometric noise", self.epsilon)
+        if not Fraction(1, 10**9) <= self.epsilon <= 1000:
+            raise EventError(f"The epsilon of geometric noise is from 1e-9 to 1000, not {str(self.epsilon)[:40]}.")
+        _count(self.count)
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Standard deviation of the noise; the sensitivity is 1."""
+        epsilon = float(self.epsilon)
+        return math.sqrt(2 * math.exp(-epsilon)) / -math.expm1(-epsilon)
+
+
+Event = NonPrivate | Gaussian | SampledGaussian | DiscreteGaussian | SampledDiscreteGaussian | Geometric
 
 KINDS: dict[str, type[Event]] = {
     "non_private": NonPrivate,
@@ -186,9 +216,10 @@ KINDS: dict[str, type[Event]] = {
     "sampled_gaussian": SampledGaussian,
     "discrete_gaussian": DiscreteGaussian,
     "sampled_discrete_gaussian": SampledDiscreteGaussian,
+    "geometric": Geometric,
 }
 _NAMES = {kind: name for name, kind in KINDS.items()}
-_EXACT = ("sigma_squared", "delta2_squared")
+_EXACT = ("sigma_squared", "delta2_squared", "epsilon")
 _WHOLE = ("count", "steps")
 
 

@@ -44,8 +44,8 @@ def continue_bernoulli_exp(numerator: int, denominator: int, first: int, source:
     return trial % 2 == 1
 
 
-def discrete_laplace(scale: int, source: Csprng) -> int:
-    """Draw an integer x with probability proportional to exp(-abs(x)/scale) (Algorithm 2 with s = 1)."""
+def discrete_laplace(scale: int, source: Csprng, steps: int = 1) -> int:
+    """Draw an integer x with probability proportional to exp(-abs(x) * steps / scale) (Algorithm 2)."""
     while True:
         remainder = source.below(scale)
         if not continue_bernoulli_exp(remainder, scale, 1, source):
@@ -53,7 +53,7 @@ def discrete_laplace(scale: int, source: Csprng) -> int:
         whole = 0
         while continue_bernoulli_exp(1, 1, 1, source):
             whole += 1
-        magnitude = remainder + scale * whole
+        magnitude = (remainder + scale * whole) // steps
         negative = bool(source.below(2))
         if not (negative and magnitude == 0):
             return -magnitude if negative else magnitude

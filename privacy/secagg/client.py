@@ -170,6 +170,21 @@ def open_session(party: Party, state: ClientState, message: bytes) -> Step:
         If the session begins with a round that this silo has opened already, or what it remembers is of another run.
     """
     request = Open.decode(message)
+    counter = admitted(party, state, request)
+    seed = party.random_bytes(pairs.KEY_SEED)
+    advert = Advert(party.index, request.sid, party.roster, config_hash(request.config), pairs.public_key(seed), b"")
+    signed = replace(advert, signature=party.identity.sign(tag("advert"), advert.signed_part()))
+    return Step(signed.encode(), ClientState(counter.encode(), request.config, key_seed=seed))
+
+
+def admitted(party: Party, state: ClientState, request: Open) -> Counter:
+    """Hold a session that is opened against roster, policy and run; return the counter that it begins with.
+
+    Raises
+    ------
+    MalformedMessage, PolicyViolation, UnknownIdentity, Replay
+        As :func:`open_session`.
+    """
     config = Config.decode(request.config)
     if request.roster != party.roster or party.index not in party.members:
         raise UnknownIdentity("The session is for another roster than the one that this silo has pinned.")
@@ -185,13 +200,7 @@ def open_session(party: Party, state: ClientState, message: bytes) -> Step:
         raise PolicyViolation("The run began with another configuration; with a new one it is a new run.")
     if config.first_round <= before.opened:
         raise Replay(f"The session begins with round {config.first_round}, and round {before.opened} has been opened.")
-    seed = party.random_bytes(pairs.KEY_SEED)
-    advert = Advert(party.index, request.sid, party.roster, config_hash(request.config), pairs.public_key(seed), b"")
-    signed = replace(advert, signature=party.identity.sign(tag("advert"), advert.signed_part()))
-    counter = Counter(
-        request.sid, before.serial + 1, 0, Stage.ADVERTISED, config.run, before.opened, party.roster, terms
-    )
-    return Step(signed.encode(), ClientState(counter.encode(), request.config, key_seed=seed))
+    return Counter(request.sid, before.serial + 1, 0, Stage.ADVERTISED, config.run, before.opened, party.roster, terms)
 
 
 @resending

@@ -84,18 +84,7 @@ def start(party: Party, state: ClientState, message: bytes, model: bytes, log_ro
     UnknownIdentity
         If the cohort has a member that this silo shares no key with, or whose signature does not count any more.
     """
-    counter = state.at
-    if counter.stage < Stage.READY:
-        raise StageOrder("A round needs a session whose keys are agreed.")
-    request = Start.decode(message)
-    if request.session != state.session:
-        raise Replay("This round is of another session.")
-    here = position(state.settings, request.round, request.attempt)
-    if here <= counter.position or request.round <= counter.opened:
-        raise Replay(f"Attempt {request.attempt} of round {request.round} is over.")
-    _check_cohort(party, state, request.cohort)
-    limits = party.limits(state, len(request.cohort))
-
+    request, here, limits = begun(party, state, message)
     steps = here - state.moved
     keys = {index: pairs.ratchet(key, steps) for index, (key,) in state.keys.items()}
     context = round_context(state.session, request.round, request.attempt, request.cohort, model, log_root)
@@ -125,7 +114,7 @@ def start(party: Party, state: ClientState, message: bytes, model: bytes, log_ro
     )
     signed = replace(reply, signature=party.sign("shares", reply.signed_part()))
     after = state.without_attempt().advanced(
-        replace(counter, position=here, stage=Stage.SHARED),
+        replace(state.at, position=here, stage=Stage.SHARED),
         # Moved beyond this attempt at once: what is stored from here on does not open it.
         keys={index: (pairs.ratchet(key, 1),) for index, key in keys.items()},
         moved=here + 1,
@@ -137,6 +126,28 @@ def start(party: Party, state: ClientState, message: bytes, model: bytes, log_ro
         shares={party.index: dealt[party.index]},
     )
     return Step(signed.encode(), after)
+
+
+def begun(party: Party, state: ClientState, message: bytes) -> tuple[Start, int, Thresholds]:
+    """Read what begins an attempt, with its position in the session, and the thresholds that bind it.
+
+    Raises
+    ------
+    MalformedMessage, SessionExpired, BadCohort, CohortTooSmall, PolicyViolation, StageOrder, Replay, UnknownIdentity
+        As :func:`start`.
+    """
+    counter = state.at
+    if counter.stage < Stage.READY:
+        raise StageOrder("A round needs a session whose keys are agreed.")
+    request = Start.decode(message)
+    if request.session != state.session:
+        raise Replay("This round is of another session.")
+    here = position(state.settings, request.round, request.attempt)
+    if here <= counter.position or request.round <= counter.opened:
+        raise Replay(f"Attempt {request.attempt} of round {request.round} is over.")
+    _check_cohort(party, state, request.cohort)
+    limits = party.limits(state, len(request.cohort))
+    return request, here, limits
 
 
 def _check_cohort(party: Party, state: ClientState, cohort: tuple[int, ...]) -> None:
@@ -178,15 +189,11 @@ def mask(party: Party, state: ClientState, message: bytes, vector: Callable[[], 
     """
     request = MaskRequest.decode(message)
     counter = state.expect(Stage.SHARED, request.context)
-    limits = _limits(party, state)
     members = request.members
-    if not set(members) <= set(state.cohort) or party.index not in members:
-        raise BadCohort("U2 is not a part of the cohort that the reader belongs to.")
+    check_dealers(party, state, members)
     others = [index for index in members if index != party.index]
     if list(request.shares) != others:
         raise BadCohort("The shares are not those of the other members of U2.")
-    if len(members) < limits.min_survivors:
-        raise TooFewClients(f"U2 has {len(members)} members, and {limits.min_survivors} have to survive.")
     held = {**state.shares, **{dealer: _opened(party, state, dealer, request) for dealer in others}}
 
     words = vector()
@@ -213,6 +220,20 @@ def mask(party: Party, state: ClientState, message: bytes, vector: Callable[[], 
         reply=b"",
     )
     return Step(signed.encode(), after)
+
+
+def check_dealers(party: Party, state: ClientState, members: tuple[int, ...]) -> None:
+    """Hold U2 against the cohort and the thresholds.
+
+    Raises
+    ------
+    BadCohort, TooFewClients, PolicyViolation
+    """
+    limits = _limits(party, state)
+    if not set(members) <= set(state.cohort) or party.index not in members:
+        raise BadCohort("U2 is not a part of the cohort that the reader belongs to.")
+    if len(members) < limits.min_survivors:
+        raise TooFewClients(f"U2 has {len(members)} members, and {limits.min_survivors} have to survive.")
 
 
 def _opened(party: Party, state: ClientState, dealer: int, request: MaskRequest) -> tuple[bytes, bytes]:
@@ -244,6 +265,19 @@ def confirm(party: Party, state: ClientState, message: bytes) -> Step:
     request = ConfirmRequest.decode(message)
     counter = state.expect(Stage.MASKED, request.context)
     survivors = request.survivors
+    check_survivors(party, state, survivors)
+    signature = party.identity.sign_ed25519(tag("survivors"), *survivor_parts(state.context, state.u2, survivors))
+    after = state.advanced(replace(counter, stage=Stage.CONFIRMED), u3=survivors)
+    return Step(Survivors(party.index, state.context, signature).encode(), after)
+
+
+def check_survivors(party: Party, state: ClientState, survivors: tuple[int, ...]) -> None:
+    """Hold U3 against U2 and the thresholds.
+
+    Raises
+    ------
+    BadU3, NotInU3, TooFewSurvivors, PolicyViolation
+    """
     if not set(survivors) <= set(state.u2):
         raise BadU3("The survivors are not members of U2.")
     least = _limits(party, state).min_survivors
@@ -251,9 +285,6 @@ def confirm(party: Party, state: ClientState, message: bytes) -> Step:
         raise TooFewSurvivors(f"There are {len(survivors)} survivors, and {least} are needed.")
     if party.index not in survivors:
         raise NotInU3("The survivors do not include this silo, which sent its vector.", party.index)
-    signature = party.identity.sign_ed25519(tag("survivors"), *survivor_parts(state.context, state.u2, survivors))
-    after = state.advanced(replace(counter, stage=Stage.CONFIRMED), u3=survivors)
-    return Step(Survivors(party.index, state.context, signature).encode(), after)
 
 
 @resending

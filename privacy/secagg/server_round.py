@@ -240,12 +240,15 @@ class ServerRound:
         ------
         NoQuorum
         """
+        chosen = self._quorum()
+        return UnmaskRequest(self.context, {index: (self._confirmations[index],) for index in chosen}).encode()
+
+    def _quorum(self) -> tuple[int, ...]:
         self._step(Collecting.SURVIVORS, Collecting.UNMASKED)
         if len(self._confirmations) < self.limits.threshold:
             raise NoQuorum(f"{len(self._confirmations)} confirmed, and {self.limits.threshold} have to.")
         # As many as are needed and no more: everybody has to check each of them.
-        chosen = self.confirmed[: self.limits.threshold]
-        return UnmaskRequest(self.context, {index: (self._confirmations[index],) for index in chosen}).encode()
+        return self.confirmed[: self.limits.threshold]
 
     @property
     def confirmed(self) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ that no member can stop the others. Replies may come in any order and more than 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
@@ -137,7 +137,7 @@ class ServerSession:
 
     def _receive_advert(self, sender: int, data: bytes) -> bool:
         advert = Advert.decode(data)
-        _from(sender, advert.index, self.identities)
+        sent_by(sender, advert.index, self.identities)
         if (advert.sid, advert.roster, advert.config) != (self.sid, self.roster, self._config_hash):
             raise ContextMismatch("An advert for another session, roster or configuration.")
         check_advert(self.identities[sender], advert)
@@ -176,7 +176,7 @@ class ServerSession:
 
     def _receive_pairs(self, sender: int, data: bytes) -> bool:
         message = Pairs.decode(data)
-        _from(sender, message.index, self._adverts)
+        sent_by(sender, message.index, self._adverts)
         self._check(sender, "pairs", message.signed_part(), message.signature, message.session)
         if set(message.ciphertexts) != set(self._adverts) - {sender}:
             raise MalformedMessage("A member sealed halves to others than it was asked to.")
@@ -200,7 +200,7 @@ class ServerSession:
 
     def _receive_ready(self, sender: int, data: bytes) -> bool:
         message = Ready.decode(data)
-        _from(sender, message.index, self._pairs)
+        sent_by(sender, message.index, self._pairs)
         self._check(sender, "ready", message.signed_part(), message.signature, message.session)
         if set(message.checks) != set(self._pairs) - {sender}:
             raise MalformedMessage("A member gives check values for others than it was asked to.")
@@ -282,7 +282,13 @@ def check_signature(identity: PublicIdentity, use: str, part: bytes, signature: 
         raise BadSignature(f"A message of member {sender} is not signed by it.", sender) from None
 
 
-def _from(sender: int, index: int, known: Mapping[int, object]) -> None:
+def sent_by(sender: int, index: int, known: Container[int]) -> None:
+    """Refuse a message that is of another member than it says, or of one that was not asked.
+
+    Raises
+    ------
+    UnknownIdentity, BadSignature
+    """
     if sender not in known:
         raise UnknownIdentity(f"Member {sender} was not asked.", sender)
     if index != sender:

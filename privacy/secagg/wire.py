@@ -6,6 +6,7 @@ have fixed sizes, or a count in front of them that is held against a limit and a
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol, Self
@@ -131,13 +132,15 @@ class Indices:
     def write(self, out: bytearray, value: tuple[int, ...]) -> None:
         """Append their number and the indices."""
         out += len(value).to_bytes(2, "big")
-        for index in value:
-            Number(2).write(out, index)
+        try:
+            out += struct.pack(f">{len(value)}H", *value)
+        except struct.error:
+            raise MalformedMessage("A number does not fit into 2 bytes.") from None
 
     def read(self, reader: Reader) -> tuple[int, ...]:
         """Take the indices off."""
         data = reader.take(2 * _count(reader))
-        indices = tuple(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
+        indices: tuple[int, ...] = struct.unpack(f">{len(data) // 2}H", data)
         _ascending(indices, self.wrong)
         return indices
 

@@ -109,7 +109,7 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bytes]]
         found.append((f"hospital-{party.index + 1}", words().tobytes()))
         return step
 
-    monkeypatch.setattr(handlers.client_round, "mask", watched)
+    monkeypatch.setattr(client_round, "mask", watched)
     return found
 
 

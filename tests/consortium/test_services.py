@@ -298,6 +298,7 @@ def test_runs_are_told_from_their_folders_while_the_superlink_is_down(made: Prov
         (("silo", "start", "SILO", "--pass", "PYTHONPATH"), "cannot be handed on"),
         (("submit", "SILO"), "No SuperLink was started"),
         (("submit", "OPERATOR", "strategy.rounds=none"), "strategy.rounds"),
+        (("submit", "OPERATOR", "aggregation=secure", "aggregation.simulate=exact_sum"), "short cut for simulations"),
         (("runs", "SILO"), "is not an operator's folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

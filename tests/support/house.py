@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 ROOMS = (
     *("conf", "clients", "strategies", "privacy", "charter", "transparency", "simulation", "consortium"),
-    *("dashboard", "catalog", "reports", "releases", "quire"),
+    *("dashboard", "catalog", "reports", "releases", "enclave", "quire"),
 )
 # How a model moves, in pure functions: all that a silo may import of the server's room.
 STEPS = (
@@ -120,6 +120,7 @@ ALLOWED = {
         "quire.simulation",
         "quire.strategies",
         "quire.transparency",
+        "quire.conf.strict_yaml",  # the answers that people give
         "quire.errors",
         "quire.text",
     ),
@@ -134,6 +135,16 @@ ALLOWED = {
         "quire.errors",
         "quire.text",
     ),
+    "enclave": (  # what runs a silo inside an enclave, and what verifies that one does
+        "quire.clients.identity",
+        "quire.clients.store.errors",
+        "quire.clients.store.files",
+        "quire.privacy",
+        "quire.simulation.inline",  # a rehearsal inside, in one process
+        "quire.conf.strict_yaml",
+        "quire.errors",
+        "quire.text",
+    ),
     "quire": (
         "quire.simulation",
         "quire.consortium",
@@ -141,6 +152,7 @@ ALLOWED = {
         "quire.catalog",
         "quire.reports",
         "quire.releases",
+        "quire.enclave",
         "quire.strategies",
         "quire.clients",
         "quire.charter",

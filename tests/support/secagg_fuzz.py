@@ -14,14 +14,14 @@ if __name__ == "__main__":
     import atheris
 
     with atheris.instrument_imports(include=["quire.privacy.secagg"]):
-        from quire.privacy.secagg import errors, messages, server_session, state, transcript
+        from quire.privacy.secagg import errors, exact_sum, messages, server_session, state, transcript
 else:
-    from quire.privacy.secagg import errors, messages, server_session, state, transcript
+    from quire.privacy.secagg import errors, exact_sum, messages, server_session, state, transcript
 
 KINDS: list[Any] = sorted(
     {
         kind.__name__: kind
-        for module in (messages, state, server_session, transcript)
+        for module in (messages, state, server_session, transcript, exact_sum)
         for kind in vars(module).values()
         if hasattr(kind, "KIND")
     }.values(),

@@ -176,6 +176,11 @@ class Sieve:
             raise DataError("The rows of a silo are more or fewer than the subjects that they are about.")
         return Rows(rows.x, rows.y, np.arange(first, self._numbered))
 
+    @property
+    def left_out(self) -> int:
+        """How many rows of the tables that were looked at are left out."""
+        return sum(int((reasons >= 0).sum()) for reasons in self._reasons)
+
     def sift(self, data: SiloData, row_by_row: bool, where: object) -> tuple[SiloData, Sifted | None]:
         """Leave out what is not allowed.
 

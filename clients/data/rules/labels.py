@@ -145,7 +145,7 @@ def hold_to_labels(dataset: Dataset, charter: Charter | None, settings: Settings
 
 def described(dataset: Dataset) -> list[str]:
     """Say what a data set's labels ask of a run, one sentence for each."""
-    asks = "; ".join(_ASKS[: SENSITIVITIES.index(dataset.sensitivity)]) or "nothing beside the policy"
+    asks = "; ".join(asks_of(dataset.sensitivity)) or "nothing beside the policy"
     found = [f"Data set: {dataset.sensitivity}, which asks for {asks}."]
     if dataset.residency is not None:
         found.append(f"Residency: members in {', '.join(sorted(dataset.residency))} only.")
@@ -169,7 +169,7 @@ def _purpose(dataset: Dataset, charter: Charter | None) -> str | None:
     place = dataset.place("purposes")
     if charter is None:
         return f"{place} permits named purposes, and without a charter nobody says what a run is for: pin a 'charter'"
-    if _spelled(charter.purpose) in dataset.purposes:
+    if spelled(charter.purpose) in dataset.purposes:
         return None
     return f"{place} does not list the purpose of {charter.label}, word for word: add it if these rows may serve it"
 
@@ -194,7 +194,13 @@ def _fits(dataset: Dataset, member: object) -> bool:
 
 
 def _sensitivity(dataset: Dataset, settings: Settings) -> str | None:
-    level, privacy = SENSITIVITIES.index(dataset.sensitivity), settings.privacy
+    asked = unmet(dataset.sensitivity, settings)
+    return None if asked is None else f"{dataset.place('sensitivity')} is {dataset.sensitivity}, which asks for {asked}"
+
+
+def unmet(sensitivity: str, settings: Settings) -> str | None:
+    """Return the first thing that a level of sensitivity asks for and a run's settings do not keep; None if none."""
+    level, privacy = SENSITIVITIES.index(sensitivity), settings.privacy
     secure = isinstance(settings.aggregation, SecureAggregation)
     covered = secure or isinstance(privacy, RecordPrivacy | DistributedPrivacy)
     kept = (
@@ -203,10 +209,12 @@ def _sensitivity(dataset: Dataset, settings: Settings) -> str | None:
         covered and not isinstance(privacy, NoPrivacy),
         secure and isinstance(privacy, RecordPrivacy | RecordDistributedPrivacy),
     )
-    for asked, held in list(zip(_ASKS, kept, strict=True))[:level]:
-        if not held:
-            return f"{dataset.place('sensitivity')} is {dataset.sensitivity}, which asks for {asked}"
-    return None
+    return next((asked for asked, held in list(zip(_ASKS, kept, strict=True))[:level] if not held), None)
+
+
+def asks_of(sensitivity: str) -> tuple[str, ...]:
+    """Return all that a level of sensitivity asks of a run beside what the policy does, in words."""
+    return _ASKS[: SENSITIVITIES.index(sensitivity)]
 
 
 #: What each level asks for beside what the one before it does; `public` asks for nothing.
@@ -229,12 +237,12 @@ def _places(entry: Entry) -> frozenset[str]:
 
 
 def _purposes(entry: Entry) -> tuple[str, ...]:
-    purposes = tuple(_spelled(text) for text in entry.texts())
+    purposes = tuple(spelled(text) for text in entry.texts())
     if not purposes or not all(purposes):
         entry.fail("'purposes' must list at least one; leave it out if the rows may serve any")
     return purposes
 
 
-def _spelled(text: str) -> str:
-    """Return a text as it is compared: broken into lines or not, it is the same purpose."""
+def spelled(text: str) -> str:
+    """Return a purpose as it is compared: broken into lines or not, it is the same."""
     return " ".join(unicodedata.normalize("NFC", text).split())

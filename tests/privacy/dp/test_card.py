@@ -12,7 +12,7 @@ import pytest
 from quire.privacy.dp.calibration import calibrate
 from quire.privacy.dp.card import FORMAT, STATEMENT, CardError, card, conflicts, discrepancies, figures
 from quire.privacy.dp.contract import PrivacyError
-from quire.privacy.dp.events import Gaussian, NonPrivate, SampledGaussian, to_json
+from quire.privacy.dp.events import Gaussian, Geometric, NonPrivate, SampledGaussian, to_json
 from quire.privacy.dp.spending import Spending
 
 NOISE = calibrate(2.0, 1e-5, 100, 0.1)
@@ -71,6 +71,11 @@ def test_a_card_is_what_its_events_say(good: dict[str, Any]) -> None:
 
 def test_a_card_read_from_a_file_is_the_same_card(good: dict[str, Any]) -> None:
     assert discrepancies(json.loads(json.dumps(good, allow_nan=False))) == []
+
+
+def test_a_noisy_count_is_on_no_card() -> None:
+    wrong = statement(events=[to_json(Geometric(1, 100))], mechanism="geometric")
+    assert "on no card" in conflicts(wrong)[0]
 
 
 def test_the_silo_unit_and_no_noise_have_cards_too() -> None:

@@ -16,6 +16,7 @@ from quire.privacy.dp.events import (
     Event,
     EventError,
     Gaussian,
+    Geometric,
     NonPrivate,
     SampledDiscreteGaussian,
     SampledGaussian,
@@ -34,6 +35,7 @@ events = st.one_of(
     st.builds(SampledGaussian, noises, rates, counts),
     st.builds(DiscreteGaussian, exact, exact, counts, small, small),
     st.builds(SampledDiscreteGaussian, exact, exact, rates, counts, small, small),
+    st.builds(Geometric, st.fractions(Fraction(1, 10**6), 1000), counts),
 )
 
 

@@ -29,7 +29,7 @@ def test_every_message_on_the_wire_is_of_one_kind_and_round_trips():
     node = network.nodes[0]
     for data in (node.state, node.counter, network.session.encode(), network.config.encode()):
         assert len(parse(data)) == 1
-    assert len({kind.KIND for kind in KINDS}) == len(KINDS) == 23
+    assert len({kind.KIND for kind in KINDS}) == len(KINDS) == 26
 
 
 @settings(max_examples=600, deadline=None)
