@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 BENCHMARKS = [
     "accounting",
     "accuracy",
+    "aggregation",
     "audit",
     "batched",
     "consent",
@@ -44,6 +45,7 @@ BENCHMARKS = [
     "privacy_cost",
     "privacy_mnist",
     "robust",
+    "scale",
     "secagg",
     "secagg_accuracy",
     "silo",

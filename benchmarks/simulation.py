@@ -1,10 +1,12 @@
-"""Client updates per second: ``runtime=inline`` and Flower on Ray against the plainest sequential PyTorch loop.
+"""Client updates per second: ``runtime=inline`` beside the plainest PyTorch loop, Apple's pfl and Flower on Ray.
 
-The work is that of ``task=synthetic``: 100 silos, 10 in each round, about 60 training rows of 784 numbers each, an MLP
-of about 100,000 parameters, batch 20, one epoch, SGD, the average weighted by rows, no evaluation, one torch thread.
-The bare loop gets the same rows and the same cohorts, so it takes the same number of steps. It neither checks, hashes
-nor writes anything; the inline runtime does all that Quire does, a checkpoint and a line of the journal per round
-included. Steady state: the difference of a long and a short run, so that what happens once in a run drops out.
+The work is that of ``task=synthetic``: 100 silos, 10 or 100 in each round, about 60 training rows of 784 numbers each,
+batch 20, one epoch, SGD, the average weighted by rows, no evaluation, one torch thread; an MLP of about 100,000
+parameters, or with ``task.model=cnn task.hidden=[768]`` a CNN of about 1.2 million on 28 x 28. The bare loop gets the
+same rows and the same cohorts, so it takes the same number of steps. It neither checks, hashes nor writes anything; the
+inline runtime does all that Quire does, a checkpoint and a line of the journal per round included. pfl gets rows of the
+same number and form, and scores each silo before and after training, as it does. Steady state: the difference of a long
+and a short run, so that what happens once in a run drops out.
 """
 
 from __future__ import annotations
@@ -23,56 +25,51 @@ from pathlib import Path
 from typing import Any
 
 import harness
+import pfl_environment
 from harness import Figure
+from simulation_work import BATCH, MODELS, Measured, bare_loop
 
-WORK = "task=synthetic strategy.fraction_evaluate=0 output.baselines=false output.report=false"
-COHORT, BATCH, LR = 10, 20, 0.1
-INLINE, BARE, FLOWER = "inline", "bare loop", "flwr run on Ray"
-
-
-@dataclass
-class Measured:
-    """What a run of some rounds did."""
-
-    seconds: float
-    steps: int
-    loss: float
+COHORT = 10
+INLINE, BARE, FLOWER, PFL = "inline", "bare loop", "flwr run on Ray", "pfl"
 
 
-def bare_loop(data: Sequence[tuple[Any, Any]], cohorts: Sequence[Sequence[int]]) -> Measured:
-    """Train by federated averaging in the plainest way: one model, one optimiser, one silo after another."""
-    import torch
-    from torch import nn
+@dataclass(frozen=True)
+class Work:
+    """What is trained, by how many silos a round, and how long."""
 
-    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
-    optimizer = torch.optim.SGD(model.parameters(), lr=LR)
-    started = time.perf_counter()
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    steps, loss_sum, rows = 0, 0.0, 0
-    for cohort in cohorts:
-        total = sum(len(data[silo][1]) for silo in cohort)
-        average = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
-        loss_sum, rows = 0.0, 0
-        for silo in cohort:
-            x, y = data[silo]
-            model.load_state_dict(weights)
-            order = torch.randperm(len(y))
-            for start in range(0, len(y), BATCH):
-                batch = order[start : start + BATCH]
-                optimizer.zero_grad()
-                loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
-                loss.backward()
-                optimizer.step()
-                steps += 1
-                loss_sum += loss.item() * len(batch)
-            rows += len(y)
-            for name, tensor in model.state_dict().items():
-                average[name] += tensor * (len(y) / total)
-        weights = average
-    return Measured(time.perf_counter() - started, steps, loss_sum / rows)
+    model: str
+    cohort: int
+    short: int = 2
+    long: int = 5
+    repetitions: int = 2
+    goal: str | None = None
+
+    @property
+    def title(self) -> str:
+        """How figures name it."""
+        return f"{self.model}, {self.cohort} per round"
+
+    @property
+    def overrides(self) -> str:
+        """The same for ``quire run``."""
+        model = "task.model=cnn task.hidden=[768]" if self.model == "cnn" else ""
+        fraction = f"strategy.fraction={self.cohort / 100:g}"
+        return (
+            f"task=synthetic {model} {fraction} strategy.fraction_evaluate=0 output.baselines=false output.report=false"
+        )
 
 
-def inline_run(rounds: int) -> tuple[Measured, list[list[int]]]:
+MLP = Work("mlp", 10, 10, 70, 9, ">= 0.9")
+FULL = [
+    MLP,
+    Work("mlp", 100, 1, 7, 5, ">= 0.9"),
+    Work("cnn", 10, 1, 4, 5, ">= 0.97"),
+    Work("cnn", 100, 1, 2, 2, ">= 0.97"),
+]
+QUICK = [Work("mlp", 10, 5, 25, 2, ">= 0.9")]
+
+
+def inline_run(rounds: int, work: Work = MLP) -> tuple[Measured, list[list[int]]]:
     """Run the federation through ``runtime=inline``; return also who trained in each round."""
     from quire.conf.compose import compose
     from quire.simulation.inline import run_inline
@@ -80,12 +77,23 @@ def inline_run(rounds: int) -> tuple[Measured, list[list[int]]]:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         started = time.perf_counter()
-        run_inline(compose(f"{WORK} strategy.rounds={rounds}"), run)
+        run_inline(compose(f"{work.overrides} strategy.rounds={rounds}"), run)
         seconds = time.perf_counter() - started
         journal = rounds_of(run)
     steps = sum(math.ceil(silo["rows"] / BATCH) for line in journal for silo in line["silos"].values())
     cohorts = [[int(name.rpartition("-")[2]) - 1 for name in line["replied"]] for line in journal]
     return Measured(seconds, steps, journal[-1]["train"]["loss"]), cohorts
+
+
+def pfl_rate(work: Work, sizes: list[int], python: Path) -> float:
+    """Return pfl's client updates per second, in a process of its own."""
+    script = str(Path(__file__).parent / "pfl_contender.py")
+    command = [str(python), script, work.model, str(work.cohort), str(work.long + 1), json.dumps(sizes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(why(done.returncode, done.stderr))
+    ends = json.loads(done.stdout.splitlines()[-1])
+    return (work.long - work.short) * work.cohort / (ends[work.long] - ends[work.short])
 
 
 def rounds_of(run: Path) -> list[dict[str, Any]]:
@@ -98,51 +106,64 @@ def rounds_of(run: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == "round"]
 
 
-def steady(short: int, long: int, repetitions: int) -> list[Figure]:
-    """Compare the inline runtime with the bare loop."""
+def steady(work: Work, python: Path | None, lacking: str) -> list[Figure]:
+    """Compare the inline runtime with the bare loop, and with pfl where it is installed."""
     import torch
 
     from quire.clients.data.simulated import federation
     from quire.conf.compose import compose
 
     torch.set_num_threads(1)
-    data = [(torch.from_numpy(silo.train.x), torch.from_numpy(silo.train.y)) for silo in federation(compose(WORK))]
-    inline_run(2)  # imports, caches, first touch of memory
-    reference, cohorts = inline_run(long)
-    bare = bare_loop(data, cohorts)
-    updates = (long - short) * COHORT
+    silos = federation(compose(work.overrides))
+    data = [(torch.from_numpy(silo.train.x), torch.from_numpy(silo.train.y)) for silo in silos]
+    build = MODELS[work.model]
+    inline_run(1, work)  # imports, caches, first touch of memory
+    reference, cohorts = inline_run(work.long, work)
+    bare = bare_loop(data, cohorts, build)
+    updates = (work.long - work.short) * work.cohort
 
     def inline_rate() -> float:
-        return updates / (inline_run(long)[0].seconds - inline_run(short)[0].seconds)
+        return updates / (inline_run(work.long, work)[0].seconds - inline_run(work.short, work)[0].seconds)
 
     def bare_rate() -> float:
-        return updates / (bare_loop(data, cohorts).seconds - bare_loop(data, cohorts[:short]).seconds)
+        return updates / (
+            bare_loop(data, cohorts, build).seconds - bare_loop(data, cohorts[: work.short], build).seconds
+        )
 
-    rates = harness.interleaved({INLINE: inline_rate, BARE: bare_rate}, repetitions)
-    ratio = harness.median_ratio(rates, INLINE, BARE)
-    ratios = [one / other for one, other in zip(rates[INLINE], rates[BARE], strict=True)]
-    how = f"median of {repetitions} interleaved repetitions of {long - short} rounds"
+    contenders = {INLINE: inline_rate, BARE: bare_rate}
+    if python is not None:
+        contenders[PFL] = lambda: pfl_rate(work, [len(y) for _, y in data], python)
+    rates = harness.interleaved(contenders, work.repetitions)
+    how = f"median of {work.repetitions} interleaved repetitions of {work.long - work.short} rounds"
     alike = reference.steps == bare.steps and abs(reference.loss - bare.loss) <= 0.1 * max(
         reference.loss, bare.loss, 0.01
     )
+
+    def over(base: str, goal: str | None) -> Figure:
+        name = f"{work.title}: inline over {base}, client updates per second"
+        if base not in rates:
+            return Figure(name, None, goal, f"not measured: {lacking}")
+        ratios = [one / other for one, other in zip(rates[INLINE], rates[base], strict=True)]
+        note = f"{how}; repetitions lie between {harness.spread(ratios)}"
+        return Figure(name, harness.median_ratio(rates, INLINE, base), goal, note)
+
     return [
-        Figure(
-            "inline over bare loop, client updates per second",
-            ratio,
-            ">= 0.7",
-            f"{how}; repetitions lie between {harness.spread(ratios)}",
-        ),
+        over(BARE, work.goal),
+        over(PFL, ">= 1.25"),
         *(
             Figure(
-                f"{name}: client updates per second", statistics.median(rates[name]), None, harness.spread(rates[name])
+                f"{work.title}, {name}: client updates per second",
+                statistics.median(rates[name]),
+                None,
+                harness.spread(rates[name]),
             )
-            for name in (INLINE, BARE)
+            for name in rates
         ),
         Figure(
-            "inline and bare loop did the same work (1: yes)",
+            f"{work.title}: inline and bare loop did the same work (1: yes)",
             float(alike),
             ">= 1",
-            f"{reference.steps} and {bare.steps} steps in {long} rounds; training loss in the last round "
+            f"{reference.steps} and {bare.steps} steps in {work.long} rounds; training loss in the last round "
             f"{reference.loss:.4f} and {bare.loss:.4f}",
         ),
     ]
@@ -207,17 +228,17 @@ def child(contender: str, rounds: int, run: Path) -> int:
     if contender == FLOWER:
         from quire.simulation.flower import run_flower
 
-        run_flower(compose(f"{WORK} runtime=flower strategy.rounds={rounds}"), run)
+        run_flower(compose(f"{MLP.overrides} runtime=flower strategy.rounds={rounds}"), run)
     else:
         from quire.simulation.inline import run_inline
 
-        run_inline(compose(f"{WORK} strategy.rounds={rounds}"), run)
+        run_inline(compose(f"{MLP.overrides} strategy.rounds={rounds}"), run)
     return 0
 
 
 def first_rounds(contenders: Sequence[str], repetitions: int) -> list[Figure]:
     """Measure how long each contender takes from nothing to the end of its first round."""
-    figures = []
+    figures: list[Figure] = []
     for contender in contenders:
         name = f"{contender}: seconds from the start of the process to the end of round 1"
         try:
@@ -232,9 +253,21 @@ def first_rounds(contenders: Sequence[str], repetitions: int) -> list[Figure]:
     return figures
 
 
-def flower_steady(rounds: int, bare_rate: float) -> list[Figure]:
+def first_over_bare(figures: Sequence[Figure]) -> Figure:
+    """Put the first rounds of inline and of the bare loop in proportion."""
+    found = {item.figure.partition(":")[0]: item.value for item in figures}
+    value = None if found[INLINE] is None or found[BARE] is None else found[INLINE] / found[BARE]
+    return Figure("first round: inline over bare loop, seconds from the start of the process", value, "<= 3", "")
+
+
+def flower_steady(rounds: int, bare_rate: float, inline_rate: float) -> list[Figure]:
     """Measure ``flwr run`` between the ends of its second and last rounds, as its journal grows."""
-    names = (f"{FLOWER}: client updates per second", f"{FLOWER} over bare loop, client updates per second")
+    names = (
+        f"{MLP.title}, {FLOWER}: client updates per second",
+        f"{MLP.title}: {FLOWER} over bare loop, client updates per second",
+        f"{MLP.title}: inline over {FLOWER}, client updates per second",
+    )
+    goals = (None, None, ">= 8")
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         process, _ = start(FLOWER, rounds, run)
@@ -248,11 +281,13 @@ def flower_steady(rounds: int, bare_rate: float) -> list[Figure]:
         finally:
             output = process.communicate()[0]
     if process.returncode or not seen or seen[-1][0] < rounds or len(seen) < 2:
-        return [Figure(name, None, None, f"not measured: {why(process.returncode, output)}") for name in names]
+        text = f"not measured: {why(process.returncode, output)}"
+        return [Figure(name, None, goal, text) for name, goal in zip(names, goals, strict=True)]
     (first, begun), (last, ended) = seen[0], seen[-1]
     rate = (last - first) * COHORT / (ended - begun)
     note = f"one run, rounds {first + 1} to {last}, one Ray worker per core; measured before: 0.1 to 0.2"
-    return [Figure(names[0], rate, None, note), Figure(names[1], rate / bare_rate, None, note)]
+    values = (rate, rate / bare_rate, inline_rate / rate)
+    return [Figure(name, value, goal, note) for name, value, goal in zip(names, values, goals, strict=True)]
 
 
 def main() -> int:
@@ -260,16 +295,17 @@ def main() -> int:
     if sys.argv[1:2] == ["--child"]:
         return child(sys.argv[2], int(sys.argv[3]), Path(sys.argv[4]))
     args = harness.arguments(__doc__)
-    figures = steady(5, 35, 3) if args.quick else steady(10, 70, 9)
-    bare_rate = next(item.value for item in figures if item.figure.startswith(BARE)) or math.nan
+    python, lacking = (None, "not with --quick") if args.quick else pfl_environment.python()
+    figures = [figure for work in (QUICK if args.quick else FULL) for figure in steady(work, python, lacking)]
+    rates = {item.figure: item.value or math.nan for item in figures}
     if args.quick:
-        figures.append(Figure(f"{FLOWER}: client updates per second", None, None, "not measured with --quick"))
-        figures += first_rounds([INLINE, BARE], 1)
+        figures += [*(firsts := first_rounds([INLINE, BARE], 1)), first_over_bare(firsts)]
     else:
-        figures += flower_steady(30, bare_rate)
-        figures += first_rounds([INLINE, BARE], 5)
-        figures += first_rounds([FLOWER], 2)
-    return harness.report(figures, args, "Simulation: 100 silos, 10 per round, 60 rows each, MLP of 100k parameters")
+        bare_rate, inline_rate = (rates[f"{MLP.title}, {name}: client updates per second"] for name in (BARE, INLINE))
+        figures += flower_steady(30, bare_rate, inline_rate)
+        figures += [*(firsts := first_rounds([INLINE, BARE], 5)), first_over_bare(firsts), *first_rounds([FLOWER], 2)]
+    figures.sort(key=lambda item: item.goal is None)
+    return harness.report(figures, args, "Simulation: 100 silos, 60 rows each, MLP of 100k and CNN of 1.2M parameters")
 
 
 if __name__ == "__main__":

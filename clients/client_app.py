@@ -256,9 +256,7 @@ def _reply(
     identity = silo.identity()
     if receipt:
         identity[contract.RECEIPT] = receipt
-    content = RecordDict({contract.IDENTITY: identity})
-    content.update(records)
-    return Message(content, reply_to=message)
+    return Message(RecordDict({contract.IDENTITY: identity, **records}), reply_to=message)
 
 
 @app.query()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,10 +105,11 @@ class Workbench:
             [torch.tensor(correction[name]) for name, _ in self.model.named_parameters()] if correction else []
         )
         optimizer = Sgd(self.parameters, plan, mu, corrections)
+        leaves = tuple(self.parameters)
         total, seen = 0.0, 0
         for batch_x, batch_y in _batches(rows, plan, rng):
             loss = self.task.loss(self.model(batch_x), batch_y)
-            optimizer.step(torch.autograd.grad(loss, self.parameters))
+            optimizer.step(gradients_of(loss, leaves))
             total += loss.item() * len(batch_y)
             seen += len(batch_y)
         return total / seen
@@ -122,6 +124,23 @@ class Workbench:
         with torch.inference_mode():  # in blocks: between the layers of a cnn an image is many times its size
             parts = [self.model(x[start : start + _BLOCK]) for start in range(0, len(rows), _BLOCK)]
             return np.asarray(torch.cat(parts).numpy())
+
+
+def gradients_of(loss: torch.Tensor, leaves: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Return what ``torch.autograd.grad(loss, leaves)`` returns, bit for bit, for a scalar loss.
+
+    It calls the engine as that function does. What that function looks at before it, at every step, takes a sixth of
+    the time of a small model's step.
+
+    Raises
+    ------
+    RuntimeError
+        If the loss does not depend on a leaf.
+    """
+    engine: Any = torch.autograd.Variable._execution_engine
+    return tuple(
+        engine.run_backward((loss,), (torch.ones_like(loss),), False, False, leaves, False, accumulate_grad=False)
+    )
 
 
 def steps(plan: SgdTraining, rows: int) -> int:
@@ -168,8 +187,7 @@ class Sgd:
             last = self._velocity or [torch.zeros_like(direction) for direction in directions]
             directions = [plan.momentum * old + new for old, new in zip(last, directions, strict=True)]
             self._velocity = directions
-        for parameter, direction in zip(self._parameters, directions, strict=True):
-            parameter.sub_(direction, alpha=plan.lr)
+        torch._foreach_sub_(self._parameters, directions, alpha=plan.lr)  # type: ignore[arg-type] # as torch.optim does
 
 
 def workbench(task: Task) -> Workbench:

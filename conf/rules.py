@@ -7,6 +7,7 @@ at the launcher, the server and each silo alike.
 from __future__ import annotations
 
 import re
+from math import isqrt
 
 from quire.conf.asked import silos_asked
 from quire.conf.numbers import rows_of
@@ -102,8 +103,16 @@ def _task_fits_model(settings: Settings) -> None:
         )
     if (task.model == "plugin") != (task.plugin != "none"):
         raise SettingsError("task.model=plugin and task.plugin=NAME go together: set both or neither.")
-    if task.model == "cnn" and task.name not in ("digits", "images"):
+    if task.model == "cnn" and task.name not in ("digits", "images", "synthetic"):
         raise SettingsError(f"task.model=cnn is for images, which task={task.name} does not have.")
+    if (
+        task.model == "cnn"
+        and isinstance(data := settings.data, SyntheticData)
+        and isqrt(data.features) ** 2 != data.features
+    ):
+        raise SettingsError(
+            f"task.model=cnn takes the made-up rows for square images, and data.features={data.features} is no square."
+        )
     if task.model == "logistic" and task.name == "diabetes":
         raise SettingsError("task.model=logistic tells classes apart, and task=diabetes has none: take linear or mlp.")
 

@@ -2,14 +2,17 @@
 
 ``checkpoint/latest.json`` names the newest state, its hash, and the journal's line of that round. It is replaced after
 the state it names has been written, so a kill at any moment leaves the last checkpoint or the new one. About once a
-second a checkpoint is forced to the disk as well and named by ``synced.json``: that one outlives a power cut.
+second a checkpoint is forced to the disk as well, in a thread beside the rounds, and then named by ``synced.json``:
+that one outlives a power cut.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +23,8 @@ import numpy as np
 
 from quire.errors import RunFailed
 from quire.strategies.rounds import Arrays, RoundState
+
+LOG = logging.getLogger("quire.strategies")
 
 _SECONDS_BETWEEN_SYNCS = 1.0
 _LATEST, _SYNCED = "latest.json", "synced.json"
@@ -54,10 +59,18 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._synced, self._synced_name = time.perf_counter(), ""
+        self._sync: _Sync | None = None
+        self._began, self._synced_name = time.perf_counter(), ""
+        self._old: set[str] | None = None
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint. It outlives a kill; once a second one is forced to the disk, to outlive a power cut."""
+        """Write a checkpoint. It outlives a kill; once a second one is forced to the disk, to outlive a power cut.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written, or the one before could not be forced to the disk.
+        """
         self._folder.mkdir(exist_ok=True)
         state, name = checkpoint.state, f"round-{checkpoint.state.round:05d}.safetensors"
         content = safetensors(
@@ -76,15 +89,40 @@ class Checkpoints:
             "silos": checkpoint.silos is not None,
             "line": checkpoint.line,
         }
-        sync = time.perf_counter() - self._synced >= _SECONDS_BETWEEN_SYNCS
-        replace(self._folder / name, content, sync)
-        replace(self._folder / _LATEST, json.dumps(latest, allow_nan=False).encode(), sync)
-        if sync:
-            replace(self._folder / _SYNCED, json.dumps(latest).encode())
-            self._synced, self._synced_name = time.perf_counter(), name
-        for old in self._folder.glob("round-*.safetensors"):
-            if old.name not in (name, self._synced_name):
-                old.unlink()
+        named = json.dumps(latest, allow_nan=False).encode()
+        replace(self._folder / name, content, sync=False)
+        replace(self._folder / _LATEST, named, sync=False)
+        self._force(name, named)
+        self._remove_old(name)
+
+    def close(self) -> None:
+        """Wait for what is being forced to the disk; that it could not be is for the log, as nothing comes after it."""
+        try:
+            self._settle()
+        except OSError as error:
+            LOG.error("The last checkpoints may not outlive a power cut: %s", error)
+
+    def _settle(self) -> None:
+        sync, self._sync = self._sync, None
+        if sync is not None:
+            self._synced_name = sync.done()
+
+    def _force(self, name: str, named: bytes) -> None:
+        """Begin to force this checkpoint to the disk, if it is time to and none is on its way."""
+        if self._sync is not None and not self._sync.is_alive():
+            self._settle()
+        if self._sync is None and time.perf_counter() - self._began >= _SECONDS_BETWEEN_SYNCS:
+            self._began, self._sync = time.perf_counter(), _Sync(self._folder, name, named)
+            self._sync.start()
+
+    def _remove_old(self, name: str) -> None:
+        if self._old is None:  # what an earlier process of the same run has left
+            self._old = {path.name for path in self._folder.glob("round-*.safetensors")}
+        self._old.add(name)
+        kept = {name, self._synced_name, self._sync.name_of_state if self._sync is not None else ""}
+        for old in self._old - kept:
+            (self._folder / old).unlink(missing_ok=True)
+        self._old &= kept
 
     def load(self) -> Checkpoint | None:
         """Read the newest checkpoint; None if the run had not come to its first.
@@ -96,7 +134,7 @@ class Checkpoints:
         RunFailed
             If both are damaged or missing: a truncated or an altered file.
         """
-        if not (self._folder / _LATEST).exists():
+        if not any((self._folder / name).exists() for name in (_LATEST, _SYNCED)):
             return None
         try:
             return self._read(_LATEST)
@@ -123,6 +161,30 @@ class Checkpoints:
             raise RunFailed(
                 f"The checkpoint in '{self._folder}' is damaged ({error}): this run cannot go on, start it anew."
             ) from error
+
+
+class _Sync(threading.Thread):
+    """Forces one checkpoint to the disk and then names it in ``synced.json``, while the next rounds go on."""
+
+    def __init__(self, folder: Path, name_of_state: str, named: bytes) -> None:
+        super().__init__(name="quire-sync")
+        self._folder, self.name_of_state, self._named = folder, name_of_state, named
+        self._wrong: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            with (self._folder / self.name_of_state).open("rb") as file:
+                os.fsync(file.fileno())
+            replace(self._folder / _SYNCED, self._named)
+        except BaseException as wrong:  # told to whoever waits: a checkpoint that is not on the disk is not one
+            self._wrong = wrong
+
+    def done(self) -> str:
+        """Wait for the end, and return the name of the state that is on the disk."""
+        self.join()
+        if self._wrong is not None:
+            raise self._wrong
+        return self.name_of_state
 
 
 def safetensors(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -80,7 +80,14 @@ class Deadline:
 
 
 def exchange(grid: Grid, messages: Sequence[Message], timeout: float, needed: int = 0) -> list[Message]:
-    """Send messages and collect the replies.
+    """Send messages and collect the replies, in the order of arrival; see :func:`exchanged`."""
+    return list(exchanged(grid, messages, timeout, needed, len(messages)))
+
+
+def exchanged(
+    grid: Grid, messages: Sequence[Message], timeout: float, needed: int = 0, at_once: int = AT_ONCE
+) -> Iterator[Message]:
+    """Send messages, once the first reply is asked for, and yield the replies as they come.
 
     Polls more often than ``Grid.send_and_receive`` of Flower's deployment runtime, which waits three seconds
     between pulls. The messages are handed over as a list: a generator would be consumed twice there.
@@ -93,22 +100,37 @@ def exchange(grid: Grid, messages: Sequence[Message], timeout: float, needed: in
         Seconds to wait for replies. Whoever has not replied by then is simply absent from the result.
     needed : int
         Replies without which all is in vain: once so many are errors that they cannot come, nobody is waited for.
+    at_once : int
+        Replies that are held at a time, see :func:`arriving`.
 
-    Returns
-    -------
-    list of flwr.app.Message
+    Yields
+    ------
+    flwr.app.Message
         In the order of arrival; errors included.
     """
-    deadline, replies, left = Deadline(timeout), list[Message](), len(messages)
-    for reply in arriving(grid, messages, deadline, len(messages)):
-        replies.append(reply)
+    deadline, left = Deadline(timeout), len(messages)
+    for reply in arriving(grid, messages, deadline, at_once) if messages else ():
         left -= reply.has_error()
+        yield reply
+        del reply
         if left < needed and not deadline.given_up:
             LOG.warning(
                 "%d of %d silos can still answer, %d have to: nobody is waited for.", left, len(messages), needed
             )
             deadline.give_up()
-    return replies
+
+
+def timed(replies: Iterator[Message], seconds: dict[str, float], stage: str) -> Iterator[Message]:
+    """Yield the replies, and note how long they were waited for, whatever is done with them in between."""
+    seconds[stage] = 0.0
+    while True:
+        started = time.perf_counter()
+        reply = next(replies, None)
+        seconds[stage] += time.perf_counter() - started
+        if reply is None:
+            return
+        yield reply
+        del reply
 
 
 def arriving(grid: Grid, messages: Sequence[Message], deadline: Deadline, at_once: int = AT_ONCE) -> Iterator[Message]:

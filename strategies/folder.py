@@ -229,8 +229,7 @@ class RunFolder:
             self._about["model"] = fingerprint(self._state.model)
         self._about.update(status=status, error=error, finished=_now())
         end = {"status": status, "rounds": self._about.get("rounds", 0), "model": self._about.get("model")}
-        if error is not None:
-            end["error"] = error
+        end |= {"error": error} if error is not None else {}
         self._line({"event": "end", **end, "seconds": time.perf_counter() - self._started})
         self._write_about()
         if not self._selftest:
@@ -239,6 +238,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let another process write the folder."""
+        self._checkpoints.close()
         self._journal.close()
 
     def _line(self, event: Mapping[str, Any]) -> None:

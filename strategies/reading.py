@@ -62,14 +62,20 @@ def by_node(
     sent: Iterable[Message], replies: Iterable[Message], order: Silos | None = None
 ) -> dict[int, Message | None]:
     """Match replies to the nodes that were asked, in the order given; None where no reply came."""
+    sent = list(sent)
     asked = {message.metadata.message_id: message.metadata.dst_node_id for message in sent}
     answers: dict[int, Message | None] = dict.fromkeys(asked.values())
     for reply in replies:
         node = asked.get(reply.metadata.reply_to_message_id)
         if node is not None and answers[node] is None:
             answers[node] = reply
-    nodes = [node for node in order if node in answers] if order is not None else list(answers)
-    return {node: answers[node] for node in nodes}
+    return {node: answers[node] for node in (ordered(sent, order) if order is not None else answers)}
+
+
+def ordered(sent: Iterable[Message], order: Silos) -> list[int]:
+    """Return the nodes that were asked, in the order given; those that it does not name are left out."""
+    asked = {message.metadata.dst_node_id for message in sent}
+    return [node for node in order if node in asked]
 
 
 def content_of(reply: Message | None) -> RecordDict:

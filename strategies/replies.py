@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -20,9 +20,12 @@ from quire.strategies.reading import (
     check_identity,
     content_of,
     of_kind,
+    ordered,
     unreadable,
 )
 from quire.strategies.rounds import Update
+
+Take = Callable[[Update], None]
 
 # Beyond this a weight is a mistake or an attack: no silo has a thousand billion rows.
 _MAX_WEIGHT = 1e12
@@ -71,7 +74,7 @@ class Private:
 
 
 def read_train_replies(
-    sent: Iterable[Message],
+    sent: Sequence[Message],
     replies: Iterable[Message],
     silos: Silos,
     model: Arrays,
@@ -79,14 +82,16 @@ def read_train_replies(
     form: Arrays | None = None,
     objection: Callable[[Arrays], str | None] = lambda update: None,
     private: Private | None = None,
+    take: Take | None = None,
 ) -> tuple[list[TrainReply], list[Failure]]:
     """Check the answers to ``train``.
 
     Parameters
     ----------
-    sent : iterable of flwr.app.Message
+    sent : sequence of flwr.app.Message
         What was sent: who must answer.
     replies : iterable of flwr.app.Message
+        Taken one by one, as they come.
     silos : dict of int to str
         Names by node id, in roster order: the order of the result.
     model : dict of str to numpy.ndarray
@@ -99,6 +104,9 @@ def read_train_replies(
         Says, in words, what the strategy has against an update; None if nothing.
     private : Private, optional
         Set under differential privacy.
+    take : callable, optional
+        Given every usable update, in roster order and as soon as all before it are known; what is returned then holds
+        no arrays. So replies that come in that order are let go of one by one.
 
     Returns
     -------
@@ -107,27 +115,60 @@ def read_train_replies(
     failed : list of Failure
         In roster order.
     """
-    good: list[TrainReply] = []
-    failed: list[Failure] = []
-    for node, reply in by_node(sent, replies, silos).items():
+    reader = _Reader(silos, model, form or model, code_hash, objection, private)
+    order, asked = ordered(sent, silos), dict[str, int]()
+    found: dict[int, TrainReply | Failure] = {}
+    settled = 0
+    for reply in replies:
+        asked = asked or {message.metadata.message_id: message.metadata.dst_node_id for message in sent}
+        node = asked.get(reply.metadata.reply_to_message_id)
+        if node is None or node in found:
+            continue
+        found[node] = reader.read(node, reply)
+        del reply  # before the next one comes: it holds arrays as large as the model
+        while settled < len(order) and order[settled] in found:
+            found[order[settled]] = _kept(found[order[settled]], take)
+            settled += 1
+    for node in order[settled:]:
+        found[node] = _kept(found[node] if node in found else reader.read(node, None), take)
+    good = [one for node in order if isinstance(one := found[node], TrainReply)]
+    return good, [one for node in order if isinstance(one := found[node], Failure)]
+
+
+def _kept(one: TrainReply | Failure, take: Take | None) -> TrainReply | Failure:
+    if take is None or isinstance(one, Failure):
+        return one
+    take(one.update)
+    return replace(one, update=Update(one.update.silo, {}, one.update.weight))
+
+
+@dataclass(frozen=True, eq=False)
+class _Reader:
+    silos: Silos
+    model: Arrays
+    form: Arrays
+    code_hash: str | None
+    objection: Callable[[Arrays], str | None]
+    private: Private | None
+
+    def read(self, node: int, reply: Message | None) -> TrainReply | Failure:
+        """Check one answer to ``train``."""
+        silo = self.silos[node]
         try:
             content = content_of(reply)
-            check_identity(content, silos[node], code_hash)
-            arrays, received = _update(
-                of_kind(content, ArrayRecord), model, form or model, strict=code_hash is not None
-            )
-            if (words := objection(arrays)) is not None:
+            check_identity(content, silo, self.code_hash)
+            strict = self.code_hash is not None
+            arrays, received = _update(of_kind(content, ArrayRecord), self.model, self.form, strict)
+            if (words := self.objection(arrays)) is not None:
                 raise Unusable("impossible_update", words)
-            if private is not None:
-                good.append(_private_reply(silos[node], arrays, received, content, private))
-                continue
+            if self.private is not None:
+                return _private_reply(silo, arrays, received, content, self.private)
             weight, metrics = _metrics(of_kind(content, MetricRecord))
-            good.append(TrainReply(Update(silos[node], arrays, weight), metrics, received))
+            return TrainReply(Update(silo, arrays, weight), metrics, received)
         except Unusable as why:
-            failed.append(Failure(silos[node], contract.TRAIN, why.code, why.words))
+            return Failure(silo, contract.TRAIN, why.code, why.words)
         except Exception:  # whatever a reply stumbles over, it is that silo's dropout and not the end of the run
-            failed.append(unreadable(silos[node], contract.TRAIN))
-    return good, failed
+            return unreadable(silo, contract.TRAIN)
 
 
 def read_evaluate_replies(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -107,6 +107,16 @@ class Cohort:
     records: Mapping[str, int] = field(default_factory=dict)
 
 
+class Fold(Protocol):
+    """Takes updates in one by one, in roster order, and keeps none of them for long."""
+
+    def add(self, update: Update) -> None:
+        """Take the next silo's update in."""
+
+    def mean(self) -> Arrays:
+        """Return the mean of all that were taken in, in float64."""
+
+
 class Aggregator:
     """How the updates of a cohort become one mean update."""
 
@@ -136,6 +146,12 @@ class Aggregator:
         """Return the mean update in float64, for the algorithm. ``updates`` are in roster order and not empty."""
         raise NotImplementedError
 
+    def fold(self) -> Fold | None:
+        """Return what can take a cohort's updates in as they come, to the same bits as :meth:`mean`; None if all of
+        them have to be there at once.
+        """
+        return None
+
     def combine(self, updates: Sequence[Update], cohort: Cohort) -> tuple[Arrays, Arrays]:
         """Return the mean update, and what the aggregator itself remembers until the next round."""
         return self.mean(updates, cohort), {}
@@ -151,6 +167,11 @@ class Aggregator:
         return {}
 
 
+def weighed(update: Update, algorithm: Algorithm) -> Update:
+    """Return an update with the weight that it has under an algorithm."""
+    return Update(update.silo, update.arrays, 1.0) if algorithm.uniform else update
+
+
 def advance(
     state: RoundState,
     updates: Sequence[Update],
@@ -158,6 +179,7 @@ def advance(
     aggregator: Aggregator,
     share: float = 1.0,
     cohort: Cohort | None = None,
+    fold: Fold | None = None,
 ) -> RoundState:
     """Complete one round.
 
@@ -173,16 +195,18 @@ def advance(
         Share of all silos of the run that replied, in (0, 1].
     cohort : Cohort, optional
         Who was asked; by default those who replied.
+    fold : Fold, optional
+        What has taken in all of the updates by now, by :func:`weighed`: they need no longer hold their arrays.
 
     Returns
     -------
     RoundState
         With ``round`` one higher.
     """
-    if algorithm.uniform:
-        updates = [Update(update.silo, update.arrays, 1.0) for update in updates]
     cohort = cohort or Cohort(state.round + 1, tuple(update.silo for update in updates))
-    mean, kept = aggregator.combine(updates, cohort)
+    if fold is not None:
+        return algorithm.step(state, fold.mean(), share)
+    mean, kept = aggregator.combine([weighed(update, algorithm) for update in updates], cohort)
     after = algorithm.step(state, mean, share)
     return RoundState(after.round, after.model, {**after.memory, **kept}) if kept else after
 

@@ -21,11 +21,11 @@ from quire.clients import contract
 from quire.clients.arrays import byte_size, decode, encode, fingerprint
 from quire.errors import RunFailed
 from quire.strategies.cohort import Roster
-from quire.strategies.exchange import Deadlines, exchange
+from quire.strategies.exchange import AT_ONCE, Deadlines, exchanged, timed
 from quire.strategies.receipts import Receipts
 from quire.strategies.replies import Private, read_evaluate_replies, read_train_replies, weighted_mean
 from quire.strategies.report import Observer, RoundReport
-from quire.strategies.rounds import Aggregator, Algorithm, Arrays, Cohort, RoundState, advance, checked
+from quire.strategies.rounds import Aggregator, Algorithm, Arrays, Cohort, RoundState, advance, checked, weighed
 from quire.strategies.secure import SecureRounds
 from quire.strategies.secure_replies import Beside
 from quire.strategies.secure_round import RoundLost
@@ -89,8 +89,7 @@ class FederatedStrategy(Strategy):
         self.receipts: Receipts | None = None  # what silos' receipts are held against, once the silos are known
         self.secure: SecureRounds | None = None  # sums updates under masks, once the silos are known
         self._enrolled, self.deadlines = False, Deadlines()
-        self.report, self._state = RoundReport(0), RoundState(0, {})
-        self._sent: list[Message] = []
+        self.report, self._state, self._sent = RoundReport(0), RoundState(0, {}), list[Message]()
 
     # ------------------------------------------------------------------------------- Flower's hooks
     def configure_train(
@@ -118,7 +117,7 @@ class FederatedStrategy(Strategy):
         if self.secure is not None:
             return self._aggregate_secure(self.secure, replies)
         roster = self.roster or Roster({})
-        model = self._state.model
+        model, fold = self._state.model, self._standing.fold()
         good, failed = read_train_replies(
             self._sent,
             replies,
@@ -128,10 +127,10 @@ class FederatedStrategy(Strategy):
             self._standing.reply_form(self.algorithm.reply_form(model)),
             self._objection,
             self._private(fingerprint(model)) if self.private else None,
+            (lambda update: fold.add(weighed(update, self.algorithm))) if fold else None,
         )
-        report = self.report
+        (report := self.report).failed += failed
         report.replied = [reply.update.silo for reply in good]
-        report.failed += failed
         report.bytes_up += sum(reply.received for reply in good)
         if len(good) < self.min_silos:
             return None, None
@@ -143,6 +142,7 @@ class FederatedStrategy(Strategy):
             self._standing,
             share=len(good) / len(roster.silos),
             cohort=self._cohort(),
+            fold=fold,
         )
         self._state = checked(state, len(good))
         report.released = self._standing.released(state.memory)
@@ -310,16 +310,16 @@ class FederatedStrategy(Strategy):
     def _cohort(self) -> Cohort:
         return Cohort(self.report.round, tuple(self.report.cohort), self.roster.records if self.roster else {})
 
-    def _exchange(self, grid: Grid, messages: Iterable[Message], stage: str) -> list[Message]:
+    def _exchange(self, grid: Grid, messages: Iterable[Message], stage: str) -> Iterable[Message]:
         messages = list(messages)
         seconds = self.deadlines.seconds(messages[0].metadata.message_type if messages else stage)
         for message in messages:
             message.metadata.ttl = seconds
         needed = 0 if stage != contract.TRAIN else self.secure.fewest if self.secure else self.min_silos
-        started = time.perf_counter()
-        replies = exchange(grid, messages, seconds, needed) if messages else []
-        self.report.seconds[stage] = time.perf_counter() - started
-        return replies
+        one_by_one = stage == contract.TRAIN and self.secure is None
+        replies = exchanged(grid, messages, seconds, needed, AT_ONCE if one_by_one else max(len(messages), 1))
+        taken = timed(replies, self.report.seconds, stage)
+        return taken if one_by_one else list(taken)
 
     def _roster(self, grid: Grid) -> Roster:
         """Return the run's roster; without one, the nodes that are there now, once they are enough."""

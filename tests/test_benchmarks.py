@@ -18,10 +18,13 @@ HELPERS = {
         "hospitals",
         "made_up_columns",
         "noisy_sgd",
+        "pfl_contender",
+        "pfl_environment",
         "record_runs",
         "render",
         "run_all",
         "secagg_parts",
+        "simulation_work",
     ),
 }
 SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in HELPERS)

@@ -1,4 +1,8 @@
-"""Share one data set out over simulated silos, with the partitioners of ``flwr-datasets``."""
+"""Share one data set out over simulated silos, as the partitioners of ``flwr-datasets`` do.
+
+The even draw is worked out here, to the very rows that ``IidPartitioner`` gives: importing that takes longer than all
+else that comes before a first round.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +43,17 @@ def partition(labels: np.ndarray, settings: Partition, seed: int) -> list[np.nda
             f"{len(labels)} rows cannot be shared out over {settings.silos} silos with two rows each: "
             "lower partition.silos."
         )
-    places = _with_flwr_datasets(labels, settings, derive_seed(seed, "partition") % 2**32)
+    drawn = derive_seed(seed, "partition") % 2**32
+    if isinstance(settings, IidPartition):
+        return _even(len(labels), settings.silos, drawn)
+    places = _with_flwr_datasets(labels, settings, drawn)
     parts = [np.sort(np.asarray(part, dtype=np.int64)) for part in places]
     return _complete(parts, len(labels))
+
+
+def _even(rows: int, silos: int, seed: int) -> list[np.ndarray]:
+    """Cut a shuffled row of places into contiguous parts, the first ones longer by a row where they do not divide."""
+    return [np.sort(part) for part in np.array_split(np.random.default_rng(seed).permutation(rows), silos)]
 
 
 def _complete(parts: list[np.ndarray], rows: int) -> list[np.ndarray]:
@@ -54,18 +66,16 @@ def _complete(parts: list[np.ndarray], rows: int) -> list[np.ndarray]:
     return parts
 
 
-def _with_flwr_datasets(labels: np.ndarray, settings: Partition, seed: int) -> list[list[int]]:
+def _with_flwr_datasets(
+    labels: np.ndarray, settings: DirichletPartition | ShardsPartition | NaturalPartition, seed: int
+) -> list[list[int]]:
     # Imported here: it brings the whole `datasets` library, seconds that a help text should not cost.
     from datasets import Dataset, disable_progress_bars
-    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner, ShardPartitioner
+    from flwr_datasets.partitioner import DirichletPartitioner, ShardPartitioner
 
     disable_progress_bars()
     rows = Dataset.from_dict({"label": labels.tolist(), "place": list(range(len(labels)))})
-    if isinstance(settings, IidPartition):
-        # Its partitions are contiguous: what makes them independent of the file's order is the shuffle before.
-        partitioner = IidPartitioner(num_partitions=settings.silos)
-        partitioner.dataset = rows.shuffle(seed=seed)
-    elif isinstance(settings, ShardsPartition):
+    if isinstance(settings, ShardsPartition):
         partitioner = ShardPartitioner(
             num_partitions=settings.silos,
             partition_by="label",

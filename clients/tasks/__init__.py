@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 from quire.clients.plugins import MODELS, PLUGINS_VARIABLE, TASKS, Kind, load_plugin
@@ -67,13 +68,15 @@ def task_of(settings: Settings, schema: Schema | None = None, approved: Collecti
         if schema is None:
             raise DataError(f"task={name} needs the agreed form of the rows, a schema.yaml.")
         _check_model(settings, schema)
-        target, form = schema.target, schema.image
+        target, shape = schema.target, schema.image
         if target.kind == "regression":
             return Regression(name, schema.features, model, hidden, target.low, target.high, plugin)
-        image = (form.channels, form.height, form.width) if form is not None else None
+        image = (shape.channels, shape.height, shape.width) if shape is not None else None
         return Classification(name, schema.features, len(target.classes), model, hidden, image, plugin)
     if isinstance(settings.data, SyntheticData):
-        return Classification(name, settings.data.features, settings.data.classes, model, hidden, plugin=plugin)
+        side = isqrt(settings.data.features)  # a square for a cnn, which conf.rules sees to
+        form = (1, side, side) if model == "cnn" else None
+        return Classification(name, settings.data.features, settings.data.classes, model, hidden, form, plugin)
     features, classes = _SKLEARN[settings.data.dataset]
     if not classes:
         return Regression(name, features, model, hidden, *DIABETES_BOUNDS, plugin)

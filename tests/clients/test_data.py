@@ -12,7 +12,7 @@ from quire.clients.data.simulated import federation
 from quire.clients.data.sklearn_sets import scale
 from quire.conf.schema import DirichletPartition, IidPartition, NaturalPartition, ShardsPartition
 from quire.errors import DataError
-from quire.privacy.randomness import stream
+from quire.privacy.randomness import derive_seed, stream
 
 LABELS = np.repeat([0, 1, 2], [120, 60, 20])
 
@@ -147,3 +147,15 @@ def test_a_single_training_row_cannot_be_kept_for_validation():
     assert hold_out(silo, 0.0, stream(1, "validation")) is silo
     with pytest.raises(DataError, match="cannot keep any for validation"):
         hold_out(silo, 0.5, stream(1, "validation"))
+
+
+@pytest.mark.parametrize(("rows", "silos"), [(100, 7), (800, 100), (13, 6)])
+def test_the_even_draw_is_that_of_flwr_datasets(rows, silos):
+    from datasets import Dataset
+    from flwr_datasets.partitioner import IidPartitioner
+
+    theirs = IidPartitioner(num_partitions=silos)
+    seed = derive_seed(5, "partition") % 2**32
+    theirs.dataset = Dataset.from_dict({"place": list(range(rows))}).shuffle(seed=seed)
+    for silo, part in enumerate(partition(np.zeros(rows, int), IidPartition("iid", silos), seed=5)):
+        assert part.tolist() == sorted(theirs.load_partition(silo)["place"])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from quire.clients.data.silo import Rows
 from quire.clients.tasks import Classification
-from quire.clients.training import Workbench, WrongModel, _batches, steps
+from quire.clients.training import Workbench, WrongModel, _batches, gradients_of, steps
 from quire.conf.schema import SgdTraining
 from quire.privacy.randomness import stream
 
@@ -179,3 +179,22 @@ def test_the_first_model_ignores_torchs_global_generator():
     assert all((first[name] == again[name]).all() for name in first)
     assert all(np.abs(first[name]).max() > 0 for name in first)
     assert list(first) == list(task.build_model().state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_gradients_are_autograds_own_to_the_bit(task, dtype):
+    bench, rows = Workbench(task), rows_of(task)
+    bench.load(task.initial_arrays(stream(1, "model")))
+    model = bench.model.to(dtype)
+    leaves = tuple(model.parameters())
+    loss = lambda: task.loss(model(torch.tensor(rows.x, dtype=dtype)), torch.tensor(rows.y))  # noqa: E731
+    for ours, theirs in zip(gradients_of(loss(), leaves), torch.autograd.grad(loss(), leaves), strict=True):
+        assert ours.dtype == dtype
+        assert torch.equal(ours, theirs)
+
+
+def test_a_parameter_that_the_loss_does_not_depend_on_is_an_error_as_in_autograd():
+    used, unused = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    with pytest.raises(RuntimeError, match="not have been used"):
+        gradients_of(used.sum(), (used, unused))

@@ -95,6 +95,7 @@ REFUSED = [
     ("task.plugin=mine", ["task.model=plugin and task.plugin=NAME go together"]),
     ("task.model=plugin task.plugin='os.system'", ["task.plugin must be a word"]),
     ("task.model=cnn", ["task.model=cnn", "task=breast_cancer does not have"]),
+    ("task=synthetic task.model=cnn data.features=783", ["task.model=cnn", "data.features=783 is no square"]),
     ("task=images data.preprocessing=federated", ["data.preprocessing=federated", "images"]),
     ("data.preprocessing=private", ["data.preprocessing must be one of public, per_silo, federated"]),
     # Where a silo's rows are is never said by the settings.
