@@ -22,6 +22,12 @@ _DECIMAL = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][
 
 Scalar = str | int | float | bool | None
 
+# PyYAML's constructors fail in all these ways on a tag and a text that do not go together, as in ``!!bool maybe``.
+_CONSTRUCTING = (
+    *(yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError),
+    *(KeyError, IndexError, AttributeError),
+)
+
 
 class _Loader(yaml.SafeLoader):
     """Composes nodes; an alias would let a small file stand for a huge one."""
@@ -96,7 +102,7 @@ class Entry:
             return str(self.node.value) if kind == "timestamp" else self.fail(f"{self._name} has a tag")
         try:
             value: Scalar = yaml.SafeLoader("").construct_object(self.node)
-        except (ValueError, OverflowError, yaml.YAMLError):
+        except _CONSTRUCTING:
             self.fail(f"{self._name} cannot be read")
         return value
 
@@ -167,6 +173,20 @@ class Entry:
     @property
     def _name(self) -> str:
         return f"'{self.key}'" if self.key and " " not in self.key else self.key or "the file"
+
+
+def loaded(text: str) -> Any:
+    """Return what YAML of a machine's making says, such as the settings of a run folder; nothing is bounded here.
+
+    Raises
+    ------
+    ValueError
+        If it is not YAML, whatever PyYAML stumbles over.
+    """
+    try:
+        return yaml.safe_load(text)
+    except _CONSTRUCTING as error:
+        raise ValueError("it is not YAML that can be read") from error
 
 
 def read_yaml(file: Path) -> Entry:

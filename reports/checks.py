@@ -121,9 +121,10 @@ def _check(
     if why is not None:
         return Check(key, title, asks, Standing.ABSENT, (why, *notes))
     if key not in found.parts:
-        return Check(
-            key, title, asks, Standing.UNCHECKED, ("It was not reached: a check before it could not be made.",)
-        )
+        why = "It was not reached: a check before it could not be made."
+        if key == "roster" and "chain" in found.parts:  # what comes after it was made
+            why = _NO_ROSTER
+        return Check(key, title, asks, Standing.UNCHECKED, (why,))
     open_ = _open(key, simulated, keys)
     if open_ is not None:
         return Check(key, title, asks, Standing.UNCHECKED, (open_, *notes))

@@ -18,6 +18,7 @@ from quire.reports.risks import risks
 from quire.reports.run import Run
 from quire.reports.silo import Silo
 from quire.reports.values import counted
+from quire.strategies.secure_words import NOT_SECURE
 
 _MB = 2**20
 _LEAD = (
@@ -131,6 +132,7 @@ def _record(run: Run, details: Details) -> Section:
         (
             f"privacy={run.privacy}, aggregation={run.aggregation}; rows stay at each silo. What each does is said "
             "under the risks.",
+            *((NOT_SECURE,) if run.short_cut else ()),
         ),
         "settings.yaml",
         run.signed_settings,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from quire.clients.tasks.schema import Categorical, Numeric, Schema
 from quire.reports.document import Standing, Statement, Table, gap
 from quire.reports.run import Run
 from quire.reports.values import counted, figure, mapping, names, number, part, text, word
 from quire.simulation.report_words import spans
+from quire.strategies.secure_words import NOT_SECURE
 
 _SETTINGS, _JOURNAL, _ABOUT, _CARD = "settings.yaml", "metrics.jsonl", "run.json", "privacy_card.json"
 _MOST_COLUMNS, _MOST_ROUNDS = 1000, 5000
@@ -98,16 +101,21 @@ def privacy(run: Run) -> Statement:
 
 def aggregation(run: Run) -> Statement:
     """Say what the server received."""
-    if run.aggregation == "secure":
+    if run.short_cut:
+        noise = ", with no more than its own share of the noise" if run.privacy.endswith("_distributed") else ""
+        noise = ", with that silo's noise in it" if run.privacy == "record" else noise
+        says = (NOT_SECURE, f"The server saw each silo's update on its own{noise}.")
+        return Statement("Aggregation", says, _SETTINGS, run.signed_settings)
+    if run.masked:
         words = "Updates were summed under masks: the server opened one sum for each round."
-        says = text(part(run.card, "words", "sees", 0), words)
+        sums = text(part(run.card, "words", "sees", 0), words)
         standing = run.by("card", "receipts") if run.card else run.signed_settings
-        return Statement("Aggregation", (says,), _CARD if run.card else _SETTINGS, standing)
+        return Statement("Aggregation", (sums,), _CARD if run.card else _SETTINGS, standing)
     noised = run.privacy == "record"
-    says = f"aggregation={run.aggregation}: the server receives each silo's update on its own, " + (
+    one = f"aggregation={run.aggregation}: the server receives each silo's update on its own, " + (
         "with that silo's noise in it." if noised else "in clear."
     )
-    return Statement("Aggregation", (says,), _SETTINGS, run.signed_settings)
+    return Statement("Aggregation", (one,), _SETTINGS, run.signed_settings)
 
 
 def rounds(run: Run) -> Statement:
@@ -239,6 +247,8 @@ def roster_line(run: Run) -> str:
         return "A simulation's keys follow from its seed: whoever knows the seed can make every signature."
     if run.roster is None:
         return "There is no roster, so that nobody knows whose signatures there are."
+    if run.by("roster") is Standing.FAILED:
+        return f"Signatures were held against the roster {run.roster.hash}, which does not hold: see the check of it."
     named = "that was named" if run.keys.named else "that lies in the run folder itself, and that nobody has compared"
     return f"Signatures were held against the roster {run.roster.hash}, {named}."
 
@@ -246,4 +256,4 @@ def roster_line(run: Run) -> str:
 def colluders(run: Run) -> int | None:
     """Return how many silos may side with a lying server, as settings say; None where they leave it to the number."""
     found = number(run.setting("aggregation", "colluders"))
-    return None if found is None else int(found)
+    return None if found is None or math.isinf(found) else int(found)

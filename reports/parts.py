@@ -11,6 +11,7 @@ from quire.reports.document import Notice, Section, Standing, Statement, Table
 from quire.reports.inputs import Inputs
 from quire.reports.run import Run
 from quire.reports.values import counted, without
+from quire.strategies.secure_words import NOT_SECURE, SHORT_CUT
 from quire.transparency.errors import LogError
 from quire.transparency.reading import Entries
 from quire.transparency.verify import Place
@@ -27,12 +28,6 @@ _SIMULATION = Notice(
     "All rows were read on one machine, and noise and keys come from a seed. What stands here describes what the same "
     "run with real silos would have had.",
 )
-_NO_PRIVACY = Notice(
-    "bad",
-    "No privacy, and no masks",
-    "With privacy=none and aggregation=plain the server saw every silo's update in clear: the run protected nothing "
-    "beyond keeping the rows at home.",
-)
 
 
 def notices(run: Run, own: bool) -> list[Notice]:
@@ -44,11 +39,23 @@ def notices(run: Run, own: bool) -> list[Notice]:
         found.append(Notice("bad", "It does not verify", text))
     if run.simulated:
         found.append(_SIMULATION)
-    if run.privacy == "none" and run.aggregation == "plain":
-        found.append(_NO_PRIVACY)
-    named = run.keys.named and not run.simulated
+    if run.short_cut:
+        found.append(Notice("bad", "No secure aggregation", NOT_SECURE))
+    if run.privacy == "none" and not run.masked:
+        found.append(_unprotected(run))
+    named = run.keys.named and run.by("roster") is Standing.VERIFIED
     found.append(Notice("good" if named else "level", "Whose keys", facts.roster_line(run)))
     return found
+
+
+def _unprotected(run: Run) -> Notice:
+    how = f"privacy=none and {SHORT_CUT}," if run.short_cut else f"privacy=none and aggregation={run.aggregation}"
+    return Notice(
+        "bad",
+        "No privacy, and no masks",
+        f"With {how} the server saw every silo's update in clear: the run protected nothing beyond keeping the rows at "
+        "home.",
+    )
 
 
 def checks(run: Run) -> list[Statement]:
@@ -80,7 +87,7 @@ def log_key(run: Run) -> str | None:
     try:
         begin = Entries(Place.of(run.folder / "log").entries).entry(0)
         return PublicIdentity.decode(bytes.fromhex(begin.body["identity"])).fingerprint
-    except (LogError, IdentityError, OSError, KeyError, ValueError):
+    except (LogError, IdentityError, OSError, KeyError, TypeError, ValueError):
         return None
 
 

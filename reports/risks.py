@@ -15,6 +15,7 @@ from quire.reports.document import Group, Standing, Statement, gap
 from quire.reports.run import Run
 from quire.reports.silo import Silo
 from quire.reports.values import counted, figure, number, part
+from quire.strategies.secure_words import SHORT_CUT
 
 UNBOUNDED, HIGH, MODERATE, LOW, OPEN = "Not bounded", "High", "Moderate", "Low", "Open"
 #: The largest epsilon for each word.
@@ -37,7 +38,8 @@ def guessing(epsilon: float, delta: float) -> float:
     -----
     ``(e^epsilon + delta) / (1 + e^epsilon)``: Kairouz, Oh and Viswanath 2015, theorem 2.1, for the sum of errors.
     """
-    return min(1.0, (1.0 + delta * math.exp(-epsilon)) / (1.0 + math.exp(-epsilon)))
+    other = math.exp(-max(epsilon, 0.0))
+    return min(1.0, (1.0 + delta * other) / (1.0 + other))
 
 
 def risks(run: Run, silo: Silo | None) -> tuple[Group, ...]:
@@ -58,6 +60,12 @@ def _left(run: Run, level: str, because: str, *needed: str) -> Statement:
             f"{OPEN}: a check that this rests on failed ({', '.join(failed)}), so nothing above is to be relied upon."
         )
         return Statement("Residual risk", (words,), source, Standing.FAILED)
+    if run.short_cut:
+        words = (
+            f"{OPEN}: this run had no secure aggregation, by {SHORT_CUT}, and real silos refuse it. With real silos "
+            f"and the whole protocol in its place: {level.lower()}."
+        )
+        return Statement("Residual risk", (words, f"Of that run: {because}"), source, Standing.FOLLOWS)
     if run.simulated:
         words = f"{OPEN}: a simulation guarantees nothing. With real silos and the same settings: {level.lower()}."
         return Statement("Residual risk", (words, because), source, Standing.FOLLOWS)
@@ -72,7 +80,7 @@ def _at_home(run: Run) -> Statement:
 
 def _sees(run: Run, silo: Silo | None) -> Group:
     intro = "Who runs the server, or breaks into it, reads a silo's update, from which records can be inferred."
-    if run.aggregation == "secure":
+    if run.masked or run.short_cut:
         level, because = (
             LOW,
             "Only sums over several silos are opened, as long as no more silos collude than stated below.",
@@ -115,7 +123,7 @@ def _membership(run: Run, silo: Silo | None) -> Group:
 def _reconstruction(run: Run, silo: Silo | None) -> Group:
     intro = "Who sees updates or the model rebuilds values of a record, such as a diagnosis or an image."
     epsilon = run.epsilon
-    sums = run.aggregation == "secure"
+    sums = run.masked or run.short_cut
     if epsilon is None:
         level, because = OPEN, "Without a privacy card no epsilon is known."
     elif not math.isinf(epsilon):
@@ -154,15 +162,17 @@ def _rare(run: Run, silo: Silo | None) -> Group:
 def _collusion(run: Run, silo: Silo | None) -> Group:
     intro = "Silos join with the server, or with each other, and subtract what they know from what they see."
     members = len(run.roster.members) if run.roster is not None else len(run.journal.silos)
-    if run.aggregation != "secure":
+    if not run.masked and not run.short_cut:
         level = bounded(run.epsilon) if run.privacy in _NOISED_AT_HOME else UNBOUNDED
-        says = "aggregation=plain: nobody has to collude, for the server sees each update as it is."
+        says = f"aggregation={run.aggregation}: nobody has to collude, for the server sees each update as it is."
         because = "Each silo's own noise holds whoever else is dishonest." if level != UNBOUNDED else says
         stood = Statement("Against collusion", (says,), "settings.yaml", run.signed_settings)
         return Group("Collusion", intro, (stood, _left(run, level, because)))
     told = facts.colluders(run)
     against = told if told is not None else default_colluders(members)
     says = f"Up to {against} of {members} silos may side with a lying server: the others' sum stays under masks."
+    if run.short_cut:
+        says = "Nothing was masked: nobody had to collude, for the server saw each update on its own."
     stood = Statement("Against collusion", (says,), "settings.yaml, roster.json", run.signed_settings)
     level = MODERATE if against else HIGH
     because = "One more than that, and an update of an honest silo can be opened."
@@ -184,13 +194,19 @@ def _poisoning(run: Run, silo: Silo | None) -> Group:
         says, level = "No update is clipped: one silo can move the model as far as it likes.", HIGH
     else:
         says, level = f"An honest silo clips to {clip}; nothing holds a dishonest one to it.", HIGH
-    stood = [Statement("Influence of one silo", (says,), "settings.yaml", run.signed_settings)]
-    if run.aggregation == "secure":
-        words = "Under masks nobody can look at one silo's update, and so nobody can tell a bad one."
-        stood.append(Statement("What masks cost here", (words,), "settings.yaml", run.signed_settings))
     because = (
         "No rule that tells bad updates from good ones ran. Look at the model's scores at each silo before it is used."
     )
+    if run.robust:
+        says, level = f"aggregation={run.aggregation} bounds how far outlying updates move the model.", MODERATE
+        because = (
+            "While no more silos are bad than the rule stands: what stays within the spread of honest updates passes, "
+            "backdoors among it. Look at the model's scores at each silo before it is used."
+        )
+    stood = [Statement("Influence of one silo", (says,), "settings.yaml", run.signed_settings)]
+    if run.masked:
+        words = "Under masks nobody can look at one silo's update, and so nobody can tell a bad one."
+        stood.append(Statement("What masks cost here", (words,), "settings.yaml", run.signed_settings))
     return Group("Poisoned updates", intro, (*stood, _left(run, level, because)))
 
 

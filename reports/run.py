@@ -7,13 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from quire.charter.chain import Chain, charter_files, read_chain, read_charter
 from quire.charter.document import Charter
 from quire.charter.errors import CharterError
 from quire.charter.signed import MAX_BYTES as MAX_CHARTER
 from quire.clients.identity import read_roster
+from quire.conf.asked import is_short_cut
+from quire.conf.schema import GROUPS, RobustAggregation, SecureAggregation
+from quire.conf.strict_yaml import loaded
 from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.roster import Roster
 from quire.privacy.identity.signed import MAX_BYTES as MAX_ROSTER
@@ -52,7 +53,7 @@ class Run:
     troubles : tuple of str
         Files that cannot be opened.
     witnesses : int
-        Countersignatures of silos under its log.
+        Countersignatures of silos under its log; none where there is no roster to hold them against.
     """
 
     folder: Path
@@ -89,6 +90,21 @@ class Run:
     def aggregation(self) -> str:
         """The option of the group ``aggregation``."""
         return word(self.setting("aggregation", "name"))
+
+    @property
+    def short_cut(self) -> bool:
+        """Whether sums were made in clear that the protocol would have masked: there was no secure aggregation."""
+        return is_short_cut(self.settings)
+
+    @property
+    def masked(self) -> bool:
+        """Whether updates were summed under masks, by the settings; else the server saw each of them."""
+        return self.aggregation == SecureAggregation.seen and not self.short_cut
+
+    @property
+    def robust(self) -> bool:
+        """Whether the server's rule is one that bounds outliers."""
+        return issubclass(GROUPS["aggregation"].get(self.aggregation, object), RobustAggregation)
 
     @property
     def simulated(self) -> bool:
@@ -202,7 +218,7 @@ def read_run(folder: Path, keys: Keys, inputs: Inputs, label: str = "") -> Run:
         chain,
         keys,
         tuple(troubles),
-        _witnesses(folder, troubles),
+        _witnesses(folder, troubles) if roster is not None or _simulated(about, card) else 0,
     )
 
 
@@ -238,8 +254,8 @@ def _yaml(folder: Path, troubles: list[str]) -> dict[str, Any]:
     if _bad("settings.yaml", troubles):
         return {}
     try:
-        return mapping(yaml.safe_load((folder / "settings.yaml").read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return mapping(loaded((folder / "settings.yaml").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
         return {}
 
 

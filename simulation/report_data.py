@@ -262,11 +262,11 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    import yaml
+    from quire.conf.strict_yaml import loaded
 
     try:
-        content = yaml.safe_load(_text(path))
-    except yaml.YAMLError as error:
+        content = loaded(_text(path))
+    except ValueError as error:
         raise ReportError(f"{path} is damaged: it is not YAML; put it back and report again.") from error
     if not isinstance(content, dict):
         raise ReportError(f"{path} is damaged: it holds no settings; put it back and report again.")

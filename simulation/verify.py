@@ -101,7 +101,7 @@ def _verified(folder: Path, given: Path | None, pin: str | None, charter: Path |
             material = _covered(material, card, about, result)
             simulated = _is_simulated(material) if carded else about.get("runtime") != "deployment"
         trusted, members = None, None
-        if carded or simulated or given is not None or material.roster is not None:
+        if carded or simulated or any(one is not None for one in (given, pin, material.roster)):
             with result.part("roster"):
                 found = trusted_roster(material, settings, simulated, given, pin)
                 result.take(found.wrong, found.notes)

@@ -342,9 +342,9 @@ def read_overrides(path: Path) -> str:
     SettingsError
         If the folder holds no readable settings.
     """
-    import yaml
+    from quire.conf.strict_yaml import loaded
 
     try:
-        return str(yaml.safe_load((path / "settings.yaml").read_text(encoding="utf-8"))["overrides"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        return str(loaded((path / "settings.yaml").read_text(encoding="utf-8"))["overrides"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"'{path}' is not the folder of a run: it holds no readable settings.yaml.") from error

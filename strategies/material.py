@@ -95,11 +95,12 @@ def read_material(folder: Path) -> Material:
     CardError
         If a file is missing, or is not what a run writes. A torn last line of the journal is passed over.
     """
-    import yaml
+    from quire.conf.strict_yaml import loaded
 
+    text = _text(folder / "settings.yaml")
     try:
-        settings = yaml.safe_load(_text(folder / "settings.yaml"))
-    except (yaml.YAMLError, RecursionError):
+        settings = loaded(text)
+    except ValueError:
         settings = None
     if not isinstance(settings, dict):
         raise CardError("settings.yaml is not what a run writes.")

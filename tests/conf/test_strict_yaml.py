@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quire.conf.strict_yaml import Entry, read_yaml
+from quire.conf.strict_yaml import Entry, loaded, read_yaml
 from quire.errors import DataError
 
 
@@ -50,3 +50,15 @@ def test_whole_numbers_are_read(entry) -> None:
     assert [entry(text).whole(-10, 1000) for text in ("0", "10", "-5", "1000")] == [0, 10, -5, 1000]
     with pytest.raises(DataError, match="from 1 to 9"):
         entry("10").whole(1, 9)
+
+
+@pytest.mark.parametrize("text", ["!!bool maybe", "!!int ''", "!!float ''", "!!int x", "!!timestamp then", "!!null x"])
+def test_a_tag_that_does_not_go_with_its_text_is_refused_in_a_sentence(entry, text: str) -> None:
+    with pytest.raises(DataError, match=r"a\.yaml, line 1, column 5: "):
+        entry(text).number()
+
+
+@pytest.mark.parametrize("text", ["!!bool maybe", "a: !!int ''", "a: !!timestamp then", "2026-99-99", "{", "[" * 9999])
+def test_what_a_machine_did_not_write_is_no_yaml(text: str) -> None:
+    with pytest.raises(ValueError, match="not YAML"):
+        loaded(text)

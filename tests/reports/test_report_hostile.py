@@ -157,7 +157,10 @@ def test_what_is_no_file_is_not_opened(place, spoil, name):
 @pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "privacy_card.json", "settings.yaml"])
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"- " * 2_000],
+    [
+        *(b"", b"{", b"\xff\xfe", b"[" * 100_000, b"- " * 2_000),
+        *(b"!!bool maybe", b"a: !!timestamp then", b"a: 2026-99-99", b'a: !!int ""'),
+    ],
 )
 def test_torn_and_foreign_files_become_sentences(place, name, content):
     (place / "run" / name).write_bytes(content)
@@ -165,6 +168,30 @@ def test_torn_and_foreign_files_become_sentences(place, name, content):
         assert document.failed
         check(page(document))
         assert markdown(document)
+
+
+@pytest.mark.parametrize("told", [-1e10, 1e10, -0.0, "inf", "-inf", True, [1]])
+def test_odd_numbers_of_a_card_become_sentences(place, told):
+    file = place / "run" / "privacy_card.json"
+    card = json.loads(file.read_text())
+    card["worst"]["rdp"] = card["silos"][0]["statement"]["delta"] = told
+    file.write_text(json.dumps(card))
+    for document in documents(place):
+        assert document.failed
+        check(page(document))
+
+
+@pytest.mark.parametrize("told", [".inf", "-.inf", ".nan", "1.0e+300", "[1]"])
+def test_odd_numbers_of_colluders_become_sentences(place, told):
+    file = place / "run" / "settings.yaml"
+    text = re.sub(
+        r"(?m)^aggregation:\n  name: plain$", f"aggregation:\n  name: secure\n  colluders: {told}", file.read_text()
+    )
+    assert told in text
+    file.write_text(text)
+    for document in documents(place):
+        assert document.failed
+        check(page(document))
 
 
 def test_a_file_that_is_too_large_becomes_a_sentence(place, monkeypatch):

@@ -65,6 +65,7 @@ ALLOWED = {
         "quire.conf.schema",
         "quire.conf.robust_schema",
         "quire.conf.asked",  # how many silos a round asks, and so whether they recompute its model
+        "quire.conf.strict_yaml",  # the settings of a run folder, which others may have written
         "quire.errors",
     ),
     "simulation": (
@@ -121,7 +122,9 @@ ALLOWED = {
         "quire.simulation",
         "quire.strategies",
         "quire.transparency",
-        "quire.conf.strict_yaml",  # the answers that people give
+        "quire.conf.schema",  # what a server sees by a rule's name
+        "quire.conf.asked",  # and whether a simulation took the short cut
+        "quire.conf.strict_yaml",  # the answers that people give, and the settings of a run folder
         "quire.errors",
         "quire.text",
     ),
