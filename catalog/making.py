@@ -162,7 +162,7 @@ def _count(silo: SiloFile, asked: Asked, identity: PrivateIdentity, allowance: A
     if asked.form == ROUNDED:
         return _rounded(silo, identity, allowance)
     policy, epsilon = _policy(silo, "--count dp spends"), asked.epsilon
-    if not policy.capped:
+    if not policy.capped and not allowance.caps:
         raise CatalogError(
             f"{policy.place('modes')} lets everything out without noise, so that there is no budget to charge: take "
             "--count declared or rounded."
@@ -179,9 +179,10 @@ def _count(silo: SiloFile, asked: Asked, identity: PrivateIdentity, allowance: A
 def _rounded(silo: SiloFile, identity: PrivateIdentity, allowance: Allowance) -> Count:
     policy, population = silo.operator.policy, silo.operator.population
     if policy is not None and (policy.capped or allowance.caps):
+        whose = policy.place("epsilon") if policy.capped else "the charter that the silo is under"
         raise CatalogError(
-            f"A rounded number of rows is no differential privacy, and {policy.place('epsilon')} caps what may be "
-            "spent: take --count declared, or dp:EPSILON."
+            f"A rounded number of rows is no differential privacy, and {whose} caps what may be spent: take --count "
+            "declared, or dp:EPSILON."
         )
     rows = count_rows(silo)
     if population is not None:

@@ -10,7 +10,7 @@ from quire.catalog.offer import Labels, Offer, day
 from quire.clients.data.rules.labels import asks_of, spelled, unmet
 from quire.clients.tasks import shipped_form
 from quire.clients.tasks.schema import Categorical, Label, Numeric, Schema, Target
-from quire.conf.schema import FilesData, Settings, SyntheticData
+from quire.conf.schema import FilesData, SecureAggregation, Settings, SyntheticData
 from quire.text import visible
 
 _SHOWN = 3
@@ -46,6 +46,12 @@ class Wanted:
     def __post_init__(self) -> None:
         if self.settings is None and self.schema is None:
             raise CatalogError("Name what is looked for: a task, a schema.yaml, or settings as key=value.")
+        aggregation = None if self.settings is None else self.settings.aggregation
+        if isinstance(aggregation, SecureAggregation) and aggregation.exact:
+            raise CatalogError(
+                "aggregation.simulate=exact_sum is a short cut for simulations, which no real silo takes part in: "
+                "leave it out."
+            )
         if self.settings is not None and isinstance(self.settings.data, SyntheticData):
             raise CatalogError("task=synthetic makes its rows up: name a task over somebody's rows, or a schema.yaml.")
 
@@ -249,7 +255,7 @@ def _labels(labels: Labels, wanted: Wanted) -> tuple[list[str], list[str]]:
 def _terms(offer: Offer, wanted: Wanted) -> Iterator[str]:
     if offer.terms is None or wanted.settings is None or not wanted.held:
         return
-    privacy, aggregation = wanted.settings.privacy.name, wanted.settings.aggregation.name
+    privacy, aggregation = wanted.settings.privacy.name, wanted.settings.aggregation.seen
     if privacy not in offer.terms.privacy:
         yield f"its policy admits privacy {', '.join(offer.terms.privacy)}, not {privacy}"
     if aggregation not in offer.terms.aggregation:

@@ -219,9 +219,9 @@ def _allowance(own: SiloFile) -> Allowance:
     from quire.clients.store import Budget
 
     policy = own.operator.policy
-    if policy is None or not policy.capped:
+    if policy is None:
         return Allowance((), code_hash())
-    caps = [(Budget(policy.epsilon, policy.delta), since(policy, today()))]
+    caps = [(Budget(policy.epsilon, policy.delta), since(policy, today()))] if policy.capped else []
     try:
         _, bound = under_charter(own.operator, own.name or "")
     except Refusal as refusal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Annotated
 
 import typer
@@ -30,7 +31,11 @@ from quire import (
     transcript_cli,
     verify_cli,
 )
-from quire.errors import Interrupted, QuireError
+from quire.errors import Interrupted, QuireError, SettingsError
+from quire.text import TEXT, visible
+
+#: What an operating system has against a path that a person named: whoever asks whether it is there is told so too.
+_OF_PATHS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.ENOSPC})
 
 app = typer.Typer(
     name="quire",
@@ -116,6 +121,11 @@ def main() -> None:
     except QuireError as error:
         typer.echo(f"quire: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.errno not in _OF_PATHS or error.filename is None:
+            raise
+        typer.echo(f"quire: {visible(str(error.filename), TEXT)} cannot be used: {error.strerror}.", err=True)
+        raise SystemExit(SettingsError.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("quire: interrupted.", err=True)
         raise SystemExit(Interrupted.exit_code) from None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from charters import charter, member, signed, written
 from command_line import Call
 from consenting import CONSENT, Consenting
 from offering import LABELS, OPEN, Offering
@@ -17,6 +19,7 @@ from quire.catalog.making import SESSION
 from quire.catalog.offer import Offer, read_offer
 from quire.clients.data.own import count_rows
 from quire.clients.data.silo_file import read_silo
+from quire.clients.identity import load_identity
 from quire.clients.store import Position, Unit
 from quire.clients.store.errors import StoreError
 from quire.clients.store.inspection import Inspection
@@ -114,6 +117,26 @@ def test_a_charter_caps_numbers_too(silo: Offering, monkeypatch: pytest.MonkeyPa
     with pytest.raises(BudgetExceeded, match=r"epsilon 0\.3"):
         make_offer(own, Asked.of("dp:0.5"), About(), identity, Path("o.json"), Allowance(caps, "0" * 64))
     assert silo.charges() == []
+
+
+def test_a_charter_caps_numbers_of_a_silo_whose_own_policy_does_not(silo: Offering, quire: Call) -> None:
+    now = int(time.time())
+    members = (
+        member("clinic-1", identity=load_identity(silo.folder / "silo.key").public),
+        member("clinic-2"),
+        member("clinic-3"),
+    )
+    agreed = charter(members=members, issued=now - 600, not_before=now - 300, not_after=now + 6000)
+    written(silo.folder / "charter", signed(agreed, "clinic-2", "clinic-3"))
+    pinned = f'charter: {{file: charter, hash: "{agreed.hash}", residency: eu}}\n'
+    silo.write(pinned, records=64, **OPEN)
+    status, _, err = quire("catalog", "offer", "silo.yaml", "--out", "o.json", "--count", "rounded")
+    assert (status, "the charter that the silo is under caps what may be spent" in err) == (2, True)
+    assert quire("catalog", "offer", "silo.yaml", "--out", "o.json", "--count", "dp:9")[0] == 1
+    assert silo.charges() == []
+    assert quire("catalog", "offer", "silo.yaml", "--out", "o.json", "--count", "dp:0.5")[0] == 0
+    assert len(silo.charges()) == 1
+    assert quire("ledger", "verify", "silo.yaml")[0] == 0
 
 
 def test_a_charge_that_cannot_be_written_leaves_no_offer(

@@ -209,3 +209,18 @@ def test_the_command_says_who_fits(tmp_path: Path, quire: Call, monkeypatch: pyt
     Path("cost.yml").write_text(SCHEMA.split("target")[0] + "target: {name: cost, kind: regression, low: 0, high: 9}\n")
     assert quire("catalog", "match", "p", "cost.yml", "training.lr=0.1")[0] == 0
     assert quire("catalog", "match", "p", "cost.yml", "task.model=mlp")[0] == 0
+
+
+@pytest.mark.parametrize("rule", ["median", "krum aggregation.byzantine=1", "norm_bound"])
+def test_robust_rules_are_to_a_policy_what_the_server_sees(rule: str) -> None:
+    run = wanted(f"task=tabular partition.silos=7 aggregation={rule}")
+    assert one(HEART, run, terms={"privacy": ["none"], "aggregation": ["plain"]}).fits
+    reasons = one(HEART, run, terms={"privacy": ["none"], "aggregation": ["secure"]}).reasons
+    assert reasons == ("its policy admits aggregation secure, not plain",)
+    labels = {"sensitivity": "confidential", "residency": None, "purposes": None}
+    assert "aggregation=secure" in one(HEART, run, labels=labels).reasons[0]
+
+
+def test_nobody_is_looked_for_who_takes_the_short_cut_of_a_simulation() -> None:
+    with pytest.raises(CatalogError, match="which no real silo takes part in"):
+        wanted(f"{SECURE} aggregation.simulate=exact_sum")
