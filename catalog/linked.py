@@ -17,7 +17,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from quire.catalog.errors import CatalogError
-from quire.catalog.offer import Offer
+from quire.catalog.offer import Offer, is_whole
 from quire.clients.data.rules.labels import asks_of
 from quire.clients.tasks.schema import Categorical, Numeric
 
@@ -56,6 +56,8 @@ def exported(offers: Sequence[Offer], form: str, title: str) -> bytes:
     """
     if form not in FORMATS:
         raise CatalogError(f"--format takes {' or '.join(FORMATS)}.")
+    if not is_whole(title):
+        raise CatalogError("--title takes characters of Unicode; some bytes of this one are none.")
     if not offers:
         raise CatalogError("There is no offer that is good now, and so nothing to export.")
     value = _dcat(offers, title) if form == DCAT else _schema_org(offers, title)

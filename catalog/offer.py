@@ -232,7 +232,7 @@ def check_body(body: Any) -> None:
     _identity(found["identity"])
     for key, most in (("title", MAX_TITLE), ("description", MAX_DESCRIPTION), ("contact", MAX_CONTACT)):
         if found[key] is not None and not _is_text(found[key], most):
-            raise BadOffer(f"The {key} of an offer has 1 to {most} characters.")
+            raise BadOffer(f"The {key} of an offer has 1 to {most} characters of Unicode.")
     for key in ("issued", "expires"):
         if type(found[key]) is not int or not 0 <= found[key] < _LATEST:
             raise BadOffer(f"'{key}' of an offer is a whole number of seconds since 1970.")
@@ -301,7 +301,12 @@ def _words(value: Any, what: str) -> tuple[str, ...]:
 
 
 def _is_text(value: Any, most: int) -> bool:
-    return isinstance(value, str) and 1 <= len(value) <= most and bool(value.strip())
+    return isinstance(value, str) and 1 <= len(value) <= most and bool(value.strip()) and is_whole(value)
+
+
+def is_whole(text: str) -> bool:
+    """Tell whether a text has no half characters, as the bytes of a command line that are no UTF-8 become."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _no_number(text: str) -> NoReturn:

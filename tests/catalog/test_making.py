@@ -119,6 +119,14 @@ def test_a_charter_caps_numbers_too(silo: Offering, monkeypatch: pytest.MonkeyPa
     assert silo.charges() == []
 
 
+def test_a_title_that_nobody_could_read_again_costs_nothing(silo: Offering, quire: Call) -> None:
+    told = ("catalog", "offer", "silo.yaml", "--out", "o.json", "--count", "dp:0.5", "--title", "a\udcff")
+    status, _, err = quire(*told)
+    assert (status, "title of an offer has 1 to 200 characters of Unicode" in err) == (2, True)
+    assert not Path("o.json").exists()
+    assert silo.charges() == []
+
+
 def test_a_charter_caps_numbers_of_a_silo_whose_own_policy_does_not(silo: Offering, quire: Call) -> None:
     now = int(time.time())
     members = (
