@@ -233,7 +233,7 @@ def verify(
     allow: Annotated[Path, typer.Option(metavar="FILE", help="Which enclaves and platforms are allowed, as YAML.")],
     challenge: Annotated[Path, typer.Option(metavar="FILE", help="The challenge that it answers.")],
     identity: Annotated[Path | None, typer.Option(metavar="KEY.pub", help="The key, for a bare quote.")] = None,
-    at: Annotated[int | None, typer.Option(metavar="SECONDS", help="Verify as of this Unix time.")] = None,
+    at: Annotated[int | None, typer.Option(metavar="SECONDS", min=0, help="Verify as of this Unix time.")] = None,
     root: Annotated[Path | None, typer.Option(metavar="DER", help="Another root than Intel's, for tests.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -30,8 +30,8 @@ _SIMULATION = Notice(
 _NO_PRIVACY = Notice(
     "bad",
     "No privacy, and no masks",
-    "With privacy=none and aggregation=plain the server saw every silo's update in clear: the run protected nothing "
-    "beyond keeping the rows at home.",
+    "With privacy=none and without secure aggregation the server saw every silo's update in clear: the run protected "
+    "nothing beyond keeping the rows at home.",
 )
 
 
@@ -44,7 +44,7 @@ def notices(run: Run, own: bool) -> list[Notice]:
         found.append(Notice("bad", "It does not verify", text))
     if run.simulated:
         found.append(_SIMULATION)
-    if run.privacy == "none" and run.aggregation == "plain":
+    if run.privacy == "none" and (run.aggregation == "plain" or run.robust):
         found.append(_NO_PRIVACY)
     named = run.keys.named and not run.simulated
     found.append(Notice("good" if named else "level", "Whose keys", facts.roster_line(run)))

@@ -156,7 +156,7 @@ def _collusion(run: Run, silo: Silo | None) -> Group:
     members = len(run.roster.members) if run.roster is not None else len(run.journal.silos)
     if run.aggregation != "secure":
         level = bounded(run.epsilon) if run.privacy in _NOISED_AT_HOME else UNBOUNDED
-        says = "aggregation=plain: nobody has to collude, for the server sees each update as it is."
+        says = f"aggregation={run.aggregation}: nobody has to collude, for the server sees each update as it is."
         because = "Each silo's own noise holds whoever else is dishonest." if level != UNBOUNDED else says
         stood = Statement("Against collusion", (says,), "settings.yaml", run.signed_settings)
         return Group("Collusion", intro, (stood, _left(run, level, because)))
@@ -180,6 +180,12 @@ def _poisoning(run: Run, silo: Silo | None) -> Group:
     clip = figure(run.setting("privacy", "clip"))
     if run.privacy == "silo":
         says, level = f"The server takes no update that is longer than the clip, {clip}.", MODERATE
+    elif run.robust:
+        says = (
+            f"aggregation={run.aggregation}: updates that lie apart move the mean only so far. Small deviations, rows "
+            "with wrong labels and backdoors that train like honest updates pass."
+        )
+        level = MODERATE
     elif run.privacy == "none":
         says, level = "No update is clipped: one silo can move the model as far as it likes.", HIGH
     else:
@@ -188,9 +194,10 @@ def _poisoning(run: Run, silo: Silo | None) -> Group:
     if run.aggregation == "secure":
         words = "Under masks nobody can look at one silo's update, and so nobody can tell a bad one."
         stood.append(Statement("What masks cost here", (words,), "settings.yaml", run.signed_settings))
-    because = (
-        "No rule that tells bad updates from good ones ran. Look at the model's scores at each silo before it is used."
-    )
+    ran = "No rule that tells bad updates from good ones ran."
+    if run.robust:
+        ran = "A rule held against outliers ran, and none that tells a bad update that is no outlier."
+    because = f"{ran} Look at the model's scores at each silo before it is used."
     return Group("Poisoned updates", intro, (*stood, _left(run, level, because)))
 
 

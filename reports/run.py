@@ -25,6 +25,7 @@ from quire.reports.journal import Journal, read_journal
 from quire.reports.values import listed, mapping, number, parsed, part, word
 from quire.strategies.material import CardError
 from quire.strategies.material import read_roster as read_kept
+from quire.strategies.robust.build import is_robust
 from quire.text import visible
 from quire.transparency.errors import LogError
 from quire.transparency.reading import read_notes
@@ -89,6 +90,11 @@ class Run:
     def aggregation(self) -> str:
         """The option of the group ``aggregation``."""
         return word(self.setting("aggregation", "name"))
+
+    @property
+    def robust(self) -> bool:
+        """Whether a rule bounded what updates that lie apart do to the mean."""
+        return is_robust(self.aggregation)
 
     @property
     def simulated(self) -> bool:
