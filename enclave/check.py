@@ -43,7 +43,7 @@ def is_(expected: object) -> Rule:
     """Demand this very value, of this very type."""
 
     def rule(value: Any) -> str | None:
-        if _spelled(value) == _spelled(expected):  # to Python, False is 0 and 1.0 is 1
+        if spelled(value) == spelled(expected):  # to Python, False is 0 and 1.0 is 1
             return None
         return f"must be {_shown(expected)}, and is {_shown(value)}"
 
@@ -150,17 +150,11 @@ def problems(text: str, profile: str) -> list[str]:
     """
     if profile not in PROFILES:
         raise EnclaveError(f"There is no profile '{visible(profile, 40)}'; there are {' and '.join(PROFILES)}.")
-    try:
-        found = tomllib.loads(text)
-        flat = dict(_flat(found))
-    except (ValueError, RecursionError) as error:  # also: a number too long for Python, or tables without end
-        raise EnclaveError(f"The manifest is not TOML: {visible(str(error), 200)}.") from None
-    rules = _rules(profile)
+    rules, flat = _rules(profile), decoded(text)
     wrong = [f"{key} is missing." for key in rules if key not in flat]
     for key, value in flat.items():
         if key not in rules:
-            words = next((words for form, words in _NAMED if form.search(key)), "is no key of a rendering")
-            wrong.append(f"{visible(key)} {words}.")
+            wrong.append(f"{visible(key)} {objection_to(key) or 'is no key of a rendering'}.")
         elif problem := rules[key](value):
             wrong.append(f"{visible(key)} {problem}.")
     if not wrong:
@@ -201,6 +195,25 @@ def read_text(path: Path) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         raise EnclaveError(f"{path} is not a text in UTF-8.") from None
+
+
+def decoded(text: str) -> dict[str, Any]:
+    """Return the values of a manifest by the keys that lead to them, with dots between.
+
+    Raises
+    ------
+    EnclaveError
+        If it is not TOML.
+    """
+    try:
+        return dict(_flat(tomllib.loads(text)))
+    except (ValueError, RecursionError) as error:  # also: a number too long for Python, or tables without end
+        raise EnclaveError(f"The manifest is not TOML: {visible(str(error), 200)}.") from None
+
+
+def objection_to(key: str) -> str | None:
+    """Return what is wrong with a key that a rendering never has; None if nothing is known of it."""
+    return next((words for form, words in _NAMED if form.search(key)), None)
 
 
 def _flat(table: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -294,7 +307,8 @@ def _fit(flat: dict[str, Any]) -> Iterator[str]:
         yield "loader.env: numerical libraries must have one number of threads, below sgx.max_threads."
 
 
-def _spelled(value: object) -> str:
+def spelled(value: object) -> str:
+    """Return a value of TOML so that two are spelled alike if they are of one type and the same."""
     try:
         return json.dumps(value, sort_keys=True, default=str)
     except ValueError:  # a number of more digits than Python writes

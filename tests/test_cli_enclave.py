@@ -178,6 +178,12 @@ class TestVerify:
         found = json.loads(out)
         assert (status, found["accepted"], found["status"], found["root"]) == (0, True, "UpToDate", "given")
 
+    def test_a_time_before_all_time_is_one_sentence(self, verify, tmp_path):
+        (tmp_path / "challenge.json").write_bytes(Challenge(ASKED.nonce, ASKED.policy, 0).encode())
+        status, out, err = verify("--root", "root.der", "--at", "-1")
+        assert (status, out) == (2, "")
+        assert "-1 is not in the range x>=0" in err
+
     def test_a_bare_quote_needs_its_key(self, verify, tmp_path):
         (tmp_path / "quote").write_bytes(Answer.decode(self.answer()).quote)
         (tmp_path / "key.pub").write_bytes(write_public(KEY, None))
