@@ -83,7 +83,7 @@ def doctor(
 def trace(
     settings: SettingsFile,
     strace: Annotated[bool, typer.Option("--strace", help="Ask the kernel as well, with strace; slower.")] = False,
-    seconds: Annotated[int, typer.Option(min=1, help="How long the run may take.")] = 1800,
+    seconds: Annotated[int, typer.Option(min=1, max=604_800, help="How long the run may take.")] = 1800,
 ) -> None:
     """Run what the enclave will run, outside, and write the list of files that it opened, its modules compiled.
 
@@ -201,11 +201,16 @@ def measure(
 @app.command()
 def run(manifest: Manifest, mode: Annotated[Mode, typer.Option(help="direct: without SGX.")] = Mode.sgx) -> None:
     """Check a manifest and start it with gramine-sgx or gramine-direct; ends as what runs inside ends."""
+    from quire.enclave.errors import EnclaveError
     from quire.enclave.programs import command_to_run
 
     command = command_to_run(manifest, mode.value)
     _banner(Profile.direct if mode is Mode.direct else Profile.sgx, err=True)
-    raise typer.Exit(subprocess.run(command, cwd=manifest.resolve().parent, check=False).returncode)
+    try:
+        done = subprocess.run(command, cwd=manifest.resolve().parent, check=False)
+    except OSError as error:
+        raise EnclaveError(f"{command[0]} could not be run: {error.strerror}.") from error
+    raise typer.Exit(done.returncode)
 
 
 @app.command()

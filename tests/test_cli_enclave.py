@@ -70,6 +70,11 @@ def test_the_banner_is_wherever_direct_dev_shows_up(quire, tmp_path):
     status, out, err = quire("enclave", "run", "try.manifest", "--mode", "direct")
     assert (status, out) == (5, "")  # standard output is for what runs inside
     assert BANNER in err
+    starter.write_text("")
+    status, out, err = quire("enclave", "run", "try.manifest", "--mode", "direct")
+    assert (status, out) == (2, "")
+    assert "quire: " in err
+    assert "gramine-direct could not be run: Exec format error." in err
 
 
 def test_trace_writes_the_list(quire, tmp_path):
@@ -83,6 +88,9 @@ def test_trace_writes_the_list(quire, tmp_path):
     assert after != before
     (tmp_path / "work.py").write_text("raise SystemExit(4)\n")
     sentence(quire("enclave", "trace", "enclave.yaml"), "ended with 4")
+    status, _, err = quire("enclave", "trace", "enclave.yaml", "--seconds", "9" * 20)
+    assert status == 2
+    assert "is not in the range" in err
     assert (tmp_path / "enclave-files.json").read_bytes() == after
 
 
