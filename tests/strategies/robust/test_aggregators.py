@@ -67,6 +67,21 @@ def test_the_rules_are_those_of_the_settings():
     assert [name for name in GROUPS["aggregation"] if is_robust(name)] == RULES
 
 
+@pytest.mark.parametrize("name", sorted(set(RULES) - {"median", "trimmed_mean"}))
+def test_an_update_of_float64_that_has_no_norm_is_the_silo_s_own_failure(name):
+    """One silo cannot leave the round without a mean, as it could where a model is float64."""
+    rule, honest = aggregator(name), np.random.default_rng(7).standard_normal((29, 6))
+    giant = {"w": np.full(6, 1e200), "b": np.zeros(0)}
+    assert rule.objection(giant) == "it holds numbers beyond 1e+140"
+    taken = {"w": np.full(6, -1e140), "b": np.zeros(0)}
+    assert rule.objection(taken) is None
+    updates = [Update(str(at), {"w": row, "b": np.zeros(0)}, 1.0) for at, row in enumerate(honest)]
+    with np.errstate(all="raise", under="ignore"):
+        found = rule.mean([*updates, Update("x", taken, 1.0)], COHORT)["w"]
+    assert np.abs(found).max() < 10.0
+    assert rule.objection({"w": np.full(6, 3e38, np.float32), "n": np.array(2**62)}) is None
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_stated_rows_are_no_weight(name):
     rows = np.random.default_rng(5).standard_normal((30, 20))
