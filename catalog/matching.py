@@ -255,8 +255,8 @@ def _labels(labels: Labels, wanted: Wanted) -> tuple[list[str], list[str]]:
 def _terms(offer: Offer, wanted: Wanted) -> Iterator[str]:
     if offer.terms is None or wanted.settings is None or not wanted.held:
         return
-    privacy, aggregation = wanted.settings.privacy.name, wanted.settings.aggregation.seen
+    privacy, aggregation = wanted.settings.privacy.name, wanted.settings.aggregation
     if privacy not in offer.terms.privacy:
         yield f"its policy admits privacy {', '.join(offer.terms.privacy)}, not {privacy}"
-    if aggregation not in offer.terms.aggregation:
-        yield f"its policy admits aggregation {', '.join(offer.terms.aggregation)}, not {aggregation}"
+    if aggregation.seen not in offer.terms.aggregation:
+        yield f"its policy admits aggregation {', '.join(offer.terms.aggregation)}, not {aggregation.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quire.conf.robust_schema import FEWEST, MultiKrumAggregation
-from quire.conf.schema import FedNovaStrategy, NoPrivacy, RobustAggregation, ScaffoldStrategy, Settings
+from quire.conf.schema import FedNovaStrategy, NoPrivacy, RobustAggregation, ScaffoldStrategy, Settings, SyntheticData
 from quire.errors import SettingsError
 
 
@@ -27,6 +27,11 @@ def check_robust(settings: Settings) -> None:
         raise SettingsError(
             f"strategy={settings.strategy.name} averages more than updates, and aggregation={rule.name} bounds the "
             "influence on updates alone: take fedavg, fedprox or a server optimiser."
+        )
+    if not isinstance(settings.data, SyntheticData) and settings.data.preprocessing == "federated":
+        raise SettingsError(
+            "data.preprocessing=federated scales all rows by moments that silos state, and aggregation="
+            f"{rule.name} bounds the influence on updates alone: take data.preprocessing=public or per_silo."
         )
     asked, byzantine = settings.silos_asked, getattr(rule, "byzantine", 0)
     fewest = FEWEST[rule.name](byzantine) if rule.name in FEWEST else 1

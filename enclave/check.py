@@ -22,6 +22,8 @@ from quire.text import visible
 
 MAX_BYTES = 64 * 1024 * 1024
 Rule = Callable[[Any], str | None]
+# Folders that are Gramine's own inside, or what is sealed: nothing of the host's is mounted over them.
+_NOT_THE_HOSTS = ("proc", "sys", "dev", "silo")
 _BARE = re.compile(r"[A-Za-z0-9_]+")
 
 # What is wrong with keys that a rendering never has. The first that fits is said.
@@ -41,7 +43,7 @@ def is_(expected: object) -> Rule:
     """Demand this very value, of this very type."""
 
     def rule(value: Any) -> str | None:
-        if _spelled(value) == _spelled(expected):  # to Python, False is 0 and 1.0 is 1
+        if spelled(value) == spelled(expected):  # to Python, False is 0 and 1.0 is 1
             return None
         return f"must be {_shown(expected)}, and is {_shown(value)}"
 
@@ -65,8 +67,8 @@ def whole(low: int, high: int) -> Rule:
 
 def place(value: Any) -> str | None:
     """Demand an absolute path of plain characters."""
-    good = isinstance(value, str) and PLAIN.fullmatch(value) and ".." not in value.split("/")
-    return None if good else "must be an absolute path of plain characters, without '..'"
+    good = isinstance(value, str) and PLAIN.fullmatch(value) and not {".", ".."} & set(value.split("/"))
+    return None if good else "must be an absolute path of plain characters, without '.' and '..'"
 
 
 def uri(value: Any) -> str | None:
@@ -148,16 +150,11 @@ def problems(text: str, profile: str) -> list[str]:
     """
     if profile not in PROFILES:
         raise EnclaveError(f"There is no profile '{visible(profile, 40)}'; there are {' and '.join(PROFILES)}.")
-    try:
-        found = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise EnclaveError(f"The manifest is not TOML: {visible(str(error), 200)}.") from None
-    rules, flat = _rules(profile), dict(_flat(found))
+    rules, flat = _rules(profile), decoded(text)
     wrong = [f"{key} is missing." for key in rules if key not in flat]
     for key, value in flat.items():
         if key not in rules:
-            words = next((words for form, words in _NAMED if form.search(key)), "is no key of a rendering")
-            wrong.append(f"{visible(key)} {words}.")
+            wrong.append(f"{visible(key)} {objection_to(key) or 'is no key of a rendering'}.")
         elif problem := rules[key](value):
             wrong.append(f"{visible(key)} {problem}.")
     if not wrong:
@@ -200,6 +197,25 @@ def read_text(path: Path) -> str:
         raise EnclaveError(f"{path} is not a text in UTF-8.") from None
 
 
+def decoded(text: str) -> dict[str, Any]:
+    """Return the values of a manifest by the keys that lead to them, with dots between.
+
+    Raises
+    ------
+    EnclaveError
+        If it is not TOML.
+    """
+    try:
+        return dict(_flat(tomllib.loads(text)))
+    except (ValueError, RecursionError) as error:  # also: a number too long for Python, or tables without end
+        raise EnclaveError(f"The manifest is not TOML: {visible(str(error), 200)}.") from None
+
+
+def objection_to(key: str) -> str | None:
+    """Return what is wrong with a key that a rendering never has; None if nothing is known of it."""
+    return next((words for form, words in _NAMED if form.search(key)), None)
+
+
 def _flat(table: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each value with the keys that lead to it; an empty table as a value."""
     for key, value in table.items():
@@ -212,7 +228,7 @@ def _flat(table: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _trusted(flat: dict[str, Any]) -> list[str]:
-    entries, seen, wrong = flat["sgx.trusted_files"], set(), []
+    entries, seen, wrong = flat["sgx.trusted_files"], set[str](), []
     if not entries or len(entries) > MAX_FILES:
         wrong.append(f"sgx.trusted_files must name 1 to {MAX_FILES} files, and names {len(entries)}.")
     for one in entries:
@@ -220,12 +236,17 @@ def _trusted(flat: dict[str, Any]) -> list[str]:
             wrong.append(f"sgx.trusted_files: {_shown(one)} is not a file with its SHA-256; folders are not listed.")
         elif problem := uri(one["uri"]):
             wrong.append(f"sgx.trusted_files: {_shown(one['uri'])} {problem}; folders and patterns are not listed.")
-        elif one["uri"].startswith(("file:/proc/", "file:/sys/", "file:/dev/", "file:/silo/")):
+        elif one["uri"].split("/")[1] in _NOT_THE_HOSTS or one["uri"] == "file:/lib":
             wrong.append(f"sgx.trusted_files: {_shown(one['uri'])} cannot be trusted.")
         elif one["uri"] in seen:
             wrong.append(f"sgx.trusted_files: {_shown(one['uri'])} is there twice.")
         else:
             seen.add(one["uri"])
+    # What has a file below it is a folder, and would be mounted with all that is in it.
+    folders = {"/".join(parts[:end]) for uri in seen if (parts := uri.split("/")) for end in range(2, len(parts))}
+    wrong += [
+        f"sgx.trusted_files: {_shown(one)} is a folder; folders are not listed." for one in sorted(seen & folders)
+    ]
     return wrong
 
 
@@ -286,9 +307,16 @@ def _fit(flat: dict[str, Any]) -> Iterator[str]:
         yield "loader.env: numerical libraries must have one number of threads, below sgx.max_threads."
 
 
-def _spelled(value: object) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+def spelled(value: object) -> str:
+    """Return a value of TOML so that two are spelled alike if they are of one type and the same."""
+    try:
+        return json.dumps(value, sort_keys=True, default=str)
+    except ValueError:  # a number of more digits than Python writes
+        return "?"
 
 
 def _shown(value: object) -> str:
-    return visible(str(value).lower() if isinstance(value, bool) else repr(value), 160)
+    try:
+        return visible(str(value).lower() if isinstance(value, bool) else repr(value), 160)
+    except ValueError:
+        return "too long a number"

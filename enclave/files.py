@@ -87,7 +87,7 @@ class Listing:
 
 
 def _check(path: Path, name: object) -> None:
-    if not isinstance(name, str) or not PLAIN.fullmatch(name) or ".." in name.split("/"):
+    if not isinstance(name, str) or not PLAIN.fullmatch(name) or {".", ".."} & set(name.split("/")):
         shown = visible(name) if isinstance(name, str) else type(name).__name__
         raise EnclaveError(f"{path}: '{shown}' is not an absolute path of plain characters.")
 

@@ -3,6 +3,8 @@
 ::
 
     measurements: [5f3c...]          # MRENCLAVE, as `quire enclave measure` prints it
+    signed_measurements:             # or: a measurement as this key signed it, for enclaves with `seal: signer`
+      - {measurement: 5f3c..., signer: 0b7a...}
     signers:                         # or: whatever this key signed for this product, of at least this version
       - {signer: 0b7a..., product: 1, version: 3}
     statuses: [UpToDate, SWHardeningNeeded]
@@ -50,6 +52,9 @@ class Allowed:
     advisories : frozenset of str
     max_age : int
         Seconds from challenge to answer.
+    signed : frozenset of tuple of str
+        Measurements, each with the signer that it must have. Anybody can sign an enclave anew, with the same
+        measurement; where it seals for its signer, whoever did can read the key that it answers with.
     """
 
     measurements: frozenset[str]
@@ -57,6 +62,7 @@ class Allowed:
     statuses: frozenset[str] = frozenset({"UpToDate"})
     advisories: frozenset[str] = frozenset()
     max_age: int = DEFAULT_AGE
+    signed: frozenset[tuple[str, str]] = frozenset()
 
     def check_report(self, quote: Quote) -> None:
         """Hold the report against the list.
@@ -70,7 +76,7 @@ class Allowed:
             raise QuoteRefused("debug", "The enclave runs in debug mode: whoever owns the machine can read it.")
         if not quote.flags & INITIALISED:
             raise QuoteRefused("malformed", "The report is of an enclave that was never initialised.")
-        if quote.measurement in self.measurements:
+        if quote.measurement in self.measurements or (quote.measurement, quote.signer) in self.signed:
             return
         same = [one for one in self.signers if one.signer == quote.signer and one.product == quote.product]
         if any(quote.version >= one.version for one in same):
@@ -79,6 +85,11 @@ class Allowed:
             least = min(one.version for one in same)
             raise QuoteRefused(
                 "measurement", f"The enclave's version (ISVSVN) is {quote.version}; at least {least} is allowed."
+            )
+        if any(quote.measurement == measurement for measurement, _ in self.signed):
+            raise QuoteRefused(
+                "measurement",
+                f"The measurement {quote.measurement} is allowed, but not as the signer {quote.signer} signed it.",
             )
         raise QuoteRefused(
             "measurement",
@@ -112,11 +123,14 @@ def read_allowed(path: Path) -> Allowed:
         If it is not as it should be.
     """
     entry = read_yaml(path)
-    found = entry.mapping(optional=("measurements", "signers", "statuses", "advisories", "max_age"))
+    keys = ("measurements", "signed_measurements", "signers", "statuses", "advisories", "max_age")
+    found = entry.mapping(optional=keys)
     measurements = frozenset(_digest(item) for item in found["measurements"].items()) if "measurements" in found else ()
     signers = tuple(map(_signer, found["signers"].items())) if "signers" in found else ()
-    if not measurements and not signers:
-        entry.fail("it allows nothing: give measurements, signers, or both")
+    pairs = found["signed_measurements"].items() if "signed_measurements" in found else ()
+    signed = frozenset(map(_signed, pairs))
+    if not measurements and not signed and not signers:
+        entry.fail("it allows nothing: give measurements, signed_measurements or signers")
     statuses = frozenset({"UpToDate"})
     if "statuses" in found:
         statuses = frozenset(_one_of(item) for item in found["statuses"].items())
@@ -124,7 +138,7 @@ def read_allowed(path: Path) -> Allowed:
     if "advisories" in found:
         advisories = frozenset(_advisory(item) for item in found["advisories"].items())
     age = found["max_age"].whole(1, 86400) if "max_age" in found else DEFAULT_AGE
-    return Allowed(frozenset(measurements), signers, statuses, advisories, age)
+    return Allowed(frozenset(measurements), signers, statuses, advisories, age, signed)
 
 
 def _digest(entry: Entry) -> str:
@@ -137,6 +151,11 @@ def _digest(entry: Entry) -> str:
 def _signer(entry: Entry) -> Signer:
     found = entry.mapping(required=("signer", "product", "version"))
     return Signer(_digest(found["signer"]), found["product"].whole(0, 65535), found["version"].whole(0, 65535))
+
+
+def _signed(entry: Entry) -> tuple[str, str]:
+    found = entry.mapping(required=("measurement", "signer"))
+    return _digest(found["measurement"]), _digest(found["signer"])
 
 
 def _one_of(entry: Entry) -> str:

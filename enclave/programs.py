@@ -10,6 +10,7 @@ from pathlib import Path
 from quire.enclave.check import check
 from quire.enclave.errors import EnclaveError
 from quire.enclave.manifest import DIRECT, SGX
+from quire.enclave.signed import refuse_another
 from quire.text import visible
 
 #: What runs an enclave in each mode, and the profile that it must be rendered for.
@@ -78,15 +79,17 @@ def command_to_run(manifest: Path, mode: str) -> list[str]:
     Raises
     ------
     EnclaveError
-        If the manifest is not sound, is not signed, or Gramine is not there.
+        If the manifest is not sound, is not signed, another was, or Gramine is not there.
     """
     starter, profile = MODES[mode]
     name = named(manifest)
     refuse_unsound(manifest, profile)
     if mode == "sgx":
-        for path in (manifest.with_name(f"{name}.manifest.sgx"), manifest.with_name(f"{name}.sig")):
+        signed, signature = manifest.with_name(f"{name}.manifest.sgx"), manifest.with_name(f"{name}.sig")
+        for path in (signed, signature):
             if not path.is_file():
                 raise EnclaveError(f"There is no {path}: run `quire enclave sign {manifest} --key KEY` first.")
+        refuse_another(manifest, signed, signature)
     return [program(starter), name]
 
 

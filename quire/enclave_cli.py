@@ -83,7 +83,7 @@ def doctor(
 def trace(
     settings: SettingsFile,
     strace: Annotated[bool, typer.Option("--strace", help="Ask the kernel as well, with strace; slower.")] = False,
-    seconds: Annotated[int, typer.Option(min=1, help="How long the run may take.")] = 1800,
+    seconds: Annotated[int, typer.Option(min=1, max=604_800, help="How long the run may take.")] = 1800,
 ) -> None:
     """Run what the enclave will run, outside, and write the list of files that it opened, its modules compiled.
 
@@ -201,11 +201,16 @@ def measure(
 @app.command()
 def run(manifest: Manifest, mode: Annotated[Mode, typer.Option(help="direct: without SGX.")] = Mode.sgx) -> None:
     """Check a manifest and start it with gramine-sgx or gramine-direct; ends as what runs inside ends."""
+    from quire.enclave.errors import EnclaveError
     from quire.enclave.programs import command_to_run
 
     command = command_to_run(manifest, mode.value)
     _banner(Profile.direct if mode is Mode.direct else Profile.sgx, err=True)
-    raise typer.Exit(subprocess.run(command, cwd=manifest.resolve().parent, check=False).returncode)
+    try:
+        done = subprocess.run(command, cwd=manifest.resolve().parent, check=False)
+    except OSError as error:
+        raise EnclaveError(f"{command[0]} could not be run: {error.strerror}.") from error
+    raise typer.Exit(done.returncode)
 
 
 @app.command()
@@ -233,7 +238,7 @@ def verify(
     allow: Annotated[Path, typer.Option(metavar="FILE", help="Which enclaves and platforms are allowed, as YAML.")],
     challenge: Annotated[Path, typer.Option(metavar="FILE", help="The challenge that it answers.")],
     identity: Annotated[Path | None, typer.Option(metavar="KEY.pub", help="The key, for a bare quote.")] = None,
-    at: Annotated[int | None, typer.Option(metavar="SECONDS", help="Verify as of this Unix time.")] = None,
+    at: Annotated[int | None, typer.Option(metavar="SECONDS", min=0, help="Verify as of this Unix time.")] = None,
     root: Annotated[Path | None, typer.Option(metavar="DER", help="Another root than Intel's, for tests.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -190,23 +190,24 @@ def _poisoning(run: Run, silo: Silo | None) -> Group:
     clip = figure(run.setting("privacy", "clip"))
     if run.privacy == "silo":
         says, level = f"The server takes no update that is longer than the clip, {clip}.", MODERATE
+    elif run.robust:
+        says = (
+            f"aggregation={run.aggregation}: updates that lie apart move the mean only so far. Small deviations, rows "
+            "with wrong labels and backdoors that train like honest updates pass."
+        )
+        level = MODERATE
     elif run.privacy == "none":
         says, level = "No update is clipped: one silo can move the model as far as it likes.", HIGH
     else:
         says, level = f"An honest silo clips to {clip}; nothing holds a dishonest one to it.", HIGH
-    because = (
-        "No rule that tells bad updates from good ones ran. Look at the model's scores at each silo before it is used."
-    )
-    if run.robust:
-        says, level = f"aggregation={run.aggregation} bounds how far outlying updates move the model.", MODERATE
-        because = (
-            "While no more silos are bad than the rule stands: what stays within the spread of honest updates passes, "
-            "backdoors among it. Look at the model's scores at each silo before it is used."
-        )
     stood = [Statement("Influence of one silo", (says,), "settings.yaml", run.signed_settings)]
     if run.masked:
         words = "Under masks nobody can look at one silo's update, and so nobody can tell a bad one."
         stood.append(Statement("What masks cost here", (words,), "settings.yaml", run.signed_settings))
+    ran = "No rule that tells bad updates from good ones ran."
+    if run.robust:
+        ran = "A rule held against outliers ran, and none that tells a bad update that is no outlier."
+    because = f"{ran} Look at the model's scores at each silo before it is used."
     return Group("Poisoned updates", intro, (*stood, _left(run, level, because)))
 
 

@@ -13,7 +13,7 @@ from quire.charter.errors import CharterError
 from quire.charter.signed import MAX_BYTES as MAX_CHARTER
 from quire.clients.identity import read_roster
 from quire.conf.asked import is_short_cut
-from quire.conf.schema import GROUPS, RobustAggregation, SecureAggregation
+from quire.conf.schema import SecureAggregation
 from quire.conf.strict_yaml import loaded
 from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.roster import Roster
@@ -26,6 +26,7 @@ from quire.reports.journal import Journal, read_journal
 from quire.reports.values import listed, mapping, number, parsed, part, word
 from quire.strategies.material import CardError
 from quire.strategies.material import read_roster as read_kept
+from quire.strategies.robust.build import is_robust
 from quire.text import visible
 from quire.transparency.errors import LogError
 from quire.transparency.reading import read_notes
@@ -103,8 +104,8 @@ class Run:
 
     @property
     def robust(self) -> bool:
-        """Whether the server's rule is one that bounds outliers."""
-        return issubclass(GROUPS["aggregation"].get(self.aggregation, object), RobustAggregation)
+        """Whether a rule bounded what updates that lie apart do to the mean."""
+        return is_robust(self.aggregation)
 
     @property
     def simulated(self) -> bool:

@@ -70,6 +70,11 @@ def test_the_banner_is_wherever_direct_dev_shows_up(quire, tmp_path):
     status, out, err = quire("enclave", "run", "try.manifest", "--mode", "direct")
     assert (status, out) == (5, "")  # standard output is for what runs inside
     assert BANNER in err
+    starter.write_text("")
+    status, out, err = quire("enclave", "run", "try.manifest", "--mode", "direct")
+    assert (status, out) == (2, "")
+    assert "quire: " in err
+    assert "gramine-direct could not be run: Exec format error." in err
 
 
 def test_trace_writes_the_list(quire, tmp_path):
@@ -83,6 +88,9 @@ def test_trace_writes_the_list(quire, tmp_path):
     assert after != before
     (tmp_path / "work.py").write_text("raise SystemExit(4)\n")
     sentence(quire("enclave", "trace", "enclave.yaml"), "ended with 4")
+    status, _, err = quire("enclave", "trace", "enclave.yaml", "--seconds", "9" * 20)
+    assert status == 2
+    assert "is not in the range" in err
     assert (tmp_path / "enclave-files.json").read_bytes() == after
 
 
@@ -177,6 +185,12 @@ class TestVerify:
         status, out, _ = verify(*self.ours, "--json")
         found = json.loads(out)
         assert (status, found["accepted"], found["status"], found["root"]) == (0, True, "UpToDate", "given")
+
+    def test_a_time_before_all_time_is_one_sentence(self, verify, tmp_path):
+        (tmp_path / "challenge.json").write_bytes(Challenge(ASKED.nonce, ASKED.policy, 0).encode())
+        status, out, err = verify("--root", "root.der", "--at", "-1")
+        assert (status, out) == (2, "")
+        assert "-1 is not in the range x>=0" in err
 
     def test_a_bare_quote_needs_its_key(self, verify, tmp_path):
         (tmp_path / "quote").write_bytes(Answer.decode(self.answer()).quote)

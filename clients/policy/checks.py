@@ -94,13 +94,16 @@ def _aggregation(case: Case) -> Objection:
             "aggregation.simulate=exact_sum is a short cut for simulations, without any secure aggregation, and this "
             "is a deployment: leave out aggregation.simulate"
         )
-    return _listed(case, "aggregation", "aggregation", case.settings.aggregation.seen, case.policy.aggregation)
+    also = "" if secure.seen == secure.name else f", which aggregation={secure.name} is to a policy"
+    return _listed(case, "aggregation", "aggregation", secure.seen, case.policy.aggregation, also)
 
 
-def _listed(case: Case, key: str, group: str, asked: str, allowed: Collection[str]) -> Objection:
+def _listed(case: Case, key: str, group: str, asked: str, allowed: Collection[str], also: str = "") -> Objection:
     if asked in allowed:
         return None
-    return f"{case.policy.place(key)} does not list {group}={asked}: choose {group}={' or '.join(sorted(allowed))}"
+    return (
+        f"{case.policy.place(key)} does not list {group}={asked}{also}: choose {group}={' or '.join(sorted(allowed))}"
+    )
 
 
 def _log(case: Case) -> Objection:

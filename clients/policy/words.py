@@ -199,7 +199,9 @@ def _log_allowed(policy: Policy) -> str:
 def _aggregation_asked(case: Case) -> str:
     secure = case.settings.aggregation
     exact = isinstance(secure, SecureAggregation) and secure.exact
-    return "none (aggregation.simulate=exact_sum)" if exact else secure.name
+    if exact:
+        return "none (aggregation.simulate=exact_sum)"
+    return secure.name if secure.seen == secure.name else f"{secure.name} ({secure.seen} to a policy)"
 
 
 def _is_secure(case: Case) -> bool:

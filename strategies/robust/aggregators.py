@@ -27,6 +27,18 @@ from quire.strategies.robust.geometry import (
 from quire.strategies.rounds import Aggregator, Arrays, Cohort, RoundState, Update
 
 _CENTRE = "centre/"
+_MOST = 1e140  # the squares of float64 numbers beyond would overflow when they are summed
+
+
+class _Measured(Aggregator):
+    """A rule that takes distances or norms: one silo whose update has none would leave the round without a mean."""
+
+    def objection(self, update: Arrays) -> str | None:
+        """Refuse numbers whose squares are beyond float64; no other dtype holds any."""
+        large = (array for array in update.values() if array.dtype == np.float64 and array.size)
+        if any(float(np.abs(array).max()) > _MOST for array in large):
+            return f"it holds numbers beyond {_MOST:g}"
+        return None
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,7 @@ class TrimmedMean(_Robust):
 
 
 @dataclass(frozen=True)
-class Krum(_Robust):
+class Krum(_Measured, _Robust):
     """The mean of those updates that lie closest to most others.
 
     Attributes
@@ -112,7 +124,7 @@ class MultiKrum(Krum):
 
 
 @dataclass(frozen=True)
-class Bulyan(_Robust):
+class Bulyan(_Measured, _Robust):
     """Krum's choice of n - 2f updates, and of each coordinate the mean of the n - 4f values closest to the median."""
 
     name: ClassVar[str] = "bulyan"
@@ -125,7 +137,7 @@ class Bulyan(_Robust):
         return mean_around_median([arrays[place] for place in places], len(places) - 2 * self.byzantine)
 
 
-class GeometricMedian(Aggregator):
+class GeometricMedian(_Measured):
     """The point whose distances to all updates have the smallest sum: bounded while fewer than half are byzantine."""
 
     def mean(self, updates: Sequence[Update], cohort: Cohort) -> Arrays:
@@ -135,7 +147,7 @@ class GeometricMedian(Aggregator):
 
 
 @dataclass(frozen=True)
-class CenteredClipping(Aggregator):
+class CenteredClipping(_Measured):
     """The last round's mean, moved by the mean of what updates differ from it, each difference cut to a radius.
 
     Attributes
@@ -169,7 +181,7 @@ class CenteredClipping(Aggregator):
 
 
 @dataclass(frozen=True)
-class NormBound(Aggregator):
+class NormBound(_Measured):
     """The mean of updates that are each scaled down to a norm.
 
     Sun et al. 2019, arXiv 1911.07963, section 4.

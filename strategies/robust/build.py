@@ -29,6 +29,11 @@ _RULES: Mapping[str, Callable[..., Aggregator]] = {
 }
 
 
+def is_robust(name: str) -> bool:
+    """Tell whether an option of the group ``aggregation`` is one of these rules."""
+    return name in _RULES
+
+
 def robust_aggregator(settings: RobustAggregation) -> Aggregator:
     """Return the aggregator that the settings name, with their parameters."""
     chosen = {key: value for key, value in vars(settings).items() if key != "name"}

@@ -156,6 +156,10 @@ def test_terms_rows_and_time() -> None:
         "its policy admits aggregation secure, not plain",
     )
     assert one(HEART, wanted(), terms=terms).fits
+    robust = wanted("task=tabular privacy=none aggregation=median")
+    assert one(HEART, robust, terms={"privacy": ["none"], "aggregation": ["plain"]}).fits
+    reasons = one(HEART, robust, terms={"privacy": ["none"], "aggregation": ["secure"]}).reasons
+    assert reasons == ("its policy admits aggregation secure, not median",)
     assert one(HEART, wanted(rows=300)).fits
     assert "300 rows, declared, and at least 301 are asked for" in one(HEART, wanted(rows=301)).reasons[0]
     (late,) = match([offer()], wanted(), NOW + 86401)
@@ -216,7 +220,7 @@ def test_robust_rules_are_to_a_policy_what_the_server_sees(rule: str) -> None:
     run = wanted(f"task=tabular partition.silos=7 aggregation={rule}")
     assert one(HEART, run, terms={"privacy": ["none"], "aggregation": ["plain"]}).fits
     reasons = one(HEART, run, terms={"privacy": ["none"], "aggregation": ["secure"]}).reasons
-    assert reasons == ("its policy admits aggregation secure, not plain",)
+    assert reasons == (f"its policy admits aggregation secure, not {rule.split()[0]}",)
     labels = {"sensitivity": "confidential", "residency": None, "purposes": None}
     assert "aggregation=secure" in one(HEART, run, labels=labels).reasons[0]
 

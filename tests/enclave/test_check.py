@@ -75,6 +75,16 @@ def add_mount(**of):
     return lambda tree: tree["fs"]["mounts"].append(of)
 
 
+def whole(path):
+    """List a folder as if it were a file, and mount it."""
+
+    def change(tree):
+        trust({"uri": f"file:{path}", "sha256": DIGEST})(tree)
+        add_mount(type="chroot", path=path, uri=f"file:{path}")(tree)
+
+    return change
+
+
 DIGEST = "00" * 32
 WEAKENED = {
     "debug on": (at("sgx", "debug")(True), "sgx.debug"),
@@ -98,6 +108,7 @@ WEAKENED = {
     "trusted, relative": (trust({"uri": "file:lib/x.so", "sha256": DIGEST}), "absolute path"),
     "trusted, up": (trust({"uri": "file:/usr/../etc/x", "sha256": DIGEST}), "absolute path"),
     "trusted, the kernel's": (trust({"uri": "file:/proc/cpuinfo", "sha256": DIGEST}), "cannot be trusted"),
+    "trusted, here": (trust({"uri": "file:/usr/./x.so", "sha256": DIGEST}), "absolute path"),
     "trusted, a short hash": (trust({"uri": "file:/usr/lib/x.so", "sha256": "00"}), "SHA-256"),
     "allowed files": (at("sgx", "allowed_files")(["file:/srv/data/"]), "allowed_files"),
     "allowed files, none": (at("sgx", "allowed_files")([]), "allowed_files"),
@@ -111,6 +122,15 @@ WEAKENED = {
     "keys missing": (lambda tree: tree["fs"]["mounts"].pop(-1), "nothing is mounted at /silo/keys"),
     "keys elsewhere": (mounted("/silo/keys", uri="dev:tty"), "/silo/keys"),
     "everything mounted": (add_mount(type="chroot", path="/", uri="file:/"), "wider"),
+    "everything mounted, as a file of the list": (whole("/."), "absolute path"),
+    "devices of the host": (whole("/dev"), "cannot be trusted"),
+    "devices of the host, another way": (whole("/./dev"), "absolute path"),
+    "processes of the host": (whole("/proc"), "cannot be trusted"),
+    "what is sealed, from the host": (whole("/silo"), "cannot be trusted"),
+    "the host's libraries for Gramine's": (
+        lambda tree: (trust({"uri": "file:/lib", "sha256": DIGEST})(tree), mounted("/lib", uri="file:/lib")(tree)),
+        "cannot be trusted",
+    ),
     "shared memory": (add_mount(type="untrusted_shm", path="/dev/shm", uri="dev:/dev/shm"), "no mount of ours"),
     "root of the host": (at("fs", "root")({"type": "chroot", "uri": "file:/"}), "fs.root.type"),
     "forks": (at("sys", "disallow_subprocesses")(False), "disallow_subprocesses"),
@@ -145,6 +165,39 @@ def test_a_weakening_is_caught(name):
 
 def test_a_change_of_nothing_is_sound():
     assert changed(lambda tree: None) == []
+
+
+def test_a_folder_that_is_listed_as_a_file_is_caught():
+    entrypoint = tomllib.loads(rendering())["libos"]["entrypoint"]
+    top = "/" + entrypoint.split("/")[1]
+    assert changed(whole(top)) == [f"sgx.trusted_files: 'file:{top}' is a folder; folders are not listed."]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = " + "1" * 5000,
+        "[sgx]\ndebug = 0x" + "f" * 6000,
+        "[fs]\nmounts = [0x" + "f" * 6000 + "]",
+        ".".join("a" * 3000) + " = 1",
+        "a = " + "[" * 5000 + "]" * 5000,
+    ],
+    ids=["digits", "hexadecimal", "in a list", "tables", "lists"],
+)
+def test_a_text_beyond_measure_is_refused_in_a_sentence(text):
+    try:
+        found = problems(text, SGX)
+    except EnclaveError as error:
+        found = [str(error)]
+    assert found
+    assert all(one.endswith(".") and "\n" not in one for one in found)
+
+
+@pytest.mark.parametrize(("old", "new"), [("debug = false", "debug = {}"), ("mounts = [", "mounts = [{},")])
+def test_a_number_beyond_measure_is_told_in_words(old, new):
+    """Python itself refuses to write that many digits."""
+    found = problems(rendering().replace(old, new.format("0x" + "f" * 6000)), SGX)
+    assert any("too long a number" in one for one in found)
 
 
 def test_what_a_manifest_says_of_itself_counts_for_nothing():

@@ -97,19 +97,64 @@ def test_without_gramine_there_is_one_sentence(tmp_path, monkeypatch):
 
 
 def test_signing_hands_gramine_a_sound_manifest_and_keeps_what_it_writes(tmp_path, monkeypatch):
-    (tmp_path / "made").write_bytes(signature())
-    script = f'[ "$1 $3 $5 $7" = "--key --manifest --output --sigfile" ] && cp {tmp_path}/made "$8" && echo x > "$6"'
+    (tmp_path / "made").write_bytes(signature(product=1, version=1))
+    script = f'[ "$1 $3 $5 $7" = "--key --manifest --output --sigfile" ] && cp {tmp_path}/made "$8" && cp "$4" "$6"'
     stand_in(tmp_path / "bin", monkeypatch, gramine_sgx_sign=script, gramine_sgx="exit 7")
     path, key = manifest(tmp_path), tmp_path / "key.pem"
     with pytest.raises(EnclaveError, match="gramine-sgx-gen-private-key"):
         programs.sign(path, key)
     key.touch()
-    assert programs.sign(path, key).read_bytes() == signature()
+    assert programs.sign(path, key).read_bytes() == signature(product=1, version=1)
     assert programs.command_to_run(path, "sgx") == [str(tmp_path / "bin" / "gramine-sgx"), "silo"]
     path.write_text(path.read_text().replace("debug = false", "debug = true"))
     for call in (lambda: programs.sign(path, key), lambda: programs.command_to_run(path, "sgx")):
         with pytest.raises(EnclaveError, match=r"no sound sgx-prod manifest: sgx\.debug must be false"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("debug = false", "debug = true", r"sgx\.debug differs; run `quire enclave sign"),
+        ("[loader]", "[loader]\ninsecure__use_host_env = true", "insecure__use_host_env differs"),
+        ("[sgx]", '[sgx]\nallowed_files = ["file:/"]', r"sgx\.allowed_files differs"),
+        ('type = "encrypted"', 'type = "chroot"', r"fs\.mounts differs"),
+        ('sha256 = "', 'sha256 = "00', r"sgx\.trusted_files differs"),
+        ("isvsvn = 1\n", "", r"sgx\.isvsvn differs"),
+        ("debug = false", "debug =", "is not TOML"),
+        ("", "", None),
+        ("[sgx]", "[sgx]\nenable_stats = false\nallowed_files = []\nrequire_avx = false", None),
+    ],
+)
+def test_what_was_signed_has_to_be_what_is_checked(tmp_path, monkeypatch, old, new, words):
+    """Gramine starts the signed file; defaults that Gramine writes into it are no change."""
+    stand_in(tmp_path / "bin", monkeypatch, gramine_sgx="exit 7")
+    path = manifest(tmp_path)
+    (tmp_path / "silo.manifest.sgx").write_text(path.read_text().replace(old, new, 1))
+    (tmp_path / "silo.sig").write_bytes(signature(product=1, version=1))
+    if words is None:
+        assert programs.command_to_run(path, "sgx")
+        return
+    with pytest.raises(EnclaveError, match=words):
+        programs.command_to_run(path, "sgx")
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda: signature(product=1, version=1, flags=0x6), "debug mode"),
+        (lambda: signature(product=1, version=1, mask=2**64 - 1 - 2), "debug mode"),
+        (lambda: signature(product=1, version=2), "product 1, version 2"),
+        (lambda: bytes(1808), "SIGSTRUCT"),
+    ],
+)
+def test_a_signature_of_another_enclave_is_not_started(tmp_path, monkeypatch, made, words):
+    stand_in(tmp_path / "bin", monkeypatch, gramine_sgx="exit 7")
+    path = manifest(tmp_path)
+    (tmp_path / "silo.manifest.sgx").write_text(path.read_text())
+    (tmp_path / "silo.sig").write_bytes(made())
+    with pytest.raises(EnclaveError, match=words):
+        programs.command_to_run(path, "sgx")
 
 
 def test_a_signature_that_failed_leaves_nothing_and_keeps_the_old(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ pytest.importorskip("dcap_qvl", reason="dcap-qvl, of the extra `enclave`, is not
 
 from quire.enclave.chain import collateral_of, dcap_chain
 from quire.enclave.errors import EnclaveError, QuoteRefused
-from quire.enclave.policy import Allowed, Signer
+from quire.enclave.policy import Allowed, Signer, read_allowed
 from quire.enclave.quotes import Quote, report_data
 from quire.enclave.verify import Answer, Challenge, Challenges, verify
 from quire.privacy.identity.keys import PrivateIdentity
@@ -56,6 +56,21 @@ def test_an_enclave_is_allowed_by_measurement_or_by_signer_with_product_and_leas
     held(allowed=Allowed(none, (Signer(SIGNER.hex(), 1, 9), Signer(SIGNER.hex(), 1, 2))))
     for signers in ((Signer(SIGNER.hex(), 1, 4),), (Signer(SIGNER.hex(), 2, 0),), (Signer("00" * 32, 1, 0),), ()):
         assert reason(allowed=Allowed(none, signers)) == "measurement"
+
+
+def test_a_measurement_is_allowed_as_one_key_signed_it_and_not_as_another_did(tmp_path):
+    """Who signs an enclave anew does not change its measurement, and can open what it seals for its signer."""
+    for signer, good in ((SIGNER.hex(), True), ("00" * 32, False)):
+        pair = f"{{measurement: '{MEASUREMENT.hex()}', signer: '{signer}'}}"
+        (tmp_path / "allow.yaml").write_text(f"signed_measurements: [{pair}]\n")
+        allowed = read_allowed(tmp_path / "allow.yaml")
+        if good:
+            held(allowed=allowed)
+            with pytest.raises(QuoteRefused, match="Neither the measurement"):
+                held(allowed=allowed, raw=quote(measurement=b"\x12" * 32))
+        else:
+            with pytest.raises(QuoteRefused, match="but not as the signer 2222"):
+                held(allowed=allowed)
 
 
 def test_what_is_wrong_with_the_report_is_its_reason():

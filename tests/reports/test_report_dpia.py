@@ -155,8 +155,9 @@ def test_how_often_a_guess_is_right():
     assert guessing(800.0, 0.1) == 1.0
 
 
-def test_a_run_without_privacy_is_said_to_have_protected_nothing(tmp_path):
-    plain = OVERRIDES.replace(" privacy=record privacy.epsilon=3", "")
+@pytest.mark.parametrize("rule", ["plain", "median"])
+def test_a_run_without_privacy_is_said_to_have_protected_nothing(tmp_path, rule):
+    plain = OVERRIDES.replace("privacy=record privacy.epsilon=3", f"aggregation={rule}")
     write_run(tmp_path / "run", _Silent(CONSORTIUM), plain)
     run = read_run(tmp_path / "run", Keys(), inputs := Inputs())
     found = dpia(run, None, Details(), None, inputs, DAY)
@@ -169,6 +170,12 @@ def test_a_run_without_privacy_is_said_to_have_protected_nothing(tmp_path):
         "Release of the model",
     ):
         assert residual(found, risk).says[0] == "Not bounded.", risk
+    assert f"aggregation={rule}: nobody has to collude" in residual(found, "Collusion").says[1]
+    bounded_ones = "updates that lie apart move the mean only so far" in said(found, "Influence of one silo").says[0]
+    assert bounded_ones == (rule == "median")
+    left = residual(found, "Poisoned updates").says
+    assert left[0] == ("Moderate." if rule == "median" else "High.")
+    assert ("A rule held against outliers ran" in left[1]) == (rule == "median")
     assert said(found, "Privacy card").standing is Standing.ABSENT
     assert said(found, "What is learned").standing is Standing.UNCHECKED  # nobody but the server signed anything
 

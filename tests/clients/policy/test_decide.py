@@ -98,6 +98,18 @@ def test_what_composing_refuses_already_is_refused_here_as_well(asked):
     assert decide(policy, weighted, state).check == "weights"
 
 
+def test_a_robust_rule_is_plain_to_a_policy_which_says_so(asked):
+    asked.none()
+    asked.overrides += " aggregation=median"
+    asked.limit(modes=frozenset({"none"}), aggregation=frozenset({"plain", "secure"}), epsilon=math.inf, delta=1.0)
+    decided = decide(*asked.args())
+    assert isinstance(decided, Allow), decided
+    asked.limit(aggregation=frozenset({"secure"}))
+    refused = decide(*asked.args())
+    assert refused.check == "aggregation"
+    assert "aggregation=plain, which aggregation=median is to a policy: choose aggregation=secure" in refused.words
+
+
 def test_without_privacy_everything_is_spent_so_a_cap_refuses_it(asked):
     asked.overrides = "task=breast_cancer strategy.min_silos=4"
     asked.limit(modes=frozenset({"none", "record"}))

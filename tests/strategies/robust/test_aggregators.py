@@ -17,7 +17,7 @@ from quire.simulation.inline import run_inline
 from quire.strategies.algorithms import Averaging
 from quire.strategies.build import build_strategy
 from quire.strategies.robust.aggregators import Bulyan, CenteredClipping, Krum, MultiKrum, NormBound, TrimmedMean
-from quire.strategies.robust.build import robust_aggregator
+from quire.strategies.robust.build import is_robust, robust_aggregator
 from quire.strategies.rounds import Cohort, RoundState, Update, advance
 
 RULES = [name for name, cls in GROUPS["aggregation"].items() if issubclass(cls, RobustAggregation)]
@@ -61,6 +61,25 @@ def test_the_plain_mean_does_not_hold_where_they_do():
     assert np.abs(mean(plain, rows) - 1.0).max() > 1e5
     for name in set(RULES) - {"norm_bound", "centered_clipping"}:
         np.testing.assert_allclose(mean(aggregator(name, byzantine=6), rows), 1.0, rtol=1e-6)
+
+
+def test_the_rules_are_those_of_the_settings():
+    assert [name for name in GROUPS["aggregation"] if is_robust(name)] == RULES
+
+
+@pytest.mark.parametrize("name", sorted(set(RULES) - {"median", "trimmed_mean"}))
+def test_an_update_of_float64_that_has_no_norm_is_the_silo_s_own_failure(name):
+    """One silo cannot leave the round without a mean, as it could where a model is float64."""
+    rule, honest = aggregator(name), np.random.default_rng(7).standard_normal((29, 6))
+    giant = {"w": np.full(6, 1e200), "b": np.zeros(0)}
+    assert rule.objection(giant) == "it holds numbers beyond 1e+140"
+    taken = {"w": np.full(6, -1e140), "b": np.zeros(0)}
+    assert rule.objection(taken) is None
+    updates = [Update(str(at), {"w": row, "b": np.zeros(0)}, 1.0) for at, row in enumerate(honest)]
+    with np.errstate(all="raise", under="ignore"):
+        found = rule.mean([*updates, Update("x", taken, 1.0)], COHORT)["w"]
+    assert np.abs(found).max() < 10.0
+    assert rule.objection({"w": np.full(6, 3e38, np.float32), "n": np.array(2**62)}) is None
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -126,6 +145,7 @@ def test_krum_returns_one_of_the_updates_and_multi_krum_a_mean_of_some():
         ("aggregation=median privacy=silo privacy.delta=1e-5", "hides that behind noise"),
         ("aggregation=median strategy=scaffold", "averages more than updates"),
         ("aggregation=krum strategy=fednova", "averages more than updates"),
+        ("aggregation=median data.preprocessing=federated", "moments that silos state"),
         ("aggregation=median output.transcripts=true", "keeps what secure aggregation received"),
     ],
 )
@@ -148,15 +168,26 @@ def test_whole_runs_learn_and_leave_the_ways_of_plain_ones(name, tmp_path):
     assert first == again
 
 
-def test_a_resumed_run_remembers_its_centre(tmp_path):
-    asked = "task=digits partition=iid partition.silos=4 output.baselines=false output.report=false"
-    whole = compose(f"{asked} aggregation=centered_clipping strategy.rounds=4")
-    run_inline(whole, tmp_path / "whole")
-    halted = compose(
-        f"{asked} aggregation=centered_clipping strategy.rounds=4 strategy.min_silos=4 "
-        "runtime.faults=['drop:train:3:*']"
+def test_a_resumed_run_remembers_its_centre_beside_the_moments_of_a_server_optimiser(tmp_path, monkeypatch):
+    settings = compose(
+        "task=digits partition=iid partition.silos=4 strategy=fedadam strategy.rounds=4 aggregation=centered_clipping "
+        "output.baselines=false output.report=false"
     )
-    with pytest.raises(RunFailed):
-        run_inline(halted, tmp_path / "run")
-    memory = (tmp_path / "run" / "checkpoint").rglob("*.safetensors")
-    assert any(b"centre/" in path.read_bytes() for path in memory)
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    run_inline(settings, whole)
+    combine = CenteredClipping.combine
+
+    def stop(self, updates, cohort):
+        if cohort.round == 3:
+            raise RunFailed("Round 3 failed: the power is out.")
+        return combine(self, updates, cohort)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CenteredClipping, "combine", stop)
+        with pytest.raises(RunFailed, match="the power is out"):
+            run_inline(settings, half)
+    run_inline(settings, half, resume=True)
+    first, again = (json.loads((one / "run.json").read_text())["model"] for one in (whole, half))
+    assert first == again
+    for name in ("centre/", "m/", "v/"):
+        assert any(name.encode() in path.read_bytes() for path in (half / "checkpoint").glob("*.safetensors"))
