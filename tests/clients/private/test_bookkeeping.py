@@ -234,6 +234,16 @@ def test_frozen_parameters_have_no_part_in_the_norm_and_none_in_the_sum():
     hold(model, numbers(ROWS, 4))
 
 
+@pytest.mark.parametrize(
+    "middle",
+    [nn.Linear(4, 4), nn.LayerNorm(4), nn.Sequential(nn.Unflatten(1, (4, 1)), nn.Conv1d(4, 4, 1), nn.Flatten())],
+)
+def test_a_layer_that_is_frozen_between_two_others_has_no_part_in_the_norm(middle):
+    model = drawn(Scored(nn.Linear(4, 4), nn.Tanh(), middle, nn.Tanh(), nn.Linear(4, 3)))
+    middle.requires_grad_(False)
+    hold(model, numbers(ROWS, 4))
+
+
 # ------------------------------------------------------------------------------------------------ rows
 def test_no_rows_give_zero_and_broken_rows_add_zero():
     model = drawn(Scored(nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2)))
