@@ -74,8 +74,8 @@ def part_of(layer: nn.Module, given: Tensor, pull: Tensor) -> Part:
         return _convolved(layer, given, pull, weight, bias)
     if isinstance(layer, nn.GroupNorm):
         normal = nn.functional.group_norm(given, layer.num_groups, None, None, layer.eps)
-        places = (*given.shape[:2], -1)  # one place where channels are all that a row has
-        return _scaled(normal.reshape(places), pull.reshape(places), 2, weight, bias)
+        by_channel = (*given.shape[:2], -1)  # one place each where channels are all that a row has
+        return _scaled(normal.reshape(by_channel), pull.reshape(by_channel), 2, weight, bias)
     if isinstance(layer, nn.LayerNorm):
         shape = layer.normalized_shape
         normal = nn.functional.layer_norm(given, shape, None, None, layer.eps)
