@@ -14,7 +14,7 @@ from quire.text import TEXT, visible
 
 _TEXT = 2 * TEXT
 _NAMED = "--charter, the folder of the charter's versions, to be looked at"
-_NONE = "a charter that the members sign (quire charter draft), and runs with charter=HASH"
+_NONE = "a charter that the members sign (quire charter propose), and runs with charter=HASH"
 
 
 def source(run: Run) -> str:
