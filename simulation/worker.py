@@ -98,13 +98,17 @@ class Link:
         """Whether some of what was sent has yet to leave."""
         return bool(self._out)
 
-    def send(self, messages: bytes, states: Mapping[int, RecordDict], blobs: Mapping[int, bytes]) -> None:
-        """Send messages, what their silos remember, and the large bytes that the worker does not have yet."""
+    def send(
+        self, messages: bytes, own: Sequence[str], states: Mapping[int, RecordDict], blobs: Mapping[int, bytes]
+    ) -> None:
+        """Send messages and which of them are to be answered, what their silos remember, and the large bytes that the
+        worker does not have yet.
+        """
         for key, data in blobs.items():
             if key not in self._known:
                 self._known.add(key)
                 self._put(pickle.dumps(("blob", key)), data)
-        self._put(pickle.dumps(("part", dict(states)), protocol=5), messages)
+        self._put(pickle.dumps(("part", (list(own), dict(states))), protocol=5), messages)
 
     def forget(self) -> None:
         """Have the worker forget large bytes."""
@@ -255,9 +259,9 @@ class _Worker:
             elif kind == "forget":
                 self._blobs.clear()
             else:
-                self._answer(_Unpacker(data, self._blobs.__getitem__).load(), about)
+                self._answer(_Unpacker(data, self._blobs.__getitem__).load(), *about)
 
-    def _answer(self, messages: list[Message], states: Mapping[int, RecordDict]) -> None:
+    def _answer(self, messages: list[Message], ids: list[str], states: Mapping[int, RecordDict]) -> None:
         contexts = self._grid._contexts
         for message in messages:
             if (node := message.metadata.dst_node_id) in contexts:
@@ -265,6 +269,8 @@ class _Worker:
         self._grid.begin(messages)
         for message in messages:
             own, node = message.metadata.message_id, message.metadata.dst_node_id
+            if own not in ids:
+                continue
             reply = self._grid.deliver(message)
             state = contexts[node].state if node in contexts else None
             kept = states.get(node) is not None

@@ -3,7 +3,8 @@
 The server keeps what silos remember between messages (their contexts' state) and sends it along, so that any worker
 can take any silo's next message; a silo with files of its own stays with one worker. Which worker does what, and when,
 has no say in any result: messages are divided as they would be without workers, and replies are handed over in the
-order of sending.
+order of sending. Where silos that are at work together stay with several workers, each of these does the common work,
+and lets its own silos answer.
 """
 
 from __future__ import annotations
@@ -50,9 +51,10 @@ def cores() -> int:
 class _Part:
     """Messages whose silos are at work together, ready to be sent."""
 
-    ids: list[str]
-    nodes: set[int]
-    frame: bytes
+    ids: list[str]  # of those that are answered here
+    nodes: set[int]  # which answer them
+    frame: bytes  # all of the messages
+    beside: set[int]  # all silos that they are for
     worker: int | None  # who alone may have it
 
 
@@ -81,7 +83,7 @@ class WorkersGrid(InlineGrid):
         self._awaited: dict[str, None] = {}
         self._arrived: dict[str, Message] = {}
         self._blobs: dict[int, bytes] = {}
-        self._homes: dict[int, int] = {}
+        self._places = {node: place for place, node in enumerate(self._contexts)}
         self._selector = selectors.DefaultSelector()
 
     def __enter__(self) -> Self:
@@ -106,10 +108,7 @@ class WorkersGrid(InlineGrid):
             for link in self._links:
                 link.forget()
         for part in self._inner.parts(messages):
-            nodes = [message.metadata.dst_node_id for message in part]
-            for home in sorted({self._home(node) for node in nodes}, key=str):
-                own = [message for message, node in zip(part, nodes, strict=True) if self._home(node) == home]
-                self._parts.append(self._packed(own, home))
+            self._parts.extend(self._packed(part))
         self._awaited.update(dict.fromkeys(ids))
         self._hand_out()
         return ids
@@ -139,12 +138,17 @@ class WorkersGrid(InlineGrid):
         context = self._contexts.get(node)
         if context is None or SILO_KEY not in context.node_config:
             return None
-        return self._homes.setdefault(node, len(self._homes) % self._count)
+        # Neighbours stay together, so that few parts of a cohort have silos of several workers.
+        return self._places[node] * self._count // len(self._places)
 
-    def _packed(self, messages: Sequence[Message], home: int | None) -> _Part:
+    def _packed(self, messages: Sequence[Message]) -> list[_Part]:
         frame = Link.packed(messages, self._blobs)
-        nodes = {message.metadata.dst_node_id for message in messages}
-        return _Part([message.metadata.message_id for message in messages], nodes, frame, home)
+        nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
+        parts = []
+        for home in sorted({self._home(node) for node in nodes.values()}, key=str):
+            own = [one for one, node in nodes.items() if self._home(node) == home]
+            parts.append(_Part(own, {nodes[one] for one in own}, frame, set(nodes.values()), home))
+        return parts
 
     def _start(self) -> None:
         if self._links:
@@ -174,8 +178,9 @@ class WorkersGrid(InlineGrid):
                 busy |= part.nodes
                 continue
             place = min(free, key=lambda one: len(self._at_work[one]))
-            states = {node: self._contexts[node].state for node in part.nodes if node in self._contexts}
-            self._links[place].send(part.frame, {node: state for node, state in states.items() if state}, self._blobs)
+            states = {node: self._contexts[node].state for node in part.beside if node in self._contexts}
+            remembered = {node: state for node, state in states.items() if state}
+            self._links[place].send(part.frame, part.ids, remembered, self._blobs)
             self._at_work[place].update(dict.fromkeys(part.ids, part))
             busy |= part.nodes
             self._watch(place)

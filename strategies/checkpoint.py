@@ -116,13 +116,20 @@ class Checkpoints:
             self._sync.start()
 
     def _remove_old(self, name: str) -> None:
-        if self._old is None:  # what an earlier process of the same run has left
+        if self._old is None:  # what an earlier process of the same run has left; of that, what is named stays
             self._old = {path.name for path in self._folder.glob("round-*.safetensors")}
+            self._synced_name = self._synced_name or self._named_before()
         self._old.add(name)
         kept = {name, self._synced_name, self._sync.name_of_state if self._sync is not None else ""}
         for old in self._old - kept:
             (self._folder / old).unlink(missing_ok=True)
         self._old &= kept
+
+    def _named_before(self) -> str:
+        try:
+            return str(json.loads((self._folder / _SYNCED).read_text(encoding="utf-8"))["file"])
+        except (OSError, ValueError, KeyError, TypeError):  # there is none, or a damaged one, which names nothing
+            return ""
 
     def load(self) -> Checkpoint | None:
         """Read the newest checkpoint; None if the run had not come to its first.

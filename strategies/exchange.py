@@ -120,17 +120,22 @@ def exchanged(
             deadline.give_up()
 
 
-def timed(replies: Iterator[Message], seconds: dict[str, float], stage: str) -> Iterator[Message]:
-    """Yield the replies, and note how long they were waited for, whatever is done with them in between."""
-    seconds[stage] = 0.0
+def timed(
+    replies: Iterator[Message], seconds: dict[str, float], stage: str, between: str | None = None
+) -> Iterator[Message]:
+    """Yield the replies, and note how long they were waited for; as ``between``, what was done with them meanwhile."""
+    seconds.update({name: 0.0 for name in (stage, between) if name is not None})
     while True:
         started = time.perf_counter()
         reply = next(replies, None)
-        seconds[stage] += time.perf_counter() - started
+        arrived = time.perf_counter()
+        seconds[stage] += arrived - started
         if reply is None:
             return
         yield reply
         del reply
+        if between is not None:
+            seconds[between] += time.perf_counter() - arrived
 
 
 def arriving(grid: Grid, messages: Sequence[Message], deadline: Deadline, at_once: int = AT_ONCE) -> Iterator[Message]:

@@ -146,7 +146,7 @@ class FederatedStrategy(Strategy):
         )
         self._state = checked(state, len(good))
         report.released = self._standing.released(state.memory)
-        report.seconds["aggregate"] = time.perf_counter() - started
+        report.seconds["aggregate"] = report.seconds.get("aggregate", 0.0) + time.perf_counter() - started
         report.train = weighted_mean((reply.update.weight, reply.metrics) for reply in good)
         for reply in good:
             about = report.silos.setdefault(reply.update.silo, {})
@@ -318,7 +318,7 @@ class FederatedStrategy(Strategy):
         needed = 0 if stage != contract.TRAIN else self.secure.fewest if self.secure else self.min_silos
         one_by_one = stage == contract.TRAIN and self.secure is None
         replies = exchanged(grid, messages, seconds, needed, AT_ONCE if one_by_one else max(len(messages), 1))
-        taken = timed(replies, self.report.seconds, stage)
+        taken = timed(replies, self.report.seconds, stage, "aggregate" if one_by_one else None)
         return taken if one_by_one else list(taken)
 
     def _roster(self, grid: Grid) -> Roster:

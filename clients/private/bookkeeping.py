@@ -61,7 +61,10 @@ class BookKept:
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         self._model, self._loss = model, loss
-        self._layers = [layer for layer in model.modules() if list(layer.parameters(recurse=False))]
+        # A layer that is frozen as a whole has no part in any norm, however it is used.
+        self._layers = [
+            layer for layer in model.modules() if any(own.requires_grad for own in layer.parameters(recurse=False))
+        ]
         # Where each layer's weight and bias lie in the flat sum.
         self._spans: list[dict[str, tuple[slice, torch.Size]]] = [{} for _ in self._layers]
         self._size = 0
@@ -76,7 +79,6 @@ class BookKept:
         self._parts: list[tuple[int, Part]] = []
         self._handles = [layer.register_forward_hook(self._listen) for layer in self._layers]
         self._frozen = any(not parameter.requires_grad for parameter in model.parameters())
-        self._asked = sum(any(own.requires_grad for own in layer.parameters()) for layer in self._layers)
 
     def close(self) -> None:
         """Take the hooks off again."""
@@ -150,7 +152,7 @@ class BookKept:
             seen = [(place, self._seen[one]) for place, one in enumerate(self._layers) if one in self._seen]
         finally:
             self._listening, self._seen = False, {}
-        if len(seen) < self._asked:
+        if len(seen) < len(self._layers):
             raise NoRule("a layer is not used")
         return seen, loss
 

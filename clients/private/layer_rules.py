@@ -74,7 +74,8 @@ def part_of(layer: nn.Module, given: Tensor, pull: Tensor) -> Part:
         return _convolved(layer, given, pull, weight, bias)
     if isinstance(layer, nn.GroupNorm):
         normal = nn.functional.group_norm(given, layer.num_groups, None, None, layer.eps)
-        return _scaled(normal.flatten(2), pull.flatten(2), 2, weight, bias)
+        by_channel = (*given.shape[:2], -1)  # one place each where channels are all that a row has
+        return _scaled(normal.reshape(by_channel), pull.reshape(by_channel), 2, weight, bias)
     if isinstance(layer, nn.LayerNorm):
         shape = layer.normalized_shape
         normal = nn.functional.layer_norm(given, shape, None, None, layer.eps)
@@ -91,6 +92,8 @@ def part_of(layer: nn.Module, given: Tensor, pull: Tensor) -> Part:
 def has_rule(layer: nn.Module) -> bool:
     """Tell whether a layer's parameters are served; subclasses may do something else and are not."""
     kind = type(layer)
+    if not {name for name, _ in layer.named_parameters(recurse=False)} <= {"weight", "bias"}:
+        return False  # a weight made of other parameters, as weight_norm leaves it
     if kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
         return layer.padding_mode == "zeros"
     if kind is nn.Embedding:

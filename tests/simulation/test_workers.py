@@ -66,6 +66,33 @@ def test_any_number_of_workers_gives_the_bits_of_one(more, tmp_path):
     assert told[0] == told[1] == told[2]
 
 
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold"])
+def test_silos_with_files_of_their_own_are_trained_together_as_in_one_process(strategy, tmp_path):
+    """Whoever they stay with: the numbers of rows are such that it matters who is beside whom."""
+    (tmp_path / "silos").mkdir()
+    columns = [f"f{number}" for number in range(40)]
+    (tmp_path / "silos" / "schema.yaml").write_text(
+        f"columns: {{{', '.join(f'{name}: {{low: -5, high: 5}}' for name in columns)}}}\n"
+        "target: {name: sick, kind: classification, classes: [0, 1]}\n"
+    )
+    for silo in range(6):
+        x = np.random.default_rng(silo).normal(size=(100 if silo % 2 else 20, 40)).clip(-4, 4)
+        rows = "".join(f"{','.join(f'{one:.4f}' for one in row)},{int(row[0] > 0)}\n" for row in x)
+        (tmp_path / "silos" / f"{silo}.csv").write_text(f"{','.join(columns)},sick\n{rows}")
+        (tmp_path / "silos" / f"silo-{silo}.yaml").write_text(
+            f"name: silo-{silo}\ndata: {{connector: csv, path: {silo}.csv}}\n"
+        )
+    settings = (
+        f"task=tabular task.model=mlp partition.silos=6 strategy={strategy} strategy.fraction=0.7 strategy.rounds=3 "
+        "runtime=batched output.report=false output.baselines=false"
+    )
+    models = {
+        quire.run(f"{settings} runtime.workers={count}", tmp_path / str(count), tmp_path / "silos").model
+        for count in (1, 2, 3)
+    }
+    assert len(models) == 1
+
+
 def test_a_resumed_run_gives_silos_in_workers_their_memory_back(tmp_path):
     base = f"{SMALL} strategy=scaffold".replace("strategy.rounds=3", "strategy.rounds=4")
     whole = quire.run(f"{base} runtime.workers=2", tmp_path / "whole")

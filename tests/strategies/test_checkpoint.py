@@ -65,3 +65,22 @@ def test_files_of_an_earlier_process_are_removed(tmp_path):
     again = Checkpoints(tmp_path)
     again.save(state(2))
     assert files(tmp_path) == ["latest.json", "round-00002.safetensors"]
+
+
+def test_a_resumed_run_keeps_what_outlives_a_power_cut_until_there_is_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_SECONDS_BETWEEN_SYNCS", 0.0)
+    first = Checkpoints(tmp_path)
+    first.save(state(1))
+    first.close()
+    monkeypatch.setattr(checkpoint, "_SECONDS_BETWEEN_SYNCS", 1e9)
+    again = Checkpoints(tmp_path)
+    for number in (2, 3):
+        again.save(state(number))
+    (tmp_path / "latest.json").write_bytes(b"")  # as a power cut may leave what was not forced to the disk
+    assert Checkpoints(tmp_path).load().state.round == 1
+    monkeypatch.setattr(checkpoint, "_SECONDS_BETWEEN_SYNCS", 0.0)
+    again.save(state(4))
+    again.close()
+    again.save(state(5))
+    again.close()
+    assert "round-00001.safetensors" not in files(tmp_path)

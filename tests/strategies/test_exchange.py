@@ -1,5 +1,6 @@
 """Exchanges with a grid that is slow, or that hands over everything at once."""
 
+import json
 import time
 import tracemalloc
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
+import quire
 from quire.clients import contract
 from quire.clients.arrays import encode
 from quire.conf.compose import compose
 from quire.errors import SettingsError
 from quire.strategies import exchange
+from quire.strategies.aggregators import RunningMean
 from quire.strategies.courier import Courier, Line, carrying
 from quire.strategies.secure_log import AttemptLog
 
@@ -183,3 +186,31 @@ def test_each_stage_has_its_own_deadline():
 def test_a_deadline_that_is_none_is_refused(item, words):
     with pytest.raises(SettingsError, match=words):
         compose(f"strategy.deadlines=[{item}]")
+
+
+def test_waiting_for_replies_and_what_is_done_with_them_are_timed_apart():
+    def slow():
+        for reply in range(3):
+            time.sleep(0.02)
+            yield reply
+
+    seconds = {}
+    for _ in exchange.timed(slow(), seconds, "train", "aggregate"):
+        time.sleep(0.05)
+    assert sorted(seconds) == ["aggregate", "train"]
+    assert seconds["train"] >= 0.06
+    assert seconds["aggregate"] >= 0.15
+
+
+def test_the_time_of_a_fold_is_in_the_journals_aggregate(monkeypatch, tmp_path):
+    add = RunningMean.add
+
+    def slow(self, update):
+        time.sleep(0.05)
+        add(self, update)
+
+    monkeypatch.setattr(RunningMean, "add", slow)
+    quire.run("task=breast_cancer partition.silos=3 strategy.rounds=1 output.baselines=false", tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (seconds,) = (line["seconds"] for line in lines if line["event"] == "round")
+    assert seconds["aggregate"] >= 0.15

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from opacus.grad_sample import GradSampleModule
 from torch import nn
@@ -151,7 +151,8 @@ def test_both_ways_to_a_norm_at_places(monkeypatch, ghost, layer, shape):
     hold(model, numbers(ROWS, *shape))
 
 
-@given(groups=st.integers(1, 3), each=st.integers(1, 3), space=st.lists(st.integers(2, 4), min_size=1, max_size=2))
+@given(groups=st.integers(1, 3), each=st.integers(1, 3), space=st.lists(st.integers(2, 4), max_size=2))
+@example(groups=2, each=3, space=[])
 @settings(max_examples=15, deadline=None)
 def test_group_norm(groups, each, space):
     channels = groups * each
@@ -233,6 +234,16 @@ def test_frozen_parameters_have_no_part_in_the_norm_and_none_in_the_sum():
     hold(model, numbers(ROWS, 4))
 
 
+@pytest.mark.parametrize(
+    "middle",
+    [nn.Linear(4, 4), nn.LayerNorm(4), nn.Sequential(nn.Unflatten(1, (4, 1)), nn.Conv1d(4, 4, 1), nn.Flatten())],
+)
+def test_a_layer_that_is_frozen_between_two_others_has_no_part_in_the_norm(middle):
+    model = drawn(Scored(nn.Linear(4, 4), nn.Tanh(), middle, nn.Tanh(), nn.Linear(4, 3)))
+    middle.requires_grad_(False)
+    hold(model, numbers(ROWS, 4))
+
+
 # ------------------------------------------------------------------------------------------------ rows
 def test_no_rows_give_zero_and_broken_rows_add_zero():
     model = drawn(Scored(nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2)))
@@ -310,6 +321,13 @@ def test_a_use_without_a_rule_is_told(make, words):
         clipped_sum(make(), squared, None, numbers(ROWS, 4), torch.zeros(ROWS), 1.0)
 
 
+def scaled():
+    """A dense layer as hooks of torch's leave it that make its weight of other parameters."""
+    layer = nn.Linear(2, 2)
+    layer.register_parameter("weight_g", nn.Parameter(torch.ones(2, 1)))
+    return layer
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -322,6 +340,8 @@ def test_a_use_without_a_rule_is_told(make, words):
         nn.GRU(2, 2),
         nn.ReLU(),
         nn.Bilinear(2, 2, 2),
+        nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)),
+        scaled(),
     ],
 )
 def test_other_layers_have_no_rule(layer):
