@@ -7,8 +7,8 @@
 PYTHON ?= python3
 ARGS ?=
 WORKERS ?= auto
-# The slow tests mostly wait: two files at a time keep two cores busy.
-SLOW_WORKERS ?= 2
+# The slow tests mostly wait: three files at a time keep two cores busy.
+SLOW_WORKERS ?= 3
 QUICK ?=
 
 VENV := .venv
