@@ -11,16 +11,14 @@ from quire.text import visible
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>|#~$@!])")
 # What begins a list, a quotation or a heading at the beginning of an item.
-_FIRST = re.compile(r"^(\s*)([-+=:]|\d+(?=[.)]))")
+_FIRST = re.compile(r"^(\s*\d*)(?:(?<!\d)([-+=:])|(?<=\d)([.)]))")
 
 
 def escaped(text: str) -> str:
     """Return a text as it is written in Markdown, in which it stands for itself alone."""
     shown = _MARKS.sub(r"\\\1", visible(text, LONGEST)).replace("&", "&amp;")
     shown = shown.replace("://", ":\\//").replace("www.", "www\\.")
-    return _FIRST.sub(
-        lambda found: f"{found[1]}\\{found[2]}" if not found[2].isdigit() else f"{found[1]}&#8203;{found[2]}", shown
-    )
+    return _FIRST.sub(lambda found: f"{found[1]}\\{found[2] or found[3]}", shown)
 
 
 def markdown(document: Document) -> str:

@@ -96,7 +96,7 @@ class PrivateBench:
             released = part.total
             if release:
                 released = add_noise(part.total, release, source)
-                added = np.subtract(released, part.total, out=part.total)  # the sum is not needed any more
+                added = released - part.total
                 noise += float(added @ added)
             released /= plan.batch
             optimizer.step(self._shaped(released))

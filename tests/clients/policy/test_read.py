@@ -93,7 +93,7 @@ def test_without_privacy_nothing_is_capped_and_large_populations_have_a_smaller_
         (POLICY.replace("[record]", "record"), "'modes' must be a list"),
         (POLICY.replace("[record]", "[none, record]"), "'none' stands alone"),
         (POLICY.replace("[record]", "[none]"), "'epsilon' caps nothing with modes: .none."),
-        (POLICY.replace("[plain]", "[masked]"), "'masked' is none of the options of aggregation"),
+        (POLICY.replace("[plain]", "[masked]"), "'masked' is none of what the server may see: plain, secure"),
         (POLICY.replace("code: []", "code: [abc]"), "must be a SHA-256"),
         (POLICY.replace("code: []", "code: [123]"), "must be a SHA-256"),
         (POLICY.replace("epsilon: 4", "test_seed: true"), "'policy' lacks the key 'epsilon'"),  # over shipped data
