@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -145,23 +145,21 @@ def _previous(found: Mapping[str, Entry], previous: Charter | None) -> str | Non
 
 
 def _options(entry: Entry, group: str) -> frozenset[str]:
-    names = entry.texts()
-    for name in names:
-        if name not in GROUPS[group]:
-            entry.fail(f"'{name[:60]}' is no option of {group}: there are {', '.join(GROUPS[group])}")
-    if not names or len(set(names)) != len(names):
-        entry.fail(f"'{entry.key}' must list at least one of {', '.join(GROUPS[group])}, each once")
-    return frozenset(names)
+    return _listed(entry, f"is no option of {group}", GROUPS[group])
 
 
 def _seen(entry: Entry) -> frozenset[str]:
     """Read what a server may see of updates: rules by which it merges those that it sees are no members' affair."""
+    return _listed(entry, "says nothing of what the server sees", SEEN)
+
+
+def _listed(entry: Entry, objection: str, known: Collection[str]) -> frozenset[str]:
     names = entry.texts()
     for name in names:
-        if name not in SEEN:
-            entry.fail(f"'{name[:60]}' says nothing of what the server sees: there are {', '.join(SEEN)}")
+        if name not in known:
+            entry.fail(f"'{name[:60]}' {objection}: there are {', '.join(known)}")
     if not names or len(set(names)) != len(names):
-        entry.fail(f"'{entry.key}' must list at least one of {', '.join(SEEN)}, each once")
+        entry.fail(f"'{entry.key}' must list at least one of {', '.join(known)}, each once")
     return frozenset(names)
 
 

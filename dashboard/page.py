@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from markupsafe import Markup
-
 from quire.dashboard.text import finalize
+from quire.simulation import look
 from quire.simulation.report_words import duration, percent, size
+
+_STYLE = ("quire.dashboard", "dashboard.css")
 
 
 def render(template: str, context: dict[str, Any]) -> str:
@@ -19,31 +17,13 @@ def render(template: str, context: dict[str, Any]) -> str:
     return str(_environment().get_template(template).render(context))
 
 
-@cache
-def style() -> str:
-    """Return the one stylesheet: the report's, and what a page with tables of states needs beside."""
-    report = (files("quire.simulation") / "templates" / "report.css").read_text(encoding="utf-8")
-    return report + (files("quire.dashboard") / "templates" / "dashboard.css").read_text(encoding="utf-8")
-
-
-@cache
 def style_hash() -> str:
-    """Return what the content security policy calls the stylesheet."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(style().encode()).digest()).decode()
+    """Return what the content security policy calls the one stylesheet."""
+    return look.style_hash(*_STYLE)
 
 
 @cache
 def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("quire.dashboard"),
-        autoescape=True,
-        finalize=finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    environment = look.templates(*_STYLE, finalize)
     environment.filters.update(percent=percent, size=size, duration=duration)
-    environment.globals["css"] = Markup(style())
     return environment

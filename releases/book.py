@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quire.charter.errors import CharterError
-from quire.charter.parts import check_text, read_text, spelled_text
+from quire.charter.parts import read_text, spelled_text
 from quire.privacy.identity.canonical import LIMIT, dumps, loads
 from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.hashing import tagged_hash
 from quire.privacy.identity.keys import PrivateIdentity, PublicIdentity, verify
 from quire.privacy.identity.roster import FOR_EVER, fields, hexadecimal, is_hash, is_name
 from quire.releases.errors import RegistryDamaged, ReleaseError
-from quire.releases.header import MAX_VERSION
+from quire.releases.header import MAX_VERSION, bounded
 from quire.text import TEXT, visible
 
 FORMAT = "quire-registry-1"
@@ -197,17 +197,8 @@ def check_fits(book: Book, entry: Entry) -> None:
 
 
 def why_of(text: str) -> str:
-    """Return a reason, once it can stand in a book.
-
-    Raises
-    ------
-    CharterError
-        If it is empty, too long, or has characters that do not print.
-    """
-    check_text(text, "The reason (--why)")
-    if len(text) > MAX_WHY:
-        raise CharterError(f"The reason (--why) must be a text of 1 to {MAX_WHY} characters.")
-    return text
+    """Return a reason, once it can stand in a book; see :func:`quire.releases.header.bounded`."""
+    return bounded(text, "The reason (--why)", MAX_WHY)
 
 
 def first_line(identity: PrivateIdentity, salt: bytes, now: int) -> bytes:

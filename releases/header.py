@@ -158,16 +158,21 @@ class Header:
 
 
 def purpose_of(text: str) -> str:
-    """Return a purpose, once it can stand in a header.
+    """Return a purpose, once it can stand in a header; see :func:`bounded`."""
+    return bounded(text, "The purpose", MAX_PURPOSE)
+
+
+def bounded(text: str, what: str, most: int) -> str:
+    """Return a text, once it can stand in what is signed.
 
     Raises
     ------
     CharterError
         If it is empty, too long, or has characters that do not print.
     """
-    check_text(text, "The purpose")
-    if len(text) > MAX_PURPOSE:
-        raise CharterError(f"The purpose must be a text of 1 to {MAX_PURPOSE} characters.")
+    check_text(text, what)
+    if len(text) > most:
+        raise CharterError(f"{what} must be a text of 1 to {most} characters.")
     return text
 
 

@@ -11,14 +11,17 @@ from quire.text import visible
 
 _MARKS = re.compile(r"([\\`*_{}\[\]<>|#~$@!])")
 # What begins a list, a quotation or a heading at the beginning of an item.
-_FIRST = re.compile(r"^(\s*\d*)(?:(?<!\d)([-+=:])|(?<=\d)([.)]))")
+_FIRST = re.compile(r"^(\s*)([-+=:]|\d+(?=[.)]))")
 
 
 def escaped(text: str) -> str:
     """Return a text as it is written in Markdown, in which it stands for itself alone."""
     shown = _MARKS.sub(r"\\\1", visible(text, LONGEST)).replace("&", "&amp;")
     shown = shown.replace("://", ":\\//").replace("www.", "www\\.")
-    return _FIRST.sub(lambda found: f"{found[1]}\\{found[2] or found[3]}", shown)
+    # An entity by its name: one by its number has a mark in it.
+    return _FIRST.sub(
+        lambda found: f"{found[1]}{'&ZeroWidthSpace;' if found[2].isdigit() else chr(92)}{found[2]}", shown
+    )
 
 
 def markdown(document: Document) -> str:

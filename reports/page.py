@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from markupsafe import Markup
 
 from quire import __version__
 from quire.reports.document import MEANINGS, Document, Standing
+from quire.simulation import look
 from quire.text import TEXT, visible
 
 #: The longest text of a document: a purpose in a charter has as many characters.
 LONGEST = 2 * TEXT + 200
+_STYLE = ("quire.reports", "document.css")
 _CLASSES = {Standing.UNCHECKED: "unchecked", Standing.OWN: "own", Standing.ABSENT: "absent"}
 
 
@@ -32,26 +31,10 @@ def _finalize(value: Any) -> Any:
 
 
 @cache
-def _style() -> str:
-    report = (files("quire.simulation") / "templates" / "report.css").read_text(encoding="utf-8")
-    return report + (files("quire.reports") / "templates" / "document.css").read_text(encoding="utf-8")
-
-
-@cache
 def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("quire.reports"),
-        autoescape=True,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
+    environment = look.templates(*_STYLE, _finalize)
     environment.filters.update(
         css_class=lambda standing: _CLASSES.get(standing, standing.value), kind=lambda item: type(item).__name__
     )
-    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
-    environment.globals.update(css=Markup(_style()), style_hash=Markup(f"sha256-{digest}"), version=__version__)
+    environment.globals.update(style_hash=Markup(look.style_hash(*_STYLE)), version=__version__)
     return environment
