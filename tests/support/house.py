@@ -53,6 +53,7 @@ ALLOWED = {
     "strategies": (
         "quire.clients.contract",
         "quire.clients.arrays",
+        "quire.clients.compression",  # updates as silos send them
         "quire.clients.tasks",
         "quire.clients.code",  # the hash by which server and silos know that they run the same code
         "quire.clients.secure.agreement",  # the numbers that server and silos work out for themselves, alike
