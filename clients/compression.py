@@ -36,12 +36,12 @@ class NotPacked(ValueError):
     """Arrays that are no compressed update of this form; the text says what is wrong, for the server's log."""
 
 
-def is_packed(arrays: Mapping[str, NDArray]) -> bool:
+def is_packed(arrays: Mapping[str, np.ndarray]) -> bool:
     """Tell whether an update says that it is compressed."""
     return LEVELS in arrays
 
 
-def compressed(update: Arrays, memory: Mapping[str, NDArray], how: Compression) -> tuple[Arrays, Arrays]:
+def compressed(update: Arrays, memory: Mapping[str, np.ndarray], how: Compression) -> tuple[Arrays, Arrays]:
     """Compress an update.
 
     Parameters
@@ -68,7 +68,7 @@ def compressed(update: Arrays, memory: Mapping[str, NDArray], how: Compression) 
         places = largest(vector, max(1, math.ceil(how.kept * len(vector))))
         chosen = vector[places]
     levels, scales = _rounded(chosen)
-    packed = {LEVELS: levels, SCALES: scales}
+    packed: Arrays = {LEVELS: levels, SCALES: scales}
     unsent = vector.copy() if places is not None else vector
     sent = _restored(levels, scales)
     if places is None:
@@ -79,7 +79,7 @@ def compressed(update: Arrays, memory: Mapping[str, NDArray], how: Compression) 
     return packed, {UNSENT: unsent}
 
 
-def expanded(packed: Mapping[str, NDArray], form: Mapping[str, NDArray]) -> Arrays:
+def expanded(packed: Mapping[str, np.ndarray], form: Mapping[str, np.ndarray]) -> Arrays:
     """Return the update that was compressed.
 
     Parameters
@@ -171,11 +171,11 @@ def _rounded(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
 
 def _restored(levels: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
     with np.errstate(invalid="ignore"):
-        values: NDArray[np.float32] = np.repeat(scales / np.float32(_TOP), _BLOCK)[: len(levels)] * levels
-    return values
+        values = np.repeat(scales / np.float32(_TOP), _BLOCK)[: len(levels)] * levels
+    return values.astype(np.float32, copy=False)
 
 
-def _vector(packed: Mapping[str, NDArray], name: str, dtype: type) -> NDArray:
+def _vector(packed: Mapping[str, np.ndarray], name: str, dtype: type) -> np.ndarray:
     array = packed[name]
     if array.ndim != 1 or array.dtype != np.dtype(dtype) or not len(array):
         raise NotPacked(f"'{name}' of its compressed update is no list of {np.dtype(dtype).name}")
