@@ -1,5 +1,7 @@
 """For all tests: signals as a terminal has them, and nothing that depends on how busy the machine is."""
 
+import gc
+import os
 import signal
 
 from hypothesis import HealthCheck, settings
@@ -11,3 +13,21 @@ for number in (signal.SIGINT, signal.SIGHUP):
 
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+def _unsynced(descriptor):
+    """Leave data to the page cache: what a killed process wrote is there, and no test cuts the power.
+
+    It still fails where fsync would, on what is no open file; tests put their own in its place to watch or to break it,
+    and programs that tests start have the real one.
+    """
+    os.fstat(descriptor)
+
+
+os.fsync = _unsynced
+
+
+def pytest_collection_finish():
+    """Keep the collector of garbage from looking through thousands of tests, which stay, again and again."""
+    gc.collect()
+    gc.freeze()
