@@ -1,9 +1,11 @@
 """For all tests: signals as a terminal has them, and nothing that depends on how busy the machine is."""
 
+import functools
 import gc
 import os
 import signal
 
+import typer.main
 from hypothesis import HealthCheck, settings
 
 # Whoever starts the tests in the background may have had these ignored, and programs that are started inherit that.
@@ -25,6 +27,9 @@ def _unsynced(descriptor):
 
 
 os.fsync = _unsynced
+
+# The hundred commands are the same at every call of the command line in this process: a tenth of a second each time.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 
 def pytest_collection_finish():
