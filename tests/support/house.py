@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -209,7 +210,12 @@ def modules() -> frozenset[str]:
 
 @cache
 def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    gc.disable()  # all trees are kept: to look through them for garbage again and again takes longer than to read files
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def imports(path: Path) -> tuple[tuple[int, str], ...]:
