@@ -129,4 +129,3 @@ def _attack(
     for words in page.shows:
         console.print(f"- {words}", markup=False, soft_wrap=True)
     console.print(f"Page: {shown}", markup=False, soft_wrap=True)
-

@@ -257,7 +257,8 @@ def _rows(seen: Seen, held: int) -> int:
     rate = getattr(seen.settings.privacy, "sampling_rate", None)
     if rate is not None:
         return max(1, round(rate * held))
-    return min(held, seen.settings.training.batch_size * steps(seen.settings.training, held))
+    taken: int = seen.settings.training.batch_size * steps(seen.settings.training, held)
+    return min(held, taken)
 
 
 def _scale(seen: Seen, local: LocalSilos) -> float:

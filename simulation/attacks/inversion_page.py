@@ -16,8 +16,9 @@ _SHOWN = 8
 _GIVEN = (
     (
         "To the server in every case",
-        "The first global model, the settings (so the learning rate and how many rows are expected behind what it sees), "
-        "the code, and the range of a pixel. No rows, no labels: these it infers from the gradient of the last layer.",
+        "The first global model, the settings (so the learning rate and how many rows are expected behind what it "
+        "sees), the code, and the range of a pixel. No rows, no labels: these it infers from the gradient of the last "
+        "layer.",
     ),
     ("Plain updates, noisy updates", "The update of the first silo in the first round, as it came over the wire."),
     (
@@ -29,10 +30,11 @@ _GIVEN = (
 _NOT = (
     "That nobody could do better: there are stronger searches, with priors over pictures, and servers that send models "
     "made to be inverted. Against these, too, only what holds for any attack helps: masks over many rows, and noise.",
-    "That a sum is safe. Where a unit of the first layer is moved by a single row, its gradient is that row, however many "
-    "rows are in the sum; with few rows, wide layers and one step this happens, and the table counts it.",
+    "That a sum is safe. Where a unit of the first layer is moved by a single row, its gradient is that row, however "
+    "many rows are in the sum; with few rows, wide layers and one step this happens, and the table counts it.",
     "Recognising is not all that leaks. A guess below the threshold may still tell which class was there.",
-    "Small pictures in small batches after one step leak most. Larger pictures, batches and more local steps leak less.",
+    "Small pictures in small batches after one step leak most. Larger pictures, batches and more local steps leak "
+    "less.",
 )
 
 
@@ -45,7 +47,7 @@ def page(found: Sequence[Attacked], runs: int, seed: int, search: Search) -> Pag
     return Page(
         kind="inversion",
         question="Which pictures did a silo train on?",
-        sentence=f"From one plain update the server gets back {100 * plain:.0f} % of the digits behind it, recognisably",
+        sentence=f"From one plain update the server gets back {100 * plain:.0f} % of the digits behind it",
         verdict=f"The same attack on {rest}.",
         tone="bad" if plain >= 0.5 else "level",
         given=_GIVEN,
@@ -54,12 +56,12 @@ def page(found: Sequence[Attacked], runs: int, seed: int, search: Search) -> Pag
         runs=[(one.variant.title, f"quire run {one.variant.seeded(seed)}") for one in found],
         tables=[_table(found)],
         panels=[_panel(one) for one in found] + [_chance(found[0].runs[0])],
-        panels_note=f"The first run of each kind. Alike is the correlation of pixels; from {ALIKE:g} on a digit counts as "
-        "recognised, which was fixed beforehand. Where more than eight rows are behind what was seen, the eight that "
-        "the attack came closest to are shown.",
+        panels_note=f"The first run of each kind. Alike is the correlation of pixels; from {ALIKE:g} on a digit counts "
+        "as recognised, which was fixed beforehand. Where more than eight rows are behind what was seen, the eight "
+        "that the attack came closest to are shown.",
         kicker=(
             f"{runs} run{'s' if runs != 1 else ''} of each kind, from seed {seed}",
-            f"search: {search.steps} steps, {search.tries} tries",
+            f"search: {search.steps} steps, best of {search.tries}",
         ),
     )
 
@@ -115,25 +117,25 @@ def _table(found: Sequence[Attacked]) -> Table:
                 one.variant.title,
                 words(one.runs[0].spent),
                 f"{_hits(one)} of {_rows(one)}",
-                percents(one.recognised("by_division")),
-                percents(one.recognised("by_search")),
+                f"{100 * one.recognised('by_division').value:.1f} %",
+                f"{100 * one.recognised('by_search').value:.1f} %",
                 percents(one.recognised()),
-                percents(one.chance()),
+                f"{100 * one.chance().value:.2f} %",
                 f"{one.luck():.2g}",
                 f"{mean:.2f} / {chance:.2f}",
             ]
         )
     head = (
-        *("What the server has", "By the card", "Recognised", "By division", "By search", "By either", "By chance"),
-        *("p", "Mean alike, attack / chance"),
+        *("What the server has", "By the card", "Recognised", "Division", "Search", "Either", "Chance"),
+        *("p", "Mean, attack / chance"),
     )
     return Table(
         "How many digits were recognised",
         head,
         rows,
-        "Guesses are given to true rows one to one so that they are most alike in all, the kindest reading. Chance is the "
-        "same with as many random digits of other people as guesses. p is the probability of as many hits or more by "
-        "chance. Chance is often more alike in the mean: it offers real digits, a failed search offers blurs.",
+        "Guesses are given to true rows one to one so that they are most alike in all, the kindest reading. Chance is "
+        "the same with as many random digits of other people as guesses. p is the probability of as many hits or more "
+        "by chance. Chance is often more alike in the mean: it offers real digits, a failed search offers blurs.",
     )
 
 

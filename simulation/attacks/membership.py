@@ -184,11 +184,13 @@ def look(seen: Seen) -> Look:
 
 def built(seen: Seen, silo: str) -> list[Arrays]:
     """Return the models that a server can build which bear on a silo: its own where it is seen, else the mean's."""
-    pairs = zip(seen.models, seen.means if seen.sums_only() else seen.updates, strict=False)
-    steps = [(model, step if seen.sums_only() else step.get(silo)) for model, step in pairs]
+    if seen.sums_only():
+        steps: list[Arrays | None] = list(seen.means)
+    else:
+        steps = [updates.get(silo) for updates in seen.updates]
     return [
         {name: (part + step[name]).astype(part.dtype) for name, part in model.items()}
-        for model, step in steps
+        for model, step in zip(seen.models, steps, strict=False)
         if step is not None
     ]
 

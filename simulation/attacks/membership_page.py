@@ -10,13 +10,13 @@ from quire.simulation.attacks.page import Figure, Page, Table, as_json, interval
 from quire.simulation.attacks.variants import words
 from quire.simulation.drawing import LINES, MUTED, draw
 
-_SEES = {"user": "user of the model", "silo": "another silo", "server": "server"}
+_SEES = {"user": "the user of the model", "silo": "another silo", "server": "the server"}
 _GIVEN = (
     (
         "To all of them",
-        "The settings, the code, and all records of the data set: which of them were in training is what is asked. Each "
-        "attacker runs the federation itself on other random halves of the same records, as often as there are runs "
-        "here less one, and compares (shadow models).",
+        "The settings, the code, and all records of the data set: which of them were in training is what is asked. "
+        "Each attacker runs the federation itself on other random halves of the same records, as often as there are "
+        "runs here less one, and compares (shadow models).",
     ),
     ("User of the model", "The final model, and nothing else of the run."),
     ("Another silo", "The global model of every round."),
@@ -34,9 +34,10 @@ _GIVEN = (
 _NOT = (
     "That nobody could do better. These are attacks from the literature that look at a record's loss; a stronger one "
     "may come, and what epsilon promises holds against that one too.",
-    "A failed attack is no proof of privacy. Few noisy steps on few rows may teach the model little; its accuracy is in "
-    "the table, for what was not learned cannot leak.",
-    "The intervals take all questions for independent. Targets share records and shadows, so they are somewhat too narrow.",
+    "A failed attack is no proof of privacy. Few noisy steps on few rows may teach the model little; its accuracy is "
+    "in the table, for what was not learned cannot leak.",
+    "The intervals take all questions for independent. Targets share records and shadows, so they are somewhat too "
+    "narrow.",
     "Other data. These rows are public, and the attacker knows all of them; most real attackers know less.",
 )
 
@@ -52,7 +53,7 @@ def page(found: Sequence[Attacked], runs: int, seed: int) -> Page:
     return Page(
         kind="membership",
         question="Was this record among those that the federation was trained on?",
-        sentence=f"From {plain.variant.title} the {_SEES[best.observer]} tells members from others with an AUC of "
+        sentence=f"From {plain.variant.title} {_SEES[best.observer]} tells members from others with an AUC of "
         f"{best.auc.value:.2f}",
         verdict=verdict,
         tone="bad" if works and not hidden else "level" if works else "open",
@@ -103,7 +104,7 @@ def _shows(found: Sequence[Attacked]) -> list[str]:
     for one in found:
         best = one.best()
         said.append(
-            f"{one.variant.title.capitalize()} ({words(one.spent)}): the best of these attacks is {best.attack} by the "
+            f"{one.variant.title.capitalize()} ({words(one.spent)}): the best of these attacks is {best.attack} by "
             f"{_SEES[best.observer]}: it calls {100 * best.accuracy.value:.1f} % rightly (50 % is a coin), and finds "
             f"{100 * best.at_1_percent.value:.1f} % of the members at 1 % false alarms."
         )
@@ -131,7 +132,9 @@ def _models(found: Sequence[Attacked], runs: int) -> Table:
         for one in found
     ]
     head = ("What the server has", "By the card", "Right on members", "Right on others", "Members", "Others")
-    return Table("The models that were attacked", head, rows, f"Over {runs} runs; epsilon is that of the runs' own cards.")
+    return Table(
+        "The models that were attacked", head, rows, f"Over {runs} runs; epsilon is that of the runs' own cards."
+    )
 
 
 def _best(found: Sequence[Attacked]) -> Table:
@@ -144,8 +147,9 @@ def _best(found: Sequence[Attacked]) -> Table:
         "The best attack of each observer",
         _HEAD,
         rows,
-        "With intervals of 95 %. Balanced accuracy is at the threshold that was best on the other runs, which an attacker "
-        "can find for itself. The best of three attacks is shown, which flatters them a little where there is nothing.",
+        "With intervals of 95 %. Balanced accuracy is at the threshold that was best on the other runs, which an "
+        "attacker can find for itself. The best of three attacks is shown, which flatters them a little where there is "
+        "nothing.",
     )
 
 
@@ -162,7 +166,7 @@ def _figures(found: Sequence[Attacked]) -> list[Figure]:
         svg = draw(f"roc{place}", 420, 340, label, lambda axes, chosen=chosen: _roc(axes, chosen))  # type: ignore[misc]
         figures.append(
             Figure(
-                f"ROC, as the {_SEES[observer]}",
+                f"ROC of {_SEES[observer]}",
                 svg,
                 [f"{title}, {finding.attack}" for title, finding in chosen],
                 "Both axes are logarithmic: what counts is on the left. Grey: a coin.",
@@ -172,10 +176,15 @@ def _figures(found: Sequence[Attacked]) -> list[Figure]:
 
 
 def _roc(axes: Any, chosen: Sequence[tuple[str, Finding]]) -> None:
+    from matplotlib.ticker import NullLocator
+
     axes.plot([1e-4, 1], [1e-4, 1], color=MUTED, linewidth=1.0, linestyle="--")
     for color, (_, finding) in zip(LINES, chosen, strict=False):
         kept = finding.fpr > 0
         axes.plot(finding.fpr[kept], finding.tpr[kept].clip(min=1e-4), color=color, linewidth=1.8)
     axes.set(xscale="log", yscale="log", xlim=(1e-4, 1), ylim=(1e-4, 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+        axis.set_minor_locator(NullLocator())
     axes.set_xlabel("false positive rate")
     axes.set_ylabel("true positive rate")

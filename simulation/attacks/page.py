@@ -114,14 +114,14 @@ def picture(row: NDArray[np.float64], image: tuple[int, int], low: float = -1.0,
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def interval(rate: Rate, digits: int = 3) -> str:
+def interval(rate: Rate, digits: int = 2) -> str:
     """Write a number with its interval."""
     return f"{rate.value:.{digits}f} [{rate.low:.{digits}f}, {rate.high:.{digits}f}]"
 
 
 def percents(rate: Rate) -> str:
     """Write a share with its interval, in per cent."""
-    return f"{100 * rate.value:.2f} % [{100 * rate.low:.2f}, {100 * rate.high:.2f}]"
+    return f"{100 * rate.value:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
 
 
 def as_json(rate: Rate) -> dict[str, float]:

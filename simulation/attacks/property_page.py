@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from quire.simulation.attacks.page import Figure, Page, Table, as_json, interval, percents
+from quire.simulation.attacks.page import Figure, Page, Table, as_json, interval
 from quire.simulation.attacks.property import Attacked
 from quire.simulation.attacks.variants import words
 from quire.simulation.drawing import LINES, MUTED, draw, share_axis
@@ -25,10 +25,10 @@ _GIVEN = (
     ),
 )
 _NOT = (
-    "Noise for records is not meant to hide this. It promises that one record more or less changes little; a silo's shares "
-    "are a matter of hundreds of records. privacy=silo and silo_distributed are for whole silos.",
-    "That a sum hides everything: it shows the shares of all silos together, and a server that sees many sums with other "
-    "silos in each can compare them.",
+    "Noise for records is not meant to hide this. It promises that one record more or less changes little; a silo's "
+    "shares are a matter of hundreds of records. privacy=silo and silo_distributed are for whole silos.",
+    "That a sum hides everything: it shows the shares of all silos together, and a server that sees many sums with "
+    "other silos in each can compare them.",
     "That nobody could do better, in later rounds, with more rounds, or with a larger part of the update.",
 )
 
@@ -36,15 +36,13 @@ _NOT = (
 def page(found: Sequence[Attacked], runs: int, seed: int, shadows: int) -> Page:
     """Return the page."""
     plain = found[0]
-    rest = "; ".join(
-        f"{one.variant.title} ({words(one.runs[0].spent)}) {one.error().value:.2f}" for one in found[1:]
-    )
+    rest = "; ".join(f"{one.variant.title} ({words(one.runs[0].spent)}) {one.error().value:.2f}" for one in found[1:])
     works = plain.error().high < plain.chance().value
     return Page(
         kind="property",
         question="What share of each class does a silo hold?",
-        sentence=f"From a plain update the server tells a silo\N{RIGHT SINGLE QUOTATION MARK}s shares of classes to within "
-        f"{plain.error().value:.2f}, against {plain.chance().value:.2f} without it",
+        sentence=f"From a plain update the server tells a silo\N{RIGHT SINGLE QUOTATION MARK}s shares of classes to "
+        f"within {plain.error().value:.2f}, against {plain.chance().value:.2f} without it",
         verdict=f"The same distance (0: exact, 1: nothing in common) for {rest}.",
         tone="bad" if works else "open",
         given=_GIVEN,
@@ -103,23 +101,23 @@ def _table(found: Sequence[Attacked]) -> Table:
         [
             one.variant.title,
             words(one.runs[0].spent),
-            interval(one.error()),
-            interval(one.chance()),
-            percents(one.top()),
-            percents(one.top_chance()),
+            interval(one.error(), 2),
+            interval(one.chance(), 2),
+            f"{100 * one.top().value:.0f} %",
+            f"{100 * one.top_chance().value:.0f} %",
         ]
         for one in found
     ]
     head = (
-        *("What the server has", "By the card", "Distance", "Distance of the population"),
-        *("Largest class named", "By the population"),
+        *("What the server has", "By the card", "Distance", "Without the run"),
+        *("Largest class named", "Without the run"),
     )
     return Table(
         "How far the guesses are from the truth",
         head,
         rows,
-        "Total variation distance of guessed and true shares: half the sum of the differences. With intervals of 95 % over "
-        "silos. Beside it, what a server says that sees nothing of the run and knows the population.",
+        "Total variation distance of guessed and true shares: half the sum of the differences. With intervals of 95 % "
+        "over silos. Beside it, what a server says that sees nothing of the run and knows the population.",
     )
 
 

@@ -23,7 +23,6 @@ from quire.conf.compose import compose
 from quire.conf.schema import NoPrivacy, Settings
 from quire.simulation.attacks.errors import AttackInput
 from quire.simulation.inline import run_inline
-from quire.simulation.silos import local_silos
 from quire.strategies.card import CARD_FILE
 from quire.strategies.rounds import RoundState
 from quire.strategies.watch import watching
@@ -59,8 +58,8 @@ class Seen:
     means : list of dict of str to numpy.ndarray of float64
         The mean update of each round as the server has it: under masks what the opened sum came to, with whatever
         noise there was in it.
-    updates : list of dict of str to (dict of str to numpy.ndarray, float)
-        In each round, by silo, the update that came in clear and its rows. Empty where none comes in clear.
+    updates : list of dict of str to dict of str to numpy.ndarray
+        In each round, by silo, the update that came in clear. Empty where none comes in clear.
     spent : Spent or None
         For the page alone.
     """
@@ -90,7 +89,6 @@ def observe(overrides: str) -> Seen:
         If the settings are refused or the run had to stop.
     """
     settings = compose(overrides)
-    names = dict(enumerate(local_silos(settings).names))
     seen = Seen(settings)
 
     def step(before: RoundState, mean: Arrays, after: RoundState) -> None:
@@ -100,7 +98,8 @@ def observe(overrides: str) -> Seen:
     def heard(message: Message, reply: Message) -> None:
         if message.metadata.message_type != contract.TRAIN:
             return
-        if message.content[contract.CONFIG][contract.ROUND] > len(seen.updates):
+        config: Any = message.content[contract.CONFIG]
+        if config[contract.ROUND] > len(seen.updates):
             seen.updates.append({})
         if reply.has_error() or not isinstance(record := reply.content.get(contract.UPDATE), ArrayRecord):
             return
@@ -111,7 +110,7 @@ def observe(overrides: str) -> Seen:
         folder = run_inline(settings, Path(scratch) / "run", listener=heard).folder
         if not isinstance(settings.privacy, NoPrivacy):
             seen.spent = _spent(folder)
-    if len(seen.means) != settings.strategy.rounds or not names:
+    if len(seen.means) != settings.strategy.rounds:
         raise AttackInput("A round of the run was lost, so there is less to see than the settings say: try again.")
     return seen
 

@@ -136,10 +136,10 @@ def facts(seen: Seen) -> dict[str, object]:
 
 
 def words(found: dict[str, object]) -> str:
-    """Say what a run's card promises: an epsilon for each record or silo, or none."""
+    """Say what a run's card promises: an epsilon for each record or silo, or nothing."""
     if found["epsilon"] is None:
-        return "no noise, no epsilon"
-    return f"epsilon {found['epsilon']:.3g} at delta {found['delta']:.2g} for each {found['unit']}"
+        return "no noise"
+    return f"epsilon {found['epsilon']:.3g}, delta {found['delta']:.2g} per {found['unit']}"
 
 
 def _base(asked: Sequence[Override], defaults: Sequence[Override]) -> list[Override]:
