@@ -17,6 +17,8 @@ from scipy.stats import binom
 from quire.clients.arrays import Arrays
 from quire.clients.data.silo import Rows, concatenate
 from quire.clients.training import Workbench, steps
+from quire.conf.compose import compose
+from quire.conf.schema import Settings
 from quire.privacy.attacks import reconstruction as rec
 from quire.privacy.attacks.roc import Rate, share
 from quire.privacy.randomness import stream
@@ -128,6 +130,8 @@ def attack(
     search = search or rec.Search()
     check(runs, search)
     search = rec.Search(_LOW, _HIGH, search.steps, search.tries, search.rate, search.smooth)
+    for variant in chosen:
+        _can_be_attacked(compose(variant.overrides))
     found = []
     for variant in chosen:
         pictures = []
@@ -156,16 +160,9 @@ def check(runs: int, search: rec.Search) -> None:
 
 def looked(seen: Seen, search: rec.Search) -> Pictures:
     """Attack one run, and mark the attack by the rows that were really there."""
-    if seen.settings.task.name != "digits":
-        raise AttackInput(f"task={seen.settings.task.name} has no pictures: inversion takes task=digits.")
     local = local_silos(seen.settings)
     bench = Workbench(local.task(seen.settings))
     update, count = _given(seen, local)
-    if count > MOST_ROWS:
-        raise AttackInput(
-            f"Behind what is seen are {count} rows, and at most {MOST_ROWS} are searched for: lower "
-            "training.batch_size, training.steps or partition.silos."
-        )
     rng = stream(seen.settings.seed, "attack", "inversion")
     divided, searched, distance = reconstruct(bench, seen.models[0], update, count, _scale(seen, local), search, rng)
     truth, others = _truth(seen, local)
@@ -193,6 +190,19 @@ def looked(seen: Seen, search: rec.Search) -> Pictures:
         count,
         facts(seen),
     )
+
+
+def _can_be_attacked(settings: Settings) -> None:
+    """Refuse what has no pictures, or too many, before anything is run."""
+    if settings.task.name != "digits":
+        raise AttackInput(f"task={settings.task.name} has no pictures: inversion takes task=digits.")
+    counts = [_rows(settings, len(silo.train)) for silo in local_silos(settings).data(settings)]
+    count = sum(counts) if settings.aggregation.seen == "secure" else counts[0]
+    if count > MOST_ROWS:
+        raise AttackInput(
+            f"Behind what is seen are {count} rows, and at most {MOST_ROWS} are searched for: lower "
+            "training.batch_size, training.steps or partition.silos."
+        )
 
 
 def reconstruct(
@@ -244,7 +254,7 @@ def reconstruct(
 
 def _given(seen: Seen, local: LocalSilos) -> tuple[Arrays, int]:
     """Return what the server has of the first round, and how many rows are behind it, as the settings say."""
-    counts = [_rows(seen, len(silo.train)) for silo in local.data(seen.settings)]
+    counts = [_rows(seen.settings, len(silo.train)) for silo in local.data(seen.settings)]
     if seen.sums_only():
         return seen.means[0], sum(counts)
     first = local.names[0]
@@ -253,11 +263,11 @@ def _given(seen: Seen, local: LocalSilos) -> tuple[Arrays, int]:
     return seen.updates[0][first], counts[0]
 
 
-def _rows(seen: Seen, held: int) -> int:
-    rate = getattr(seen.settings.privacy, "sampling_rate", None)
+def _rows(settings: Settings, held: int) -> int:
+    rate = getattr(settings.privacy, "sampling_rate", None)
     if rate is not None:
         return max(1, round(rate * held))
-    taken: int = seen.settings.training.batch_size * steps(seen.settings.training, held)
+    taken: int = settings.training.batch_size * steps(settings.training, held)
     return min(held, taken)
 
 

@@ -21,6 +21,7 @@ from quire.clients.local import train_locally
 from quire.clients.private.plan import Plan, SharedPlan, plan_of
 from quire.clients.private.work import private_update
 from quire.clients.training import Workbench
+from quire.conf.compose import compose
 from quire.conf.schema import NoPrivacy
 from quire.privacy.attacks.properties import Numbers, as_shares, distance, fit
 from quire.privacy.attacks.roc import Rate, share
@@ -112,6 +113,9 @@ def attack(
     AttackInput
     """
     check(runs, shadows)
+    for variant in chosen:
+        if (share_asked := compose(variant.overrides).strategy.fraction) < 1:
+            raise AttackInput(f"strategy.fraction={share_asked:g} does not ask every silo: take strategy.fraction=1.")
     found = []
     for variant in chosen:
         guesses = []
@@ -147,7 +151,7 @@ def looked(seen: Seen, shadows: int) -> Guess:
     model = fit(features, shares)
     given = [seen.means[0] if seen.sums_only() else seen.updates[0].get(name) for name in local.names]
     if any(one is None for one in given):
-        raise AttackInput("Not every silo was asked in the first round: take strategy.fraction=1.")
+        raise AttackInput("Not every silo answered in the first round: try again.")
     looks = np.stack([_features(one, list(seen.models[0])) for one in given if one is not None])
     truth = np.stack([_shares(silo.train.y, classes) for silo in data])
     return Guess(local.names, truth, as_shares(model.predict(looks)), _shares(own.y, classes), facts(seen))

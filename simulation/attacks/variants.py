@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from quire.conf.compose import compose
 from quire.conf.overrides import Override, parse
-from quire.conf.schema import Settings, SklearnData
+from quire.conf.schema import GROUPS, Settings, SklearnData
 from quire.simulation.attacks.errors import AttackInput
 from quire.simulation.attacks.tap import Seen
 from quire.simulation.silos import local_silos
@@ -17,6 +17,9 @@ _QUIET = (
     "output.baselines=false output.report=false output.progress=none strategy.fraction_evaluate=0 runtime=inline "
     "tracking=none"
 )
+#: Rows that every party knows, so that an attacker can have them, and classes.
+TASKS = ("digits", "breast_cancer")
+_NO_TASK = "task={} is not attacked: take task=digits or task=breast_cancer, whose rows are public and have classes."
 _OURS = ("output", "tracking", "runtime", "strategy.fraction_evaluate")
 _MODES = {"record": "aggregation=plain", "silo": "aggregation=plain"}
 
@@ -81,6 +84,9 @@ def variants(given: Sequence[str], defaults: str) -> list[Variant]:
         if item.key.partition(".")[0] in _OURS or item.key in _OURS:
             raise AttackInput(f"'{item.key}' is set by the attack itself: leave it out.")
     chosen = {item.key: item for item in asked}
+    task = chosen.get("task")
+    if task is not None and task.value in GROUPS["task"] and task.value not in TASKS:
+        raise AttackInput(_NO_TASK.format(task.value))
     privacy = [item for item in asked if item.key.startswith("privacy.")]
     masks = [item for item in asked if item.key.startswith("aggregation.")]
     mode = chosen.get("privacy")
@@ -117,11 +123,8 @@ def check(settings: Settings) -> None:
     ------
     AttackInput
     """
-    if not isinstance(settings.data, SklearnData) or settings.task.name not in ("digits", "breast_cancer"):
-        raise AttackInput(
-            f"task={settings.task.name} is not attacked: it takes rows that every party knows and classes to tell "
-            "apart, which task=digits and task=breast_cancer have."
-        )
+    if not isinstance(settings.data, SklearnData) or settings.task.name not in TASKS:
+        raise AttackInput(_NO_TASK.format(settings.task.name))
     if settings.data.preprocessing != "public":
         raise AttackInput(f"data.preprocessing={settings.data.preprocessing} is not attacked: take public.")
     if settings.selftest:
