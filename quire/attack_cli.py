@@ -65,11 +65,10 @@ def inversion(
     quire attack inversion
     quire attack inversion partition.silos=5 training.batch_size=4 privacy=record privacy.epsilon=4
     """
-    from quire.privacy.attacks.reconstruction import Search
     from quire.simulation.attacks import inversion as room
     from quire.simulation.attacks import inversion_page as pages
 
-    search = Search(steps=steps, tries=tries)
+    search = room.searching(steps, tries)
 
     def work(chosen: Any, seed: int, tell: Callable[[str], None]) -> tuple[Page, dict[str, Any]]:
         found = room.attack(chosen, runs, seed, search, tell)

@@ -142,6 +142,11 @@ def attack(
     return found
 
 
+def searching(steps: int, tries: int) -> rec.Search:
+    """Return a search of so many steps and tries."""
+    return rec.Search(steps=steps, tries=tries)
+
+
 def check(runs: int, search: rec.Search) -> None:
     """Refuse numbers with which nothing could be said, or no machine would be done.
 

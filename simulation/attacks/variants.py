@@ -20,6 +20,7 @@ _QUIET = (
 #: Rows that every party knows, so that an attacker can have them, and classes.
 TASKS = ("digits", "breast_cancer")
 _NO_TASK = "task={} is not attacked: take task=digits or task=breast_cancer, whose rows are public and have classes."
+_EVERYWHERE = ("partition.silos", "strategy.rounds", "task.model")
 _OURS = ("output", "tracking", "runtime", "strategy.fraction_evaluate")
 _MODES = {"record": "aggregation=plain", "silo": "aggregation=plain"}
 
@@ -149,7 +150,16 @@ def _base(asked: Sequence[Override], defaults: Sequence[Override]) -> list[Overr
     own = [item for item in asked if item.key.partition(".")[0] not in ("privacy", "aggregation")]
     keys = {item.key for item in own}
     other_task = any(item.key == "task" and item.value != "digits" for item in own)
-    kept = [item for item in defaults if item.key not in keys and not (other_task and item.key == "task.model")]
+    # An option that the user chooses may lack what suits ours; of steps and epochs only one can be set.
+    lost = {"training.epochs": "training.steps", "training.steps": "training.epochs"}
+    kept = [
+        item
+        for item in defaults
+        if item.key not in keys
+        and lost.get(item.key) not in keys
+        and (item.key in _EVERYWHERE or item.key.partition(".")[0] not in keys)
+        and not (other_task and item.key == "task.model")
+    ]
     return [*own, *kept]
 
 

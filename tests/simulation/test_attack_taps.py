@@ -92,6 +92,11 @@ def test_each_mode_is_run_as_the_user_asked_for_it():
     assert "privacy.epsilon" not in asked[0].overrides
     assert all("training.batch_size=4" in one.overrides and "batch_size=8" not in one.overrides for one in asked)
     assert asked[0].seeded(9).endswith("seed=9")
+    mixed = "task=digits partition=dirichlet partition.alpha=0.5 partition.silos=4 training.epochs=10"
+    (plain, _, _) = variants(["partition=iid", "training.steps=2", "privacy=record"], mixed)
+    assert "alpha" not in plain.overrides
+    assert "epochs" not in plain.overrides
+    assert "partition.silos=4" in plain.overrides
 
 
 @pytest.mark.parametrize(
