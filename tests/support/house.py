@@ -140,9 +140,8 @@ ALLOWED = {
         "quire.text",
     ),
     "enclave": (  # what runs a silo inside an enclave, and what verifies that one does
-        "quire.clients.identity",
-        "quire.clients.store.errors",
-        "quire.clients.store.files",
+        "quire.clients",  # a silo of a federation, inside
+        "quire.charter",  # which may ask for enclaves
         "quire.privacy",
         "quire.simulation.inline",  # a rehearsal inside, in one process
         "quire.conf.strict_yaml",
