@@ -187,7 +187,7 @@ def _answer_all(
     for head in state.get_messages_legacy(run_ids=[run_id], is_reply=False):
         name = head.metadata.message_id
         state.record_message_processing_start(name)
-        message = inflate_object_from_contents(name, _contents(store, name))
+        message: Any = inflate_object_from_contents(name, _contents(store, name))
         message.metadata.__dict__["_message_id"] = name
         run = state.get_run(run_id)
         context = state.get_run_series_context(run.series_id)

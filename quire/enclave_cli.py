@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quire.attest_cli import record
+
 if TYPE_CHECKING:
     from quire.enclave.verify import Answer
 
@@ -41,6 +43,9 @@ SettingsFile = Annotated[Path, typer.Argument(metavar="ENCLAVE.YAML", help="The 
 Manifest = Annotated[Path, typer.Argument(metavar="NAME.manifest", help="A rendering.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 ProfileOption = Annotated[Profile, typer.Option(help="sgx-prod, or direct-dev to try things without SGX.")]
+
+
+app.command()(record)
 
 
 @app.callback()
@@ -187,7 +192,7 @@ def measure(
     """Print MRENCLAVE, MRSIGNER, product and version of a signed enclave, for allow-lists. Gramine is not needed."""
     from quire.enclave.sigstruct import SIZE, Sigstruct
 
-    found = Sigstruct.decode(_read(signature, SIZE + 1))
+    found = Sigstruct.decode(read(signature, SIZE + 1))
     if as_json:
         typer.echo(json.dumps(vars(found), indent=1))
     else:
@@ -215,15 +220,24 @@ def run(manifest: Manifest, mode: Annotated[Mode, typer.Option(help="direct: wit
 
 @app.command()
 def challenge(
-    policy: Annotated[str, typer.Option(metavar="HEX", help="The SHA-256 of what was agreed on, 64 digits.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="A new file.")],
+    policy: Annotated[
+        str | None, typer.Option(metavar="HEX", help="The SHA-256 of what was agreed on, 64 digits.")
+    ] = None,
+    charter: Annotated[Path | None, typer.Option(metavar="CHARTER", help="Or the charter that was agreed on.")] = None,
 ) -> None:
     """Draw a challenge for an enclave to answer."""
     from quire.enclave.errors import EnclaveError
     from quire.enclave.files import is_digest, write_whole
     from quire.enclave.verify import Challenge
 
-    if not is_digest(policy):
+    if (policy is None) == (charter is None):
+        raise EnclaveError("Give --policy, or --charter.")
+    if charter is not None:
+        from quire.charter.chain import read_chain
+
+        policy = read_chain(charter).first.hash
+    if policy is None or not is_digest(policy):
         raise EnclaveError("--policy needs 64 hexadecimal digits in small letters, a SHA-256.")
     if os.path.lexists(out):
         raise EnclaveError(f"{out} exists; a challenge is drawn anew for each answer, so choose a new name.")
@@ -255,10 +269,10 @@ def verify(
     from quire.enclave.verify import verify as hold
 
     allowed = read_allowed(allow)
-    asked = Challenge.decode(_read(challenge, MAX_FILE + 1))
+    asked = Challenge.decode(read(challenge, MAX_FILE + 1))
     given = _answer(answer, identity)
-    proof = collateral_of(_read(collateral, MAX_COLLATERAL + 1))
-    chain = dcap_chain(_read(root, MAX_FILE) if root is not None else None)
+    proof = collateral_of(read(collateral, MAX_COLLATERAL + 1))
+    chain = dcap_chain(read(root, MAX_FILE) if root is not None else None)
     now = int(time.time()) if at is None else at
     try:
         if given.quote is None:
@@ -291,7 +305,7 @@ def _answer(path: Path, identity: Path | None) -> Answer:
     from quire.enclave.errors import EnclaveError
     from quire.enclave.verify import MAX_FILE, Answer
 
-    data = _read(path, MAX_FILE + 1)
+    data = read(path, MAX_FILE + 1)
     if data[:1] == b"{":
         if identity is not None:
             raise EnclaveError(f"{path} is an answer, which names its key: leave --identity out.")
@@ -308,7 +322,8 @@ def _banner(profile: Profile, err: bool = False) -> None:
         typer.echo(f"{BANNER}: {profile.value} is for finding out whether things work.", err=err)
 
 
-def _read(path: Path, limit: int) -> bytes:
+def read(path: Path, limit: int) -> bytes:
+    """Read at most so many bytes of a file that somebody named."""
     from quire.enclave.errors import EnclaveError
 
     try:
