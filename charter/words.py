@@ -202,14 +202,9 @@ def _attestation(found: Attestation) -> list[str]:
 def _demands(old: Attestation | None, new: Attestation | None) -> list[Change]:
     """Say what is demanded of enclaves otherwise: for each party, and for each enclave or platform that is let in."""
     before, after = (frozenset() if one is None else one.of for one in (old, new))
-    found = [
-        Change(
-            STRICTER,
-            "attestation is demanded of every silo" if one == "silos" else "attestation is demanded of the server",
-        )
-        for one in sorted(after - before)
-    ]
-    found += [Change(LOOSER, f"attestation is no longer demanded of the {one}") for one in sorted(before - after)]
+    whom = {"silos": "every silo", "server": "the server"}
+    found = [Change(STRICTER, f"attestation is demanded of {whom[one]}") for one in sorted(after - before)]
+    found += [Change(LOOSER, f"attestation is no longer demanded of {whom[one]}") for one in sorted(before - after)]
     if old is None or new is None or old == new:
         return found
     for what, one, other in (

@@ -55,9 +55,7 @@ def unattested(bound: Bound, roster: Roster, now: int) -> str | None:
     if demand.server:
         why = demand.objection(None if roster.aggregator is None else roster.aggregator.attested, policy, now)
         if why is not None:
-            return (
-                f"the server {why} ({which}): its admins record one with `quire roster create --aggregator`"
-            )
+            return f"the server {why} ({which}): its admins record one with `quire roster create --aggregator`"
     return None
 
 

@@ -10,12 +10,10 @@ import hashlib
 import json
 import logging
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from charters import charter, member, signed, written
+from charters import charter, member, written
 from secure_place import InProcess
 from secure_silos import overrides_of, serve
 from sgx_chain import MEASUREMENT, NOW, SIGNER, authority
