@@ -21,6 +21,7 @@ from quire.clients.code import code_hash
 from quire.clients.contract import Code
 from quire.clients.data.own import load
 from quire.clients.data.preprocess import FEDERATED, Loaded, preprocessing_of
+from quire.clients.gate.mark import enclave
 from quire.clients.member import SILO_KEY, Member, member_of
 from quire.clients.policy.approval import NotApproved, withheld
 from quire.clients.private.plan import Plan, SharedPlan, plan_of
@@ -78,7 +79,8 @@ class _Silo:
             told[contract.RECORDS] = self.records
         if not isinstance(self.member.where, int):
             told[contract.SCHEMA] = self.member.where.schema.sha256
-        return ConfigRecord({**told, contract.CONTRACT: contract.VERSION})
+        inside = {contract.ENCLAVE: profile} if (profile := enclave()) else {}
+        return ConfigRecord({**told, **inside, contract.CONTRACT: contract.VERSION})
 
     def load(self, context: Context) -> Loaded:
         """Load the silo's rows, and see to it that they are those that this run began with."""

@@ -54,6 +54,8 @@ CLIP, WITHIN = "clip", "clip/within"
 SILO, CODE_HASH, CONTRACT, SCHEMA = "silo", "code-hash", "contract", "schema"
 # Under privacy: the public number of records that the operator declares, and the signed statement of what was charged.
 RECORDS, RECEIPT = "records", "receipt"
+# What a silo that runs in an enclave says of it: the profile, which speaks for nothing unless a roster records more.
+ENCLAVE = "enclave"
 # Where the operator has to approve each run: the signed statement of the decision; and, of a silo that says who it is
 # and nothing else, the code for why.
 APPROVAL, WITHHELD = "approval", "withheld"

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
+from quire.clients.gate.mark import BANNER, ENCLAVE_VARIABLE
 from quire.clients.identity import load_identity, new_identity
 from quire.enclave.errors import EnclaveError
 from quire.enclave.quotes import POLICY_SIZE, report_data
@@ -24,7 +25,6 @@ from quire.errors import QuireError
 from quire.text import visible
 
 ANSWER, WORK = "--answer", "--work"
-BANNER = "NO CONFIDENTIALITY, NO ATTESTATION"
 KEYS = Path("/silo/keys")
 _STARTS = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system", "pty.spawn"}
@@ -127,7 +127,7 @@ def _work(arguments: list[str]) -> None:
 
 
 def _answer() -> Answer:
-    if os.environ.get("QUIRE_ENCLAVE") == "trace":  # only to be seen opening what it opens
+    if os.environ.get(ENCLAVE_VARIABLE) == "trace":  # only to be seen opening what it opens
         with tempfile.TemporaryDirectory(prefix="quire-") as keys:
             return answer(Challenge.new(bytes(POLICY_SIZE), 0), Path(keys))
     return answer(Challenge.decode(sys.stdin.buffer.read(MAX_FILE + 1)))
@@ -137,7 +137,7 @@ def main(arguments: list[str]) -> int:
     """Do what the arguments say; return the exit status."""
     say = sys.stderr.write
     if not attestable():
-        say(f"{BANNER}: this process runs in no attested enclave ({os.environ.get('QUIRE_ENCLAVE', 'no enclave')}).\n")
+        say(f"{BANNER}: this process runs in no attested enclave ({os.environ.get(ENCLAVE_VARIABLE, 'no enclave')}).\n")
     try:
         if arguments == [ANSWER]:
             if not attestable():

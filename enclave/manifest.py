@@ -15,14 +15,12 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
 
+from quire.clients.gate.mark import BANNER, DIRECT
 from quire.enclave.errors import EnclaveError
 from quire.enclave.files import Listing, hashed, regular
-from quire.enclave.inside import BANNER
 from quire.enclave.settings import PLAIN, SEALS, Enclave
 from quire.enclave.tracing import environment
 
-DIRECT, SGX = "direct-dev", "sgx-prod"
-PROFILES = (DIRECT, SGX)
 RUNTIME = "runtime/glibc"
 STORE, KEYS, TEMPORARY = "/silo/store", "/silo/keys", "/silo/tmp"
 _SYSTEM_DEPTH = 2  # folders from the root down to a mount: /usr/lib, never /usr

@@ -13,9 +13,9 @@ from typing import Any
 
 from quire.charter.attestation import Attestation
 from quire.charter.chain import read_chain
+from quire.clients.gate.mark import BANNER
 from quire.enclave.chain import Chain
 from quire.enclave.errors import EnclaveError, QuoteRefused
-from quire.enclave.inside import BANNER
 from quire.enclave.policy import DEFAULT_AGE, Allowed, Signer
 from quire.enclave.verify import Answer, Challenge, verify
 from quire.privacy.identity.attested import INTEL, Aggregator, Attested

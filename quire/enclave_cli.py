@@ -261,9 +261,9 @@ def verify(
     \b
     quire enclave verify answer.json --collateral collateral.json --allow allow.yaml --challenge challenge.json
     """
+    from quire.clients.gate.mark import BANNER
     from quire.enclave.chain import MAX_COLLATERAL, collateral_of, dcap_chain
     from quire.enclave.errors import QuoteRefused
-    from quire.enclave.inside import BANNER
     from quire.enclave.policy import read_allowed
     from quire.enclave.verify import MAX_FILE, Challenge
     from quire.enclave.verify import verify as hold
@@ -316,7 +316,7 @@ def _answer(path: Path, identity: Path | None) -> Answer:
 
 
 def _banner(profile: Profile, err: bool = False) -> None:
-    from quire.enclave.inside import BANNER
+    from quire.clients.gate.mark import BANNER
 
     if profile is Profile.direct:
         typer.echo(f"{BANNER}: {profile.value} is for finding out whether things work.", err=err)

@@ -23,6 +23,7 @@ from quire.strategies import checkpoint
 from quire.strategies.card_noise import KEY, add_part, attempts_of, shared_facts, signed_beyond
 from quire.strategies.card_page import page
 from quire.strategies.card_words import Facts, rounds_words, standing, verdict, words
+from quire.strategies.enclaves import Enclaves, banner, sentences
 from quire.strategies.material import CardError, Material, read_material
 from quire.strategies.secure_words import SHORT_CUT, Masked
 
@@ -94,7 +95,19 @@ def run_card(material: Material) -> dict[str, Any]:
         **part,
         "worst": whole["worst"],
         "words": words(facts),
+        **_enclaves(material),
     }
+
+
+def _enclaves(material: Material) -> dict[str, Any]:
+    """Return what is said of enclaves, by the roster that signed for it; nothing where there is nothing to say."""
+    found = material.enclaves
+    if material.roster is not None:
+        found = found.by(material.roster.roster)
+    elif found.attested or found.server:
+        found = Enclaves(found.says, {})
+    said = sentences(found)
+    return {"enclaves": {"banner": banner(found), "words": said}} if said else {}
 
 
 def _charter(material: Material) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def enrol(
     private: bool = False,
     members: Mapping[bytes, str] | None = None,
     approvals: Approvals | None = None,
+    enclaves: dict[str, str] | None = None,
 ) -> tuple[Roster, list[Failure]]:
     """Wait until every silo has joined, ask each who it is, and make the roster.
 
@@ -116,6 +117,8 @@ def enrol(
         In a consortium: whose a node key is. A node that answers under another member's name is left out.
     approvals : Approvals, optional
         Receives what silos' operators have decided, and says how long those are waited for who have not.
+    enclaves : dict of str to str, optional
+        Receives what silos say of the enclaves in which they run.
 
     Returns
     -------
@@ -135,7 +138,7 @@ def enrol(
         messages = [Message(RecordDict(), node, contract.QUERY, ttl=join_timeout, group_id="0") for node in some]
         replies = exchange(grid, messages, join_timeout)
         whose = members_of(grid, members) if members is not None else None
-        asked = (schema, records if private else None, whose, approvals, taken)
+        asked = (schema, records if private else None, whose, approvals, taken, enclaves)
         return read_identities(messages, replies, code_hash, *asked)
 
     found = ask(nodes)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from charters import charter, member, written
-from secure_place import InProcess
+from secure_place import RECORD, InProcess
+from secure_runs import PRIVATE
 from secure_silos import overrides_of, serve
 from sgx_chain import MEASUREMENT, NOW, SIGNER, authority
 from typer.testing import CliRunner
@@ -24,13 +25,15 @@ pytest.importorskip("dcap_qvl", reason="dcap-qvl, of the extra `enclave`, is not
 from quire.charter.attestation import MAX_DAYS, Attestation
 from quire.charter.signed import SignedCharter
 from quire.cli import app as command
+from quire.clients.gate.mark import BANNER
 from quire.clients.identity import load_identity, new_identity
 from quire.clients.identity.rosters import read_roster
 from quire.enclave import inside
 from quire.enclave.verify import Challenge
+from quire.simulation.report import ReportError, write_report
 
 NAMES = ("hospital-1", "hospital-2", "hospital-3")
-RUN = overrides_of(3, 1)
+RUN = overrides_of(3, 1, PRIVATE)
 HOUR = 3600
 
 
@@ -55,10 +58,10 @@ class Site:
         told = {"measurements": frozenset({MEASUREMENT.hex()}), "days": MAX_DAYS, **demand}
         self.demand = Attestation(of, root=hashlib.sha256(authority().root_der).hexdigest(), **told)
         began = int(time.time()) - HOUR
-        members = tuple(member(n, identity=self.publics[n], residency=None, epsilon=None, delta=None) for n in NAMES)
+        members = tuple(member(n, identity=self.publics[n], residency=None, epsilon=40.0, delta=1e-4) for n in NAMES)
         self.charter = charter(
             **{"members": members, "needed": 2, "amendments": 2, "min_cohort": 2, "colluders": 0},
-            **{"tasks": frozenset({"breast_cancer"}), "privacy": frozenset({"none"}), "attestation": self.demand},
+            **{"tasks": frozenset({"breast_cancer"}), "privacy": frozenset({"record"}), "attestation": self.demand},
             **{"aggregation": frozenset({"secure", "plain"}), "issued": began - HOUR, "not_before": began},
         )
         made = SignedCharter(self.charter)
@@ -99,8 +102,7 @@ class Site:
                 f"identity: keys/identity.key\npopulation: {{name: breast-{at}, records: 100}}\n"
                 f"roster: {{file: ../roster.json, hash: {read_roster(place).roster.hash}}}\n"
                 f'charter: {{file: ../charter, hash: "{self.charter.hash}"}}\n'
-                "policy: {modes: [none], aggregation: [secure, plain], code: [], min_cohort: 2, colluders: 0, "
-                "test_seed: true}\n"
+                f"policy: {{{RECORD.replace('[secure]', '[secure, plain]')}}}\n"
             )
         return place
 
@@ -130,8 +132,40 @@ def test_attested_silos_federate_and_the_roster_says_which_enclaves_they_are(sit
     shown = call("roster", "show", place)
     assert shown.count(f"measurement {MEASUREMENT.hex()}") == 3
     assert shown.count("NOT UP TO INTEL'S ROOT") == 3
+    monkeypatch.setenv("QUIRE_ENCLAVE", "sgx-prod")
     found = site.run(1, monkeypatch)
     assert (found["status"], found["error"]) == ("completed", None)
+    folder = site.folder / "run-1"
+    said = f"hospital-1: its key was made in the enclave {MEASUREMENT.hex()}"
+    card = json.loads((folder / "privacy_card.json").read_text())["enclaves"]
+    assert card["banner"] is None
+    assert card["words"][0].startswith(said)
+    assert "A ROOT THAT IS NOT INTEL" in card["words"][0]
+    assert said in (folder / "privacy_card.html").read_text()
+    assert said in write_report(folder).read_text()
+    call("verify", folder)
+    text = (folder / "enclaves.json").read_text()
+    (folder / "enclaves.json").write_text(text.replace(MEASUREMENT.hex(), "77" * 32))  # the roster is what is believed
+    call("verify", folder)
+    (folder / "enclaves.json").write_text(text.replace('"hospital-1": "sgx-prod"', '"hospital-1": "direct-dev"', 1))
+    assert "enclaves" in call("verify", folder, code=1)
+
+
+def test_who_runs_without_protection_says_so_on_report_and_card(site, monkeypatch) -> None:
+    site.roster(*NAMES)
+    monkeypatch.setenv("QUIRE_ENCLAVE", "direct-dev")
+    found = site.run(7, monkeypatch)
+    assert (found["status"], found["error"]) == ("completed", None)
+    folder = site.folder / "run-7"
+    card = json.loads((folder / "privacy_card.json").read_text())["enclaves"]
+    assert card["banner"].startswith(f"{BANNER}: hospital-1, hospital-2, hospital-3 ran under direct-dev")
+    assert card["words"] == [card["banner"]]  # and no measurement beside it
+    for page in (folder / "privacy_card.html", write_report(folder)):
+        assert BANNER in page.read_text()
+    call("verify", folder)
+    (folder / "enclaves.json").write_text("{}")
+    with pytest.raises(ReportError, match=r"enclaves\.json is not what a run writes"):
+        write_report(folder)
 
 
 def test_one_silo_without_an_attestation_is_refused_by_all_its_partners(site, monkeypatch, caplog) -> None:

@@ -58,6 +58,7 @@ ALLOWED = {
         "quire.clients.secure.agreement",  # the numbers that server and silos work out for themselves, alike
         "quire.clients.secure.noise",
         "quire.clients.secure.chain",
+        "quire.clients.gate.mark",  # the words for an enclave in which a silo runs
         "quire.clients.identity",  # the key that signs a run's transparency log
         "quire.charter",
         "quire.privacy",
