@@ -24,6 +24,7 @@ from quire.clients.data.preprocess import FEDERATED, Loaded, preprocessing_of
 from quire.clients.gate.mark import enclave
 from quire.clients.member import SILO_KEY, Member, member_of
 from quire.clients.policy.approval import NotApproved, withheld
+from quire.clients.policy.witnessed import hold_to_witnessed
 from quire.clients.private.plan import Plan, SharedPlan, plan_of
 from quire.clients.receipts import Round, Stand, receipt_of
 from quire.clients.secure.handlers import register
@@ -266,6 +267,7 @@ def _reply(
 def query(message: Message, context: Context) -> Message:
     """Say who this silo is and which code it runs. Touches no data and imports no torch."""
     try:
+        hold_to_witnessed(_asked(message, context).member, message)
         silo = _silo(message, context, contract.QUERY)
     except NotApproved as why:
         return withheld(message, why, CODE_HASH)

@@ -15,11 +15,13 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from quire.clients.gate.mark import BANNER, DIRECT
+from quire.clients.gate.mark import BANNER, DIRECT, PROFILES, SGX
 from quire.enclave.errors import EnclaveError
 from quire.enclave.files import Listing, hashed, regular
 from quire.enclave.settings import PLAIN, SEALS, Enclave
 from quire.enclave.tracing import environment
+
+__all__ = ["DIRECT", "PROFILES", "SGX", "mounts", "render"]
 
 RUNTIME = "runtime/glibc"
 STORE, KEYS, TEMPORARY = "/silo/store", "/silo/keys", "/silo/tmp"

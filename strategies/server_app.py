@@ -41,6 +41,7 @@ from quire.strategies.secure import SecureRounds
 from quire.strategies.secure_words import check_short_cut
 from quire.strategies.selftest import finish
 from quire.strategies.transcripts import TRANSCRIPTS_FOLDER, Transcripts
+from quire.strategies.witnessed import newest_receipts
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -178,6 +179,7 @@ def _federate(
         members=_members(simulated),
         approvals=approvals,
         enclaves=inside,
+        witnessed=[] if simulated else newest_receipts(folder.path),
     )
     enclaves.keep(folder.path, inside, _given_roster(context, simulated), roster.names)
     for failure in absent:
