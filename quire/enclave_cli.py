@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quire.attest_cli import record
+from quire.enclave_start_cli import pack, start
 
 if TYPE_CHECKING:
     from quire.enclave.verify import Answer
@@ -46,6 +47,8 @@ ProfileOption = Annotated[Profile, typer.Option(help="sgx-prod, or direct-dev to
 
 
 app.command()(record)
+app.command()(start)
+app.command()(pack)
 
 
 @app.callback()
@@ -107,6 +110,9 @@ def trace(
 @app.command()
 def render(
     settings: SettingsFile,
+    where: Annotated[
+        str | None, typer.Argument(metavar="[enclave=direct|sgx]", help="For which `quire enclave start` it is.")
+    ] = None,
     profile: ProfileOption = Profile.sgx,
     out: Annotated[
         Path | None, typer.Option(metavar="NAME.manifest", help="Where to; else NAME.manifest beside the settings.")
@@ -116,16 +122,23 @@ def render(
 
     \b
     quire enclave render enclave.yaml
+    quire enclave render enclave.yaml enclave=direct
     quire enclave render enclave.yaml --profile direct-dev --out try.manifest
     """
     from quire.enclave.check import problems
     from quire.enclave.errors import EnclaveError
     from quire.enclave.files import Listing, write_whole
     from quire.enclave.manifest import render as write
+    from quire.enclave.profiles import read_profile
     from quire.enclave.programs import named
     from quire.enclave.settings import read_settings
 
     found = read_settings(settings)
+    if where is not None:
+        chosen = read_profile(where)
+        if chosen.profile is None:
+            raise EnclaveError(f"{where} needs no manifest: `quire enclave start` runs the command as it is.")
+        profile, out = Profile(chosen.profile), out or chosen.place(found, settings.resolve().parent)
     target = out if out is not None else settings.resolve().with_name(f"{found.name}.manifest")
     named(target)
     listing = Listing.read(found.files)
