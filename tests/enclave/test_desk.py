@@ -15,6 +15,7 @@ from charters import BEGINS, ISSUED, charter, member
 from enclaves import enclave
 from hypothesis import given
 from hypothesis import strategies as some
+from secure_place import RECORD
 
 from quire.charter.signed import SignedCharter
 from quire.clients.gate.mark import BANNER
@@ -93,11 +94,11 @@ def test_the_key_signs_a_charter_and_answers_for_no_other(tmp_path) -> None:
         desk.sign_charter(b"{}", keys)
     asked = Challenge.new(bytes.fromhex(made.hash), 0)
     device = tmp_path / "attestation"
-    (store / "desk" / "silo.yaml").write_text("name: basel\ndata: {connector: shipped, partition: 0, partitions: 3}\n")
+    text = "name: basel\ndata: {connector: shipped, partition: 0, partitions: 3}\npopulation: {name: b, records: 9}\n"
+    text += f"policy: {{{RECORD}}}\n"
+    (store / "desk" / "silo.yaml").write_text(text)
     assert inside.answer(Challenge.new(bytes(32), 0), keys, device, store).identity == public
-    (store / "desk" / "silo.yaml").write_text(
-        f'name: basel\ndata: {{connector: shipped, partition: 0, partitions: 3}}\ncharter: {{file: charter, hash: "{made.hash}"}}\n'
-    )
+    (store / "desk" / "silo.yaml").write_text(f'{text}charter: {{file: charter, hash: "{made.hash}"}}\n')
     assert inside.answer(asked, keys, device, store).identity == public
     with pytest.raises(EnclaveError, match="The challenge is for 0000000000000000, and this silo's file pins"):
         inside.answer(Challenge.new(bytes(32), 0), keys, device, store)
