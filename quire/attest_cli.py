@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from quire.privacy.identity.attested import Aggregator
+    from quire.clients.identity import Aggregator
 
 
 def record(
@@ -31,13 +31,13 @@ def record(
     """
     import hashlib
 
+    from quire.clients.identity import INTEL
     from quire.enclave.chain import MAX_COLLATERAL, collateral_of, dcap_chain
     from quire.enclave.errors import EnclaveError
     from quire.enclave.policy import read_allowed
     from quire.enclave.record import Demand, attest, demand_of, encode
     from quire.enclave.verify import MAX_FILE, Answer, Challenge
     from quire.enclave_cli import read
-    from quire.privacy.identity.attested import INTEL
 
     if (charter is None) == (allow is None):
         raise EnclaveError("Give --charter, or --allow with a list of your own.")

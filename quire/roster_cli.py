@@ -12,8 +12,7 @@ import typer
 from quire.identity_cli import PassphraseFile, PassphraseVariable, passphrase_for
 
 if TYPE_CHECKING:
-    from quire.clients.identity import PublicIdentity, Roster, SignedRoster
-    from quire.privacy.identity.attested import Attested
+    from quire.clients.identity import Attested, PublicIdentity, Roster, SignedRoster
 
 app = typer.Typer(
     help="Who belongs to the consortium, under which keys: make a roster, sign it, check it.",
@@ -266,7 +265,7 @@ def _table(roster: Roster, states: dict[str, str] | None = None) -> None:
 
 
 def _enclave(found: Attested) -> str:
-    from quire.privacy.identity.attested import INTEL
+    from quire.clients.identity import INTEL
 
     root = "" if found.root == INTEL else f"\n    NOT UP TO INTEL'S ROOT: {found.root}"
     return (
