@@ -267,8 +267,8 @@ def _reply(
 def query(message: Message, context: Context) -> Message:
     """Say who this silo is and which code it runs. Touches no data and imports no torch."""
     try:
-        hold_to_witnessed(_asked(message, context).member, message)
         silo = _silo(message, context, contract.QUERY)
+        hold_to_witnessed(silo.member, message)
     except NotApproved as why:
         return withheld(message, why, CODE_HASH)
     identity = silo.identity()

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from quire.clients.gate.mark import BANNER
 from quire.conf.asked import is_chained, is_short_cut
 from quire.privacy.dp import card as arithmetic
 from quire.privacy.dp.contract import PrivacyError
@@ -73,10 +74,11 @@ def run_card(material: Material) -> dict[str, Any]:
     silent = [silo for silo in roster if silo not in by_silo]
     planned = material.setting("strategy", "rounds")
     failed = {line["round"]: bool(line["replied"]) for line in material.charged if line["event"] == "failed"}
+    inside = _enclaves(material)
     return {
         "format": FORMAT,
         "standing": standing(facts),
-        "verdict": verdict(facts, worst, max(silo["statement"]["delta"] for silo in silos)),
+        "verdict": _loudly(inside) + verdict(facts, worst, max(silo["statement"]["delta"] for silo in silos)),
         "coverage": rounds_words(len(material.rounds), planned, silent, failed),
         "run": {
             "task": material.setting("task", "name"),
@@ -95,8 +97,13 @@ def run_card(material: Material) -> dict[str, Any]:
         **part,
         "worst": whole["worst"],
         "words": words(facts),
-        **_enclaves(material),
+        **inside,
     }
+
+
+def _loudly(inside: Mapping[str, Any]) -> str:
+    """Return what stands before the verdict, which is quoted wherever a card is spoken of."""
+    return f"{BANNER} (direct-dev). " if inside and inside["enclaves"]["banner"] else ""
 
 
 def _enclaves(material: Material) -> dict[str, Any]:

@@ -160,9 +160,10 @@ def test_who_runs_without_protection_says_so_on_report_and_card(site, monkeypatc
     card = json.loads((folder / "privacy_card.json").read_text())["enclaves"]
     assert card["banner"].startswith(f"{BANNER}: hospital-1, hospital-2, hospital-3 ran under direct-dev")
     assert card["words"] == [card["banner"]]  # and no measurement beside it
+    assert json.loads((folder / "privacy_card.json").read_text())["verdict"].startswith(f"{BANNER} (direct-dev). ")
+    assert BANNER in call("verify", folder)
     for page in (folder / "privacy_card.html", write_report(folder)):
         assert BANNER in page.read_text()
-    call("verify", folder)
     (folder / "enclaves.json").write_text("{}")
     with pytest.raises(ReportError, match=r"enclaves\.json is not what a run writes"):
         write_report(folder)
