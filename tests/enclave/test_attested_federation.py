@@ -177,6 +177,9 @@ def test_one_silo_without_an_attestation_is_refused_by_all_its_partners(site, mo
     told = [text for text in caplog.messages if "hospital-3 has no attested enclave" in text]
     assert len(told) == 3, caplog.text
     assert "its admins record one with `quire roster create --attested`" in told[0]
+    assert "hospital-3 has no attested enclave" in call(
+        "silo", "check", site.folder / "hospital-1" / "silo.yaml", code=1
+    )
 
 
 def test_a_roster_takes_no_record_of_another_key(site, tmp_path) -> None:
