@@ -107,7 +107,7 @@ def read_draft(path: Path, now: int, keys: Mapping[str, PublicIdentity], previou
             not_before=_begins(found["not_before"], now),
             not_after=_moment(found["not_after"], last=True),
             exit=_exit(found["exit"]),
-            attestation=_attestation(found["attestation"]) if "attestation" in found else None,
+            attestation=read_attestation(found["attestation"]) if "attestation" in found else None,
         )
     except CharterError as error:
         raise CharterError(f"{path}: {error}") from None
@@ -197,7 +197,8 @@ def _exit(entry: Entry) -> Exit:
     return Exit(_text(found["kept"]), _text(found["destroyed"]), _text(found["use"]), until)
 
 
-def _attestation(entry: Entry) -> Attestation:
+def read_attestation(entry: Entry) -> Attestation:
+    """Read what a draft demands of enclaves."""
     lists = ["measurements", "signed_measurements", "signers", "statuses", "advisories"]
     found = entry.mapping(["of"], [*lists, "days", "root"])
     texts = {
