@@ -50,7 +50,8 @@ def test_one_process_starts_no_other() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--work"], "required: --superlink, --silo"),
+        (["--work"], "required: --superlink; it takes"),
+        (["--work", "--superlink", "127.0.0.1:1", "--insecure"], "There is no file /silo/store/desk/silo.yaml"),
         (["--work", "--superlink", "127.0.0.1:1", "--silo", "nowhere.yaml", "--insecure"], "There is no file"),
         (["--work", "--superlink", "127.0.0.1:1", "--silo", "silo.yaml"], "--root-certificates FILE, or --insecure"),
         (["--work", "--superlink", "127.0.0.1:1", "--silo", "x", "--bogus\x1b"], "unrecognized arguments"),
