@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quire.attest_cli import record
-from quire.enclave_start_cli import pack, start
+from quire.enclave_start_cli import pack, start, waited
 
 if TYPE_CHECKING:
     from quire.enclave.verify import Answer
@@ -219,16 +218,11 @@ def measure(
 @app.command()
 def run(manifest: Manifest, mode: Annotated[Mode, typer.Option(help="direct: without SGX.")] = Mode.sgx) -> None:
     """Check a manifest and start it with gramine-sgx or gramine-direct; ends as what runs inside ends."""
-    from quire.enclave.errors import EnclaveError
     from quire.enclave.programs import command_to_run
 
     command = command_to_run(manifest, mode.value)
     _banner(Profile.direct if mode is Mode.direct else Profile.sgx, err=True)
-    try:
-        done = subprocess.run(command, cwd=manifest.resolve().parent, check=False)
-    except OSError as error:
-        raise EnclaveError(f"{command[0]} could not be run: {error.strerror}.") from error
-    raise typer.Exit(done.returncode)
+    raise typer.Exit(waited(command, manifest.resolve().parent))
 
 
 @app.command()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -33,13 +35,37 @@ def start(
     command, variables = start_command(found, folder, chosen)
     if chosen.where == DIRECT:
         typer.echo(f"{BANNER}: {chosen.profile} is for finding out whether things work.", err=True)
+    raise typer.Exit(waited(command, folder, variables))
+
+
+def waited(command: list[str], folder: Path, variables: dict[str, str] | None = None) -> int:
+    """Run a command to its end and return its exit status; SIGTERM and SIGINT are passed on to it.
+
+    Parameters
+    ----------
+    command : list of str
+    folder : pathlib.Path
+        In which it runs.
+    variables : dict of str to str or None
+        All of its environment; None: that of this process.
+    """
+    from quire.enclave.errors import EnclaveError
+
     try:
-        done = subprocess.run(command, cwd=folder, env=variables, check=False)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        process = subprocess.Popen(command, cwd=folder, env=variables)
     except OSError as error:
         raise EnclaveError(f"{command[0]} could not be run: {error.strerror}.") from error
-    raise typer.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
 
 
 def pack(

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -161,6 +162,25 @@ def test_one_command_runs_outside_in_gramine_and_in_sgx(tmp_path, monkeypatch) -
         with pytest.raises(EnclaveError, match="it is one of enclave=none") as caught:
             read_profile(wrong)
         assert "\x1b" not in str(caught.value)
+
+
+def test_who_is_told_to_end_ends_what_runs_inside_too(tmp_path) -> None:
+    (tmp_path / "work.py").write_text(
+        "import signal, sys, time, pathlib\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path('ended').touch(), sys.exit(7)))\n"
+        "pathlib.Path('began').touch()\ntime.sleep(60)\n"
+    )
+    enclave(tmp_path, f"command: [{tmp_path / 'work.py'}]\n")
+    for name in ("store", "keys"):
+        (tmp_path / name).mkdir()
+    command = [sys.executable, "-m", "quire", "enclave", "start", "enclave.yaml", "enclave=none"]
+    with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "began").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(30) == 7
+    assert (tmp_path / "ended").exists()
 
 
 def test_no_override_of_a_run_says_where_a_silo_runs() -> None:
