@@ -27,6 +27,7 @@ BENCHMARKS = [
     "attacks",
     "audit",
     "batched",
+    "compression",
     "consent",
     "data_policy",
     "data_sets",

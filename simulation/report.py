@@ -12,6 +12,7 @@ from quire.simulation import figures, participation, plain_words, privacy_sectio
 from quire.simulation import report_words as words
 from quire.simulation.page import render, write_page
 from quire.simulation.report_data import METRIC_NAMES, ReportError, RunData, number, read_run
+from quire.strategies import enclaves
 
 __all__ = ["ReportError", "write_report"]
 
@@ -55,6 +56,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "kicker": _kicker(data),
         "headline": words.headline(data),
         "banner": words.banner(data),
+        "enclaves": _enclaves(data),
         "label": data.label,
         "labels": words.plural(data.label),
         "metric": METRIC_NAMES.get(data.metric or "", "score"),
@@ -63,6 +65,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "scores": words.everyone(data),
         "cost": plain_words.cost(data),
         "models": _models(data),
+        "plain_name": plain_words.in_clear(data),
         "comparison": figures.comparison(data),
         "many": len(data.silos) > figures.MANY,
         "rows": rows[:_MOST_ROWS],
@@ -86,6 +89,16 @@ def _context(data: RunData) -> dict[str, Any]:
         "overrides": str(data.settings.get("overrides") or ""),
         "commands": _commands(str(data.settings.get("overrides") or ""), data.settings.get("partition")),
     }
+
+
+def _enclaves(data: RunData) -> dict[str, Any]:
+    """Return what there is to say of the enclaves of silos, and apart from it what has to be said loudly."""
+    try:
+        found = enclaves.read(data.folder)
+    except enclaves.EnclavesError as error:
+        raise ReportError(str(error)) from error
+    loud = enclaves.banner(found)
+    return {"banner": loud, "words": [text for text in enclaves.sentences(found) if text != loud]}
 
 
 def _kicker(data: RunData) -> list[str]:
@@ -118,9 +131,15 @@ def _tiles(data: RunData) -> list[dict[str, Any]]:
         {"kind": "fed", "name": "Federated", "value": scores.federated, "note": "records stay where they are"},
     ]
     if scores.plain is not None and (way := plain_words.reference(data)):
-        tiles[-1] |= {"name": f"Federated, {plain_words.promise(data) or 'under masks'}"}
-        name = "Federated, without privacy" if data.private else "Federated, in clear"
-        tiles.append({"kind": "plain", "name": name, "value": scores.plain, "note": plain_words.how(data, way)})
+        tiles[-1] |= {"name": plain_words.this_run(data)}
+        tiles.append(
+            {
+                "kind": "plain",
+                "name": plain_words.in_clear(data),
+                "value": scores.plain,
+                "note": plain_words.how(data, way),
+            }
+        )
     if scores.pooled is not None:
         tiles.append(
             {
@@ -202,6 +221,7 @@ def _totals(data: RunData) -> dict[str, Any]:
         "down": sum(data.series("bytes_down")),
         "up": sum(data.series("bytes_up")),
         "per_reply": sum(data.series("bytes_up")) / replies if replies else None,
+        "whole": 4 * int(number(data.start.get("parameters")) or 0) if data.compressed else None,  # float32
         "replies": replies,
         "asked": asked,
         "seconds": parts,

@@ -57,7 +57,7 @@ def page(found: Sequence[Attacked], runs: int, seed: int, search: Search) -> Pag
         tables=[_table(found)],
         panels=[_panel(one) for one in found] + [_chance(found[0].runs[0])],
         panels_note=f"The first run of each kind. Alike is the correlation of pixels; from {ALIKE:g} on a digit counts "
-        "as recognised, which was fixed beforehand. Where more than eight rows are behind what was seen, the eight "
+        "as recognised, whatever the run. Where more than eight rows are behind what was seen, the eight "
         "that the attack came closest to are shown.",
         kicker=(
             f"{runs} run{'s' if runs != 1 else ''} of each kind, from seed {seed}",

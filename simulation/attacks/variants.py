@@ -84,6 +84,8 @@ def variants(given: Sequence[str], defaults: str) -> list[Variant]:
     for item in asked:
         if item.key.partition(".")[0] in _OURS or item.key in _OURS:
             raise AttackInput(f"'{item.key}' is set by the attack itself: leave it out.")
+        if item.key.partition(".")[0] == "compression" and item.value != "none":
+            raise AttackInput("Compressed updates are not attacked: leave compression out.")
     chosen = {item.key: item for item in asked}
     task = chosen.get("task")
     if task is not None and task.value in GROUPS["task"] and task.value not in TASKS:

@@ -104,6 +104,7 @@ def test_each_mode_is_run_as_the_user_asked_for_it():
     [
         (["task=diabetes"], "task=diabetes is not attacked"),
         (["task=synthetic"], "task=synthetic is not attacked"),
+        (["compression=top_k"], "Compressed updates are not attacked"),
         (["runtime=flower"], "'runtime' is set by the attack itself"),
         (["output.report=true"], "'output.report' is set by the attack itself"),
         (["data.preprocessing=per_silo", "privacy=none"], "data.preprocessing=per_silo is not attacked"),
