@@ -271,7 +271,7 @@ def _given(seen: Seen, local: LocalSilos) -> tuple[Arrays, int]:
 def _rows(settings: Settings, held: int) -> int:
     rate = getattr(settings.privacy, "sampling_rate", None)
     if rate is not None:
-        return max(1, round(rate * held))
+        return max(1, round(float(rate) * held))
     taken: int = settings.training.batch_size * steps(settings.training, held)
     return min(held, taken)
 
