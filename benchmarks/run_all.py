@@ -24,6 +24,7 @@ BENCHMARKS = [
     "accounting",
     "accuracy",
     "aggregation",
+    "attacks",
     "audit",
     "batched",
     "compression",

@@ -11,6 +11,7 @@ import quire
 from quire import (
     app_cli,
     approve_cli,
+    attack_cli,
     audit_cli,
     catalog_cli,
     charter_cli,
@@ -96,6 +97,7 @@ app.add_typer(launch_cli.superlink_app, name="superlink")
 app.command()(launch_cli.submit)
 app.command()(launch_cli.runs)
 app.command()(audit_cli.audit)
+app.add_typer(attack_cli.app, name="attack")
 app.command()(verify_cli.verify)
 
 

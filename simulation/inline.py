@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
 from quire.conf.compose import compose
@@ -56,8 +57,17 @@ def run(overrides: str, folder: Path | str, silos: Path | str | None = None) -> 
     return run_inline(settings, Path(folder), silos=Path(silos) if silos is not None else None)
 
 
-def run_inline(settings: Settings, folder: Path, resume: bool = False, silos: Path | None = None) -> RunResult:
-    """Run a federation in this process, or go on with the one in the folder; see :func:`run`."""
+def run_inline(
+    settings: Settings,
+    folder: Path,
+    resume: bool = False,
+    silos: Path | None = None,
+    listener: Callable[[Message, Message], None] | None = None,
+) -> RunResult:
+    """Run a federation in this process, or go on with the one in the folder; see :func:`run`.
+
+    A ``listener`` is shown every message with its reply, in one process (``runtime.workers=1``) only.
+    """
     import torch
 
     from quire.clients.client_app import SILO_KEY
@@ -84,6 +94,7 @@ def run_inline(settings: Settings, folder: Path, resume: bool = False, silos: Pa
     faults = [Fault.parse(text) for text in getattr(settings.runtime, "faults", ())]
     kind = BatchedGrid if isinstance(settings.runtime, BatchedRuntime) else InlineGrid
     grid = kind(client_app, contexts, names, faults)
+    grid.listener = listener
     server_config: UserConfig = {RUN_DIR_KEY: str(folder), RESUME_KEY: resume}
     if local.schema is not None:
         server_config[SCHEMA_KEY] = str(local.schema)

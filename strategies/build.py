@@ -21,6 +21,7 @@ from quire.strategies.private import NoisySum
 from quire.strategies.robust.build import robust_aggregator
 from quire.strategies.scaffold import Scaffold
 from quire.strategies.strategy import FederatedStrategy
+from quire.strategies.watch import watched
 
 _STRATEGIES: dict[str, Callable[..., FederatedStrategy]] = {
     "fedavg": FedAvg,
@@ -67,7 +68,7 @@ def build_strategy(settings: Settings, simulated: bool = True) -> FederatedStrat
         options["aggregator"] = robust_aggregator(settings.aggregation)
     strategy = _STRATEGIES[settings.strategy.name](seed=settings.seed, **options)
     strategy.deadlines = Deadlines.of(settings.strategy)
-    strategy.algorithm = algorithm_of(settings.strategy)  # the one that silos step by as well
+    strategy.algorithm = watched(algorithm_of(settings.strategy))  # the one that silos step by as well
     return strategy
 
 
