@@ -47,6 +47,19 @@ def together(monkeypatch):
 
 
 @pytest.fixture
+def scored(monkeypatch):
+    """How many silos scored a model together, part by part."""
+    counts, score = [], foresight.score_together
+
+    def watched(*args):
+        counts.append(len(args[-1]))
+        return score(*args)
+
+    monkeypatch.setattr(foresight, "score_together", watched)
+    return counts
+
+
+@pytest.fixture
 def doubled(monkeypatch):
     """Let models and rows have double precision, at both runtimes."""
     for kind in (Classification, Regression):
@@ -92,9 +105,12 @@ def journal(folder):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_whole_runs_in_double_precision_agree_to_nine_digits(name, tmp_path, together, doubled):
-    _, _, inline, batched = both(tmp_path, f"{RUNS[name]} output.baselines=false")
+def test_whole_runs_in_double_precision_agree_to_nine_digits(name, tmp_path, together, scored, doubled):
+    one, other, inline, batched = both(tmp_path, f"{RUNS[name]} output.baselines=false")
     assert sum(together) >= 9
+    assert sum(scored) >= 9
+    for mine, theirs in zip(journal(one.folder), journal(other.folder), strict=True):
+        assert theirs["evaluate"] == pytest.approx(mine["evaluate"], rel=1e-9)
     for part in inline:
         assert inline[part].dtype == np.float64
         np.testing.assert_allclose(batched[part], inline[part], rtol=1e-9, atol=1e-9 * np.abs(inline[part]).max())
@@ -158,6 +174,46 @@ def test_what_cannot_be_stacked_is_done_inline_bit_for_bit(overrides, tmp_path, 
     one, other, *_ = both(tmp_path, f"{overrides} output.baselines=false")
     assert one.model == other.model
     assert together == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "task=digits task.model=cnn partition.silos=3 strategy.rounds=1",
+        f"{SMALL.replace('rounds=3', 'rounds=1')} aggregation=secure strategy.min_silos=3",
+    ],
+)
+def test_silos_score_together_whatever_they_train(overrides, tmp_path, together, scored):
+    one, other, *_ = both(tmp_path, f"{overrides} output.baselines=false")
+    assert (one.model, together) == (other.model, [])
+    assert sum(scored) == len(journal(other.folder)[0]["silos"])
+    assert journal(other.folder)[0]["evaluate"] == pytest.approx(journal(one.folder)[0]["evaluate"], rel=1e-5)
+
+
+def test_of_a_silo_whose_operator_has_a_say_nothing_is_done_ahead(tmp_path, together, scored):
+    """Its rows are not looked at before its policy has let it answer."""
+    folder = tmp_path / "silos"
+    folder.mkdir()
+    (folder / "schema.yaml").write_text(
+        "columns: {a: {low: 0, high: 1}}\ntarget: {name: y, kind: classification, classes: [0, 1]}\n"
+    )
+    for place in range(4):
+        rows = "".join(f"{row % 7 / 7},{row % 2}\n" for row in range(20))
+        (folder / f"{place}.csv").write_text(f"a,y\n{rows}")
+        text = f"name: silo-{place}\ndata: {{connector: csv, path: {place}.csv}}\n"
+        policy = "policy: {modes: [none], aggregation: [plain], code: [], min_cohort: 3, rehearsal: true}\n"
+        (folder / f"silo-{place}.yaml").write_text(
+            text + (f"population: {{name: p{place}, records: 20}}\n{policy}" if place == 2 else "")
+        )
+    run = quire.run(
+        "task=tabular task.model=logistic partition.silos=4 strategy.fraction=1 strategy.min_silos=3 strategy.rounds=2 "
+        "runtime=batched output.report=false output.baselines=false",
+        tmp_path / "run",
+        folder,
+    )
+    assert [len(line["replied"]) for line in journal(run.folder)] == [4, 4]
+    assert together == [2, 2]  # of the second part one is left, who is at work by itself
+    assert scored == [2, 2]
 
 
 def test_large_models_are_not_stacked(tmp_path, together, monkeypatch):
