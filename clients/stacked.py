@@ -38,6 +38,8 @@ _DENSE = ("logistic", "linear", "mlp")
 MOST_PARAMETERS = 1_000_000
 #: Most multiplications of one silo's step, forward, for the same reason.
 MOST_WORK = 20_000_000
+#: The same where gradients are clipped row by row: sums and noise are taken in double precision, silo by silo.
+MOST_PRIVATE_PARAMETERS, MOST_PRIVATE_WORK = 250_000, 10_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ def is_stackable(task: Task) -> bool:
     return is_ours(task) and getattr(task, "model", "") in _DENSE
 
 
-def is_gain(task: Task, plan: SgdTraining, rows: int) -> bool:
+def is_gain(task: Task, plan: SgdTraining, rows: int, private: bool = False) -> bool:
     """Tell whether stacking was measured to be a gain for such a model and batch.
 
     Parameters
@@ -76,11 +78,14 @@ def is_gain(task: Task, plan: SgdTraining, rows: int) -> bool:
     plan : SgdTraining
     rows : int
         Of the largest silo.
+    private : bool
+        Whether gradients are clipped row by row.
     """
+    parameters, work = (MOST_PRIVATE_PARAMETERS, MOST_PRIVATE_WORK) if private else (MOST_PARAMETERS, MOST_WORK)
     hidden: tuple[int, ...] = getattr(task, "hidden", ()) if getattr(task, "model", "") == "mlp" else ()
     widths = [task.features, *hidden, task.classes if task.classes > 2 else 1]
     size = sum((one + 1) * other for one, other in itertools.pairwise(widths))
-    return size <= MOST_PARAMETERS and size * min(plan.batch_size, rows) <= MOST_WORK
+    return size <= parameters and size * min(plan.batch_size, rows) <= work
 
 
 def train_stacked(
@@ -221,7 +226,7 @@ class _Stack:
             out = out.relu_()
             seen.append(out)
             out = layer.forward(out)
-        losses, pull = _slopes(self._task, out, self._y.index_select(0, flat).view(at, width))
+        losses, pull = slopes(self._task, out, self._y.index_select(0, flat).view(at, width))
         pull.div_(lengths[:, None, None])
         if padding is not None:
             losses.masked_fill_(padding, 0.0)
@@ -244,7 +249,7 @@ class _Stack:
         ]
 
 
-def _slopes(task: Task, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def slopes(task: Task, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return each row's loss, shape (silos, width), and how it moves with the outputs: the task's ``loss``, by hand."""
     if not task.classes:
         off = out[..., 0] - y.to(out.dtype)

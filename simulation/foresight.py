@@ -17,6 +17,9 @@ from quire.clients.data.preprocess import prepare, preprocessing_of
 from quire.clients.data.silo import Rows, SiloData
 from quire.clients.entropy import Seeded
 from quire.clients.member import Member, member_of
+from quire.clients.private.ahead import PrivateAhead, train_privately_ahead
+from quire.clients.private.plan import plan_of
+from quire.clients.private.stacked import PrivateSilo
 from quire.clients.scored import ScoredAhead, is_scorable, score_together
 from quire.clients.stacked import is_gain, is_stackable
 from quire.clients.tasks import Task, task_of
@@ -27,14 +30,16 @@ from quire.conf.schema import (
     FedProxStrategy,
     NoPrivacy,
     PlainAggregation,
+    RecordPrivacy,
     ScaffoldStrategy,
     Settings,
     SiloPrivacy,
 )
+from quire.privacy.csprng import Csprng
 
 LOG = logging.getLogger("quire.simulation")
 
-Ahead = DoneAhead | ScoredAhead
+Ahead = DoneAhead | PrivateAhead | ScoredAhead
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,14 @@ class _Silo:
         where = self.member.where
         return task_of(self.settings) if isinstance(where, int) else task_of(self.settings, where.schema, where.plugins)
 
+    @property
+    def id(self) -> str:
+        return self.message.metadata.message_id
+
+    @property
+    def round(self) -> int:
+        return self.message.content[contract.CONFIG][contract.ROUND]  # type: ignore[return-value]
+
     def data(self) -> SiloData:
         config, statistics = self.message.content[contract.CONFIG], None
         if MEAN in config:
@@ -60,7 +73,12 @@ class _Silo:
 
 def can_be_done_ahead(settings: Settings) -> bool:
     """Tell whether silos of such a run ask for training that can be done together."""
-    return isinstance(settings.aggregation, PlainAggregation) and isinstance(settings.privacy, NoPrivacy | SiloPrivacy)
+    privacy = settings.privacy
+    if isinstance(privacy, RecordPrivacy) and privacy.gradients not in ("auto", "ghost"):
+        return False  # rows that are to be passed alone, or by Opacus
+    return isinstance(settings.aggregation, PlainAggregation) and isinstance(
+        privacy, NoPrivacy | SiloPrivacy | RecordPrivacy
+    )
 
 
 def look_ahead(messages: Sequence[Message], contexts: Mapping[int, Context]) -> dict[str, Ahead]:
@@ -77,7 +95,7 @@ def look_ahead(messages: Sequence[Message], contexts: Mapping[int, Context]) -> 
 
     Returns
     -------
-    dict of str to DoneAhead or ScoredAhead
+    dict of str to DoneAhead, PrivateAhead or ScoredAhead
         By the messages' ids.
     """
     try:
@@ -109,24 +127,24 @@ def _silos(messages: Sequence[Message], contexts: Mapping[int, Context]) -> Iter
             yield _Silo(settings, member, message, context)
 
 
-def _trained(silos: Sequence[_Silo]) -> dict[str, DoneAhead]:
-    settings = silos[0].settings
-    if not can_be_done_ahead(settings):
+def _trained(silos: Sequence[_Silo]) -> Mapping[str, DoneAhead | PrivateAhead]:
+    settings, task = silos[0].settings, silos[0].task()
+    if not can_be_done_ahead(settings) or not is_stackable(task):
         return {}
-    task, asked, model = silos[0].task(), dict[str, Asked](), _model(silos[0].message)
-    if not is_stackable(task):
-        return {}
-    for silo in silos:
-        if silo.task() == task and (wanted := _asked(silo, model)) is not None:
-            asked[silo.message.metadata.message_id] = wanted
-    if len(asked) < 2:
-        return {}
+    model = _model(silos[0].message)
     Workbench.load(workbench(task), model)  # refuses arrays that are no model of the task
-    if not is_gain(task, settings.training, max(len(silo.rows) for silo in asked.values())):
+    silos = [silo for silo in silos if silo.task() == task and len(silo.data().train)]
+    private = isinstance(settings.privacy, RecordPrivacy)
+    if len(silos) < 2 or not is_gain(task, settings.training, max(len(silo.data().train) for silo in silos), private):
         return {}
     mu = settings.strategy.mu if isinstance(settings.strategy, FedProxStrategy) else 0.0
-    done = train_ahead(task, model, settings.training, mu, list(asked.values()))
-    return dict(zip(asked, done, strict=True))
+    ids = [silo.id for silo in silos]
+    if isinstance(settings.privacy, RecordPrivacy):
+        plans = [_private(silo) for silo in silos]
+        ahead = train_privately_ahead(task, settings.privacy.gradients, model, settings.training, mu, plans)
+        return dict(zip(ids, ahead, strict=True))
+    done = train_ahead(task, model, settings.training, mu, [_asked(silo, model) for silo in silos])
+    return dict(zip(ids, done, strict=True))
 
 
 def _scored(silos: Sequence[_Silo]) -> dict[str, ScoredAhead]:
@@ -135,24 +153,34 @@ def _scored(silos: Sequence[_Silo]) -> dict[str, ScoredAhead]:
     task, model, rows = silos[0].task(), _model(silos[0].message), dict[str, Rows]()
     for silo in silos:
         if silo.task() == task and is_scorable(task, len(own := silo.data().scored)):
-            rows[silo.message.metadata.message_id] = own
+            rows[silo.id] = own
     if len(rows) < 2:
         return {}
     return dict(zip(rows, score_together(task, model, list(rows.values())), strict=True))
 
 
-def _asked(silo: _Silo, model: Arrays) -> Asked | None:
+def _asked(silo: _Silo, model: Arrays) -> Asked:
     settings, rows = silo.settings, silo.data().train
-    if not len(rows):
-        return None
-    number: int = silo.message.content[contract.CONFIG][contract.ROUND]  # type: ignore[assignment]
-    rng = Seeded(settings.seed).generator("batches", number, silo.member.name)
+    rng = Seeded(settings.seed).generator("batches", silo.round, silo.member.name)
     if not isinstance(settings.strategy, ScaffoldStrategy):
         return Asked(rows, rng)
     told = _decoded(silo.message.content[contract.TOLD])
     memory = _decoded(silo.context.state.get(contract.MEMORY, ArrayRecord()))
     correction = {name: told[name] - memory.get(name, np.zeros_like(array)) for name, array in model.items()}
     return Asked(rows, rng, correction)
+
+
+def _private(silo: _Silo) -> PrivateSilo:
+    """Return what the silo's app will ask for. Should it plan otherwise, it will not take what was done ahead."""
+    settings, operator = silo.settings, silo.member.operator
+    declared = operator.population if operator is not None else None
+    records = declared.records if declared is not None else _loaded_rows(silo)
+    source = Csprng(Seeded(settings.seed).key("private", silo.round, silo.member.name))
+    return PrivateSilo(silo.data().train, plan_of(settings, records), source)
+
+
+def _loaded_rows(silo: _Silo) -> int:
+    return len(load(silo.settings, silo.member.where, silo.member.name).data.train)
 
 
 def _has_a_say(member: Member) -> bool:

@@ -15,6 +15,7 @@ from quire.clients.local import Trained, train_locally
 from quire.clients.private.distributed import batch_sum, clipped_vector
 from quire.clients.private.plan import Plan, SharedPlan, is_adaptive
 from quire.clients.private.sgd import PrivateBench
+from quire.clients.simulation import done_ahead
 from quire.clients.tasks import Task
 from quire.clients.training import Workbench, workbench
 from quire.conf.schema import FedProxStrategy, RecordDistributedPrivacy, RecordPrivacy, Settings
@@ -61,7 +62,7 @@ def private_update(
         What the round looked like from the inside; only a simulated silo may send it.
     """
     if isinstance(settings.privacy, RecordPrivacy):
-        bench = _private_bench(task, settings.privacy.gradients)
+        bench = _bench(task, settings.privacy.gradients)
         bench.bench.load(model)
         mu = settings.strategy.mu if isinstance(settings.strategy, FedProxStrategy) else 0.0
         source = Csprng(entropy.key("private", round_number, silo))
@@ -169,6 +170,17 @@ def clipped_update(update: Arrays, clip: float, weight: float = 1.0) -> tuple[Ar
         parts[name] = short[start : start + part.size].reshape(part.shape).astype(part.dtype)
         start += part.size
     return parts, norm
+
+
+def _bench(task: Task, method: str) -> PrivateBench:
+    """Return this process's; in a simulation, the one on which the work was done ahead."""
+    ahead = done_ahead()
+    if isinstance(ahead, PrivateBench) and (getattr(ahead, "task", None), getattr(ahead, "method", "")) == (
+        task,
+        method,
+    ):
+        return ahead
+    return _private_bench(task, method)
 
 
 @lru_cache(maxsize=8)

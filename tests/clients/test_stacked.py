@@ -110,7 +110,7 @@ def test_what_pads_a_short_batch_adds_nothing_even_where_its_outputs_are_not_fin
     rng = np.random.default_rng(3)
     model = task.initial_arrays(rng)
     small, large = rows_of(rng, 5, task, np.float32), rows_of(rng, 20, task, np.float32)
-    slopes, seen = stacked._slopes, []
+    slopes, seen = stacked.slopes, []
 
     def poisoned(given_task, out, y):
         losses, pull = slopes(given_task, out, y)
@@ -119,7 +119,7 @@ def test_what_pads_a_short_batch_adds_nothing_even_where_its_outputs_are_not_fin
             losses[1, 5:], pull[1, 5:] = float("nan"), float("inf")  # what lies beside the small silo's five rows
         return losses, pull
 
-    monkeypatch.setattr(stacked, "_slopes", poisoned)
+    monkeypatch.setattr(stacked, "slopes", poisoned)
     both = train_stacked(task, model, [(large, np.random.default_rng(1)), (small, np.random.default_rng(2))], plan)
     assert seen
     alone = train_stacked(task, model, [(small, np.random.default_rng(2))], plan)[0]
@@ -169,6 +169,9 @@ def test_only_dense_models_of_ours_are_stacked_and_only_where_it_is_a_gain():
     assert is_gain(Classification("t", 784, 10, "mlp", (128,)), plan_of(batch_size=20), 60)
     assert not is_gain(Classification("t", 784, 10, "mlp", (4096, 4096)), plan_of(batch_size=20), 60)
     assert not is_gain(Classification("t", 784, 10, "mlp", (128,)), plan_of(batch_size=5000), 5000)
+    assert is_gain(Classification("t", 784, 10, "mlp", (128,)), plan_of(batch_size=20), 60, private=True)
+    assert not is_gain(Classification("t", 784, 10, "mlp", (128,)), plan_of(batch_size=190), 600, private=True)
+    assert not is_gain(Classification("t", 784, 10, "mlp", (500,)), plan_of(batch_size=5), 60, private=True)
 
 
 # ------------------------------------------------------------ what the app finds in its workbench's place
