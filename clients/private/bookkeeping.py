@@ -136,7 +136,7 @@ class BookKept:
                 if getattr(layer, name).requires_grad:
                     asked[name] = total[span].view(shape)
             part.write(factors, asked.get("weight"), asked.get("bias"))
-        return total.numpy()
+        return total.cpu().numpy()
 
     def _forward(
         self, x: Tensor, y: Tensor, parameters: Mapping[str, Tensor] | None

@@ -114,7 +114,7 @@ def doubled(monkeypatch):
     training._workbench.cache_clear()
 
 
-def private_bench(task, method):
+def private_bench(task, method, device):
     """Return a private workbench in double precision: models are tried out in single precision before."""
     bench = training.Workbench(task)
     bench.model.float()
