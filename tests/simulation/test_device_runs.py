@@ -1,14 +1,18 @@
 """Whole runs on a device: a fake one, which is the CPU, so that the model has the bits of a run without."""
 
+import io
 import json
 
 import pytest
 import torch
+from rich.console import Console
 
 import quire
 from quire.clients import device, on_device, training
 from quire.clients.private import work
+from quire.conf.compose import compose
 from quire.errors import SettingsError
+from quire.simulation.launch import launch
 from quire.simulation.report import write_report
 
 SMALL = (
@@ -65,6 +69,17 @@ def test_auto_with_workers_runs_on_the_cpu_and_says_why(tmp_path, moved):
 
 def test_a_device_that_is_not_there_is_refused_before_the_run_begins(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    folder = tmp_path / "runs" / "one"
     with pytest.raises(SettingsError, match="this machine has no CUDA device"):
-        quire.run(f"{SMALL} runtime.device=cuda", tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+        quire.run(f"{SMALL} runtime.device=cuda", folder)
+    with pytest.raises(SettingsError, match="this machine has no CUDA device"):
+        launch(compose(f"{SMALL} runtime.device=cuda"), folder, Console(file=io.StringIO()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_says_where_silos_train_where_that_was_asked(tmp_path, monkeypatch):
+    for there in (torch.cuda, torch.backends.mps):
+        monkeypatch.setattr(there, "is_available", lambda: False)
+    told = io.StringIO()
+    launch(compose(f"{SMALL} output.progress=plain runtime.device=auto"), tmp_path / "run", Console(file=told))
+    assert told.getvalue().startswith("Silos train on cpu (auto: this machine has no CUDA device and no Apple GPU")
