@@ -14,7 +14,7 @@ import torch
 
 from quire.clients.ahead import same
 from quire.clients.data.silo import Rows
-from quire.clients.stacked import is_ours
+from quire.clients.slopes import is_ours
 from quire.clients.tasks.base import Task
 from quire.clients.training import Workbench, workbench
 

@@ -25,14 +25,11 @@ from torch import Tensor
 
 from quire.clients.arrays import Arrays
 from quire.clients.data.silo import Rows
+from quire.clients.slopes import slopes
 from quire.clients.stacked_layers import DenseLayers, SpannedLayers
 from quire.clients.tasks.base import Task
-from quire.clients.tasks.classification import Classification
-from quire.clients.tasks.regression import Regression
 from quire.clients.training import steps
 from quire.conf.schema import SgdTraining
-
-_DENSE = ("logistic", "linear", "mlp")
 
 #: Most parameters of a model for which stacking is a gain: with more, a step is arithmetic and not overhead.
 MOST_PARAMETERS = 1_000_000
@@ -58,23 +55,13 @@ class Outcome:
     loss: float
 
 
-def is_ours(task: Task) -> bool:
-    """Tell whether a task is one of ours with a model of ours: no row has a say in what is made of another one."""
-    return type(task) in (Classification, Regression) and getattr(task, "plugin", None) is None
-
-
-def is_stackable(task: Task) -> bool:
-    """Tell whether a task's model is dense layers of ours, with a loss that is known here."""
-    return is_ours(task) and getattr(task, "model", "") in _DENSE
-
-
 def is_gain(task: Task, plan: SgdTraining, rows: int, private: bool = False) -> bool:
     """Tell whether stacking was measured to be a gain for such a model and batch.
 
     Parameters
     ----------
     task : Task
-        For which :func:`is_stackable` holds.
+        For which :func:`quire.clients.slopes.is_dense` holds.
     plan : SgdTraining
     rows : int
         Of the largest silo.
@@ -101,7 +88,7 @@ def train_stacked(
     Parameters
     ----------
     task : Task
-        For which :func:`is_stackable` holds.
+        For which :func:`quire.clients.slopes.is_dense` holds.
     model : mapping of str to numpy.ndarray
         Where all of them begin: weights and biases by turns, float32 or float64.
     silos : sequence of (Rows, numpy.random.Generator)
@@ -247,18 +234,3 @@ class _Stack:
             Outcome(dict(zip(self._names, (part[silo] for part in arrays), strict=True)), float(losses[silo]))
             for silo in range(len(losses))
         ]
-
-
-def slopes(task: Task, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each row's loss, shape (silos, width), and how it moves with the outputs: the task's ``loss``, by hand."""
-    if not task.classes:
-        off = out[..., 0] - y.to(out.dtype)
-        return off.square(), (2.0 * off)[..., None]
-    if task.classes == 2:
-        logit, label = out[..., 0], y.to(out.dtype)
-        losses = torch.nn.functional.binary_cross_entropy_with_logits(logit, label, reduction="none")
-        return losses, (torch.sigmoid(logit) - label)[..., None]
-    logs = torch.log_softmax(out, -1)
-    losses = -logs.gather(-1, y[..., None])[..., 0]
-    pull = logs.exp_()
-    return losses, pull.scatter_add_(-1, y[..., None], -torch.ones_like(pull[..., :1]))

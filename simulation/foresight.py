@@ -21,7 +21,8 @@ from quire.clients.private.ahead import PrivateAhead, train_privately_ahead
 from quire.clients.private.plan import plan_of
 from quire.clients.private.stacked import PrivateSilo
 from quire.clients.scored import ScoredAhead, is_scorable, score_together
-from quire.clients.stacked import is_gain, is_stackable
+from quire.clients.slopes import is_dense
+from quire.clients.stacked import is_gain
 from quire.clients.tasks import Task, task_of
 from quire.clients.tasks.moments import MEAN, SCALE, Statistics
 from quire.clients.training import Workbench, workbench
@@ -129,7 +130,7 @@ def _silos(messages: Sequence[Message], contexts: Mapping[int, Context]) -> Iter
 
 def _trained(silos: Sequence[_Silo]) -> Mapping[str, DoneAhead | PrivateAhead]:
     settings, task = silos[0].settings, silos[0].task()
-    if not can_be_done_ahead(settings) or not is_stackable(task):
+    if not can_be_done_ahead(settings) or not is_dense(task):
         return {}
     model = _model(silos[0].message)
     Workbench.load(workbench(task), model)  # refuses arrays that are no model of the task

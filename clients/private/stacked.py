@@ -26,7 +26,7 @@ from quire.clients.data.silo import Rows
 from quire.clients.private.bookkeeping import factors_of
 from quire.clients.private.plan import Plan
 from quire.clients.private.sgd import Steps
-from quire.clients.stacked import slopes
+from quire.clients.slopes import slopes
 from quire.clients.tasks.base import Task
 from quire.clients.training import Sgd
 from quire.conf.schema import SgdTraining
@@ -91,7 +91,7 @@ def train_stacked_privately(
     Parameters
     ----------
     task : Task
-        For which :func:`quire.clients.stacked.is_stackable` holds.
+        For which :func:`quire.clients.slopes.is_dense` holds.
     model : mapping of str to numpy.ndarray
         Where all of them begin: weights and biases by turns, float32 or float64.
     silos : sequence of PrivateSilo
