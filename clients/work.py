@@ -14,6 +14,7 @@ from quire.clients.data.consent.sieve import Sifted
 from quire.clients.data.own import Where, load
 from quire.clients.data.preprocess import prepare, preprocessing_of
 from quire.clients.data.silo import Rows, SiloData
+from quire.clients.device import device_of
 from quire.clients.entropy import Entropy
 from quire.clients.local import Trained, train_locally
 from quire.clients.private.plan import Plan, SharedPlan
@@ -46,7 +47,8 @@ def train_update(
     """
     rows = _prepare(settings, where, silo, statistics, note).train
     rng = entropy.generator("batches", round_number, silo)
-    trained = train_locally(workbench(_task(settings, where)), rows, settings, rng, model, told, memory)
+    bench = workbench(_task(settings, where), device_of(settings))
+    trained = train_locally(bench, rows, settings, rng, model, told, memory)
     if isinstance(settings.compression, NoCompression):
         return trained
     update, kept = compressed(trained.update, memory, settings.compression)
@@ -95,7 +97,7 @@ def score_model(
         Rows scored.
     """
     rows = _prepare(settings, where, silo, statistics).scored
-    return _score(_task(settings, where), rows, arrays), len(rows)
+    return _score(_task(settings, where), rows, arrays, device_of(settings)), len(rows)
 
 
 def score_at_home(
@@ -124,8 +126,8 @@ def score_at_home(
     return scores, len(data.test), len(data.train) + len(data.test) + held_out
 
 
-def _score(task: Task, rows: Rows, arrays: Arrays) -> dict[str, float]:
-    bench = workbench(task)
+def _score(task: Task, rows: Rows, arrays: Arrays, device: str = "cpu") -> dict[str, float]:
+    bench = workbench(task, device)
     bench.load(arrays)
     return bench.score(rows)
 

@@ -11,6 +11,7 @@ from math import isqrt
 
 from quire.conf.asked import silos_asked
 from quire.conf.compression_rules import check_compression
+from quire.conf.device import check_device
 from quire.conf.numbers import rows_of
 from quire.conf.overrides import parse, shown
 from quire.conf.privacy_rules import check_privacy
@@ -60,6 +61,7 @@ def check(settings: Settings) -> None:
     check_secure(settings)
     check_robust(settings)
     check_compression(settings)
+    check_device(settings)
     _deadlines_are_readable(settings)
     if isinstance(settings.runtime, InlineRuntime):
         for fault in settings.runtime.faults:

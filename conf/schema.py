@@ -175,6 +175,10 @@ class InlineRuntime:
         ge=0,
         le=1024,
     )
+    device: str = setting(
+        "where silos train: auto takes CUDA or an Apple GPU (MPS) where there is one",
+        choices=("cpu", "auto", "cuda", "mps"),
+    )
 
 
 @dataclass(frozen=True)

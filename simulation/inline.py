@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,6 +19,8 @@ from quire.simulation.batched_grid import BatchedGrid
 from quire.simulation.faults import Fault
 from quire.simulation.grid import InlineGrid, server_identity
 from quire.simulation.workers import WorkersGrid, processes
+
+LOG = logging.getLogger("quire.simulation")
 
 _FIRST_NODE = 1000
 
@@ -73,12 +76,14 @@ def run_inline(
     from quire.clients.client_app import SILO_KEY
     from quire.clients.client_app import app as client_app
     from quire.clients.data.silo_file import SiloFile
+    from quire.clients.device import CPU, choose
     from quire.simulation.silos import check_rows, hold_to_rows, local_silos
     from quire.strategies.folder import read_about
-    from quire.strategies.server_app import RESUME_KEY, RUN_DIR_KEY, SCHEMA_KEY
+    from quire.strategies.server_app import DEVICE_KEY, RESUME_KEY, RUN_DIR_KEY, SCHEMA_KEY
     from quire.strategies.server_app import app as server_app
 
     torch.set_num_threads(settings.runtime.threads)
+    device = choose(settings)
     local = local_silos(settings, silos)
     check_rows(settings, local)
     hold_to_rows(settings, local, folder, resume)
@@ -96,6 +101,9 @@ def run_inline(
     grid = kind(client_app, contexts, names, faults)
     grid.listener = listener
     server_config: UserConfig = {RUN_DIR_KEY: str(folder), RESUME_KEY: resume}
+    if device.asked != CPU:
+        LOG.info("Silos train on %s", device.words())
+        server_config[DEVICE_KEY] = device.words()
     if local.schema is not None:
         server_config[SCHEMA_KEY] = str(local.schema)
     server_context = Context(run_id, 1, server_config, RecordDict(), dict(run_config))

@@ -40,13 +40,13 @@ def launch(settings: Settings, folder: Path, console: Console | None = None, res
     QuireError
         If the run had to stop. A report of what was reached is written all the same.
     """
-    console = console or Console()
+    console, quiet = console or Console(), settings.output.progress == "none"
+    _say_where(settings, console, quiet)
     if resume:
         already = _take_up(folder, settings)
     else:
         check_folder(folder)
         already = 0
-    quiet = settings.output.progress == "none"
     with log_file(folder / "run.log"), tracking(settings, folder, console, skip=already):
         try:
             journal, rounds = folder / "metrics.jsonl", settings.rounds
@@ -63,6 +63,17 @@ def launch(settings: Settings, folder: Path, console: Console | None = None, res
             _compare(settings, folder, console, quiet)
         _report(settings, folder, console, quiet)
     return result
+
+
+def _say_where(settings: Settings, console: Console, quiet: bool) -> None:
+    """Refuse a device that is not there before anything is started, and say what was found where one was asked for."""
+    if getattr(settings.runtime, "device", "cpu") == "cpu":
+        return
+    from quire.clients.device import choose
+
+    found = choose(settings).words()
+    if not quiet:
+        console.print(f"Silos train on {found}.", markup=False, highlight=False, soft_wrap=True)
 
 
 def check_folder(folder: Path) -> None:

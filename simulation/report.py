@@ -269,6 +269,7 @@ def _facts(data: RunData) -> list[tuple[str, str]]:
         ("Code (SHA-256)", data.run.get("code")),
         ("Parameters", data.start.get("parameters")),
         ("Runtime", data.run.get("runtime")),
+        ("Device", held.get("device") if isinstance(held := data.run.get("held_to"), dict) else None),
         ("Seed", data.settings.get("seed")),
         ("Started", data.run.get("started")),
         ("Finished", data.run.get("finished")),

@@ -60,6 +60,8 @@ SCHEMA_VARIABLE, SCHEMA_KEY = "QUIRE_SCHEMA", "schema"
 ROSTER_VARIABLE, ROSTER_KEY = "QUIRE_ROSTER", "roster"
 
 #: Names the key file with which the run's transparency log is signed; without one no log is written.
+#: Says where the silos of a simulation train, if not on the CPU as ever.
+DEVICE_KEY = "device"
 LOG_KEY_VARIABLE, LOG_KEY_KEY = "QUIRE_LOG_KEY", "log-key"
 
 CODE_HASH = code_hash()
@@ -193,6 +195,8 @@ def _federate(
         )
         told = as_config(statistics)
         folder.hold_to("statistics", {key: list(told[key]) for key in told})  # type: ignore[arg-type]
+    if DEVICE_KEY in context.node_config:
+        folder.hold_to("device", context.node_config[DEVICE_KEY])
     folder.hold_to("silos", roster.names)
     folder.hold_to("schema", schema.sha256 if schema is not None else None)
     if strategy.private:

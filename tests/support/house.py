@@ -48,6 +48,7 @@ ALLOWED = {
         "quire.conf.strict_yaml",
         "quire.conf.numbers",
         "quire.conf.asked",
+        "quire.conf.device",
         "quire.errors",
         *STEPS,  # a silo recomputes the next model from a published sum, by the very code that the server steps with
     ),
