@@ -123,10 +123,10 @@ def _settings(place: Path, overrides: Sequence[str]) -> Settings:
             f"The run in '{place}' was started with other code than is here now: it would not end with the same "
             "model; go on with the installation that it began with, or submit anew."
         )
-    if build_strategy(settings, simulated=False).algorithm.silos_remember:
+    if settings.training.local_layers or build_strategy(settings, simulated=False).algorithm.silos_remember:
+        what = "training.local_layers" if settings.training.local_layers else f"strategy={settings.strategy.name}"
         raise ResumeError(
-            f"strategy={settings.strategy.name} has silos remember something from round to round, which cannot be "
-            "given back to them: submit anew."
+            f"{what} has silos remember something from round to round, which cannot be given back to them: submit anew."
         )
     return settings
 

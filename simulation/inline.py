@@ -18,7 +18,8 @@ from quire.simulation.faults import Fault
 from quire.simulation.grid import InlineGrid, server_identity
 from quire.simulation.workers import WorkersGrid, processes
 
-_FIRST_NODE = 1000
+#: The node that the first silo of the roster is simulated as.
+FIRST_NODE = 1000
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def run_inline(settings: Settings, folder: Path, resume: bool = False, silos: Pa
     run_config = {"overrides": settings.overrides}
     contexts, names = {}, {}
     for partition, (name, where) in enumerate(zip(local.names, local.where, strict=True)):
-        node = _FIRST_NODE + partition
+        node = FIRST_NODE + partition
         config: UserConfig = {"partition-id": partition, "num-partitions": len(local.names)}
         if isinstance(where, SiloFile):
             config[SILO_KEY] = str(where.path)

@@ -76,9 +76,10 @@ def plain_overrides(settings: Settings) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        By :data:`PLAIN` and :data:`STEPS`; empty where the run itself is in clear.
+        By :data:`PLAIN` and :data:`STEPS`; empty where the run itself is in clear, or silos keep layers of their own.
     """
-    if isinstance(settings.privacy, NoPrivacy) and isinstance(settings.aggregation, PlainAggregation):
+    in_clear = isinstance(settings.privacy, NoPrivacy) and isinstance(settings.aggregation, PlainAggregation)
+    if in_clear or settings.training.local_layers:  # of which nothing but the silos' own contexts would have all layers
         return {}
     kept = [
         item

@@ -18,6 +18,7 @@ from quire.strategies.fednova import FedNova
 from quire.strategies.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
 from quire.strategies.fedprox import FedProx
 from quire.strategies.private import NoisySum
+from quire.strategies.qfedavg import QFedAvg
 from quire.strategies.robust.build import robust_aggregator
 from quire.strategies.scaffold import Scaffold
 from quire.strategies.strategy import FederatedStrategy
@@ -31,6 +32,7 @@ _STRATEGIES: dict[str, Callable[..., FederatedStrategy]] = {
     "fedyogi": FedYogi,
     "fednova": FedNova,
     "scaffold": Scaffold,
+    "qfedavg": QFedAvg,
 }
 # Settings that every strategy has; what is left of an option's settings are parameters of its own class.
 _COMMON = {

@@ -21,7 +21,6 @@ from quire.conf.schema import FilesData, SecureAggregation, Settings
 from quire.errors import DataError, Interrupted, QuireError, RunFailed
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.identity.signed import SignedRoster
-from quire.privacy.randomness import stream
 from quire.privacy.receipts import simulated_roster
 from quire.strategies.approvals import Approvals
 from quire.strategies.build import build_strategy
@@ -197,15 +196,16 @@ def _federate(
             replace(folder.path / ROSTER_FILE, signed.encode())
     if isinstance(settings.aggregation, SecureAggregation):
         strategy.secure = _secure(context, settings, settings.aggregation, roster.names, simulated, folder.path, log)
-    if strategy.algorithm.silos_remember:
+    if strategy.algorithm.silos_remember or settings.training.local_layers:
         _keep_silo_memory(grid, folder, checkpoint)
     if checkpoint is not None:
         state = checkpoint.state
         folder.resumed(state)
     else:
         from quire.clients.tasks import task_of
+        from quire.clients.tasks.local_layers import first_model
 
-        state = RoundState(0, task_of(settings, schema).initial_arrays(stream(settings.seed, "model")))
+        state = RoundState(0, first_model(task_of(settings, schema), settings))
         check_message_size(strategy, state)
         folder.started(
             settings, roster.names, state, strategy.secure.announce(state.model) if strategy.secure else None
