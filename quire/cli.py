@@ -15,6 +15,7 @@ from quire import (
     catalog_cli,
     charter_cli,
     consortium_cli,
+    contribution_cli,
     dashboard_cli,
     enclave_cli,
     erasure_cli,
@@ -96,6 +97,7 @@ app.add_typer(launch_cli.superlink_app, name="superlink")
 app.command()(launch_cli.submit)
 app.command()(launch_cli.runs)
 app.command()(audit_cli.audit)
+app.command()(contribution_cli.contribution)
 app.command()(verify_cli.verify)
 
 

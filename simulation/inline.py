@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,13 @@ def run(overrides: str, folder: Path | str, silos: Path | str | None = None) -> 
     return run_inline(settings, Path(folder), silos=Path(silos) if silos is not None else None)
 
 
-def run_inline(settings: Settings, folder: Path, resume: bool = False, silos: Path | None = None) -> RunResult:
-    """Run a federation in this process, or go on with the one in the folder; see :func:`run`."""
+def run_inline(
+    settings: Settings, folder: Path, resume: bool = False, silos: Path | None = None, absent: Collection[str] = ()
+) -> RunResult:
+    """Run a federation in this process, or go on with the one in the folder; see :func:`run`.
+
+    Silos in ``absent`` do not join: the federation is that of the others.
+    """
     import torch
 
     from quire.clients.client_app import SILO_KEY
@@ -82,7 +88,8 @@ def run_inline(settings: Settings, folder: Path, resume: bool = False, silos: Pa
         if isinstance(where, SiloFile):
             config[SILO_KEY] = str(where.path)
         contexts[node], names[node] = Context(run_id, node, config, RecordDict(), dict(run_config)), name
-    faults = [Fault.parse(text) for text in getattr(settings.runtime, "faults", ())]
+    faults = [Fault("drop", "*", "*", name) for name in absent]
+    faults += [Fault.parse(text) for text in getattr(settings.runtime, "faults", ())]
     kind = BatchedGrid if isinstance(settings.runtime, BatchedRuntime) else InlineGrid
     grid = kind(client_app, contexts, names, faults)
     server_config: UserConfig = {RUN_DIR_KEY: str(folder), RESUME_KEY: resume}

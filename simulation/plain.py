@@ -124,7 +124,7 @@ def train_plainly(overrides: str, silos: Path | None = None, private: bool = Fal
     LOG.info("Training a federation in clear, to compare with: quire run %s", overrides)
     split = set_aside_row_by_row() if private else nullcontext()
     try:
-        with tempfile.TemporaryDirectory(prefix="quire-plain-") as scratch, _quietly(), split:
+        with tempfile.TemporaryDirectory(prefix="quire-plain-") as scratch, quietly(), split:
             settings = compose(_joined([*unscored, "strategy.fraction_evaluate=0"]))
             result = run_inline(settings, Path(scratch) / "run", silos=silos)
             model = dict(load_file(result.folder / "model.safetensors"))
@@ -140,7 +140,7 @@ def _joined(items: Iterable[Override | str]) -> str:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Keep the rounds of a federation in clear out of the log of the run beside it."""
     logger = logging.getLogger("quire")
     before = logger.level
