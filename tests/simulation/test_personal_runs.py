@@ -115,7 +115,7 @@ def test_tuning_is_reported_beside_the_model_and_changes_nothing_of_it(local, tm
 def test_the_page_says_who_is_served_worst_and_what_stays(local):
     page = " ".join(write_report(local).read_text().split())
     found = json.loads((local / "comparison.json").read_text())["fairness"]["federated"]["balanced_accuracy"]
-    assert f"The model serves {found['worst_silo']} ({100 * found['worst']:.1f}\N{NO-BREAK SPACE}%) worst" in page
+    assert f"The model serves {found['worst_silo']} ({100 * found['worst']:.1f} %) worst" in page
     assert "uses layers of its own (head)" in page
     assert "Federated, tuned to its own rows" in page
 
