@@ -121,8 +121,10 @@ def score_model(
 
 def tuned(bench: Workbench, settings: Settings, model: Arrays, rows: Rows, rng: np.random.Generator) -> None:
     """Train a bench's model from the global one on a silo's own rows, by ``training.tuning_epochs`` passes."""
+    plan = settings.training
+    lr = plan.tuning_lr if plan.tuning_lr is not None else plan.lr
     bench.load(model)
-    bench.train(rows, dataclasses.replace(settings.training, epochs=settings.training.tuning_epochs, steps=0), rng)
+    bench.train(rows, dataclasses.replace(plan, epochs=plan.tuning_epochs, steps=0, lr=lr), rng)
 
 
 def score_at_home(

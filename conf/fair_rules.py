@@ -29,6 +29,11 @@ def check_fair(settings: Settings) -> None:
         _reweighting_is_plain(settings)
     if settings.training.local_layers:
         _layers_can_stay(settings)
+    if settings.training.tuning_lr is not None and not settings.training.tuning_epochs:
+        raise SettingsError(
+            f"training.tuning_lr={settings.training.tuning_lr:g} is for tuning, and training.tuning_epochs=0 has none: "
+            "set the epochs as well."
+        )
     if settings.training.tuning_epochs and settings.strategy.fraction_evaluate == 0.0:
         raise SettingsError(
             f"training.tuning_epochs={settings.training.tuning_epochs} tunes a copy of the model that is scored, and "

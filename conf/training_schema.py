@@ -30,3 +30,4 @@ class SgdTraining:
         ge=0,
         le=1000,
     )
+    tuning_lr: float | None = setting("learning rate of tuning; null: training.lr", gt=0.0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from quire.clients.contract import TUNED
 from quire.simulation.plain import PLAIN, STEPS
 from quire.simulation.report_data import METRIC_NAMES, RunData, number
 from quire.simulation.report_words import DASH, name, percent, plural
-from quire.strategies.fairness import TUNED, less_is_better, spreads
+from quire.strategies.fairness import less_is_better, spreads
 
 _WAYS = {
     "federated": "Federated",
@@ -64,7 +65,8 @@ def _of_rounds(data: RunData) -> tuple[str, list[tuple[str, Mapping[str, Any]]]]
         found = spreads({silo: _numbers(scores) for silo, scores in event.get("silos", {}).items()})
         if metric in found:
             last = f"Federated, in round {event['round']}"
-            return metric, [(last, found[metric]), (_WAYS["tuned"], found.get(TUNED + metric, {}))]
+            tuned: Mapping[str, Any] = found.get(TUNED + metric, {})
+            return metric, [(last, found[metric]), (_WAYS["tuned"], tuned)]
     return metric, [("Federated", {})]
 
 

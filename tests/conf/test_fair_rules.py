@@ -28,6 +28,8 @@ MLP = "task=digits task.model=mlp training.local_layers=[head]"
         (f"{MLP} strategy=scaffold", "both have silos remember"),
         (f"{MLP} runtime=flower", "runtime=flower cannot be asked for it"),
         ("training.tuning_epochs=2 strategy.fraction_evaluate=0", "has nobody score"),
+        ("training.tuning_lr=0.1", "is for tuning"),
+        ("training.tuning_epochs=1 training.tuning_lr=0", "training.tuning_lr must be greater than 0"),
         ("training.tuning_epochs=-1", "training.tuning_epochs must be at least 0"),
     ],
 )

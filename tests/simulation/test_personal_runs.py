@@ -112,6 +112,13 @@ def test_tuning_is_reported_beside_the_model_and_changes_nothing_of_it(local, tm
     assert "tuned_loss" not in rounds(tmp_path)[-1]["evaluate"]
 
 
+def test_tuning_takes_steps_of_its_own(local, tmp_path):
+    assert quire.run(f"{LOCAL} {TUNED} training.tuning_lr=1e-9", tmp_path).folder
+    for silo, scores in rounds(tmp_path)[-1]["silos"].items():
+        assert scores["tuned_loss"] == pytest.approx(scores["loss"], rel=1e-6)
+        assert scores["loss"] == rounds(local)[-1]["silos"][silo]["loss"]
+
+
 def test_the_page_says_who_is_served_worst_and_what_stays(local):
     page = " ".join(write_report(local).read_text().split())
     found = json.loads((local / "comparison.json").read_text())["fairness"]["federated"]["balanced_accuracy"]
