@@ -51,7 +51,7 @@ def section(data: RunData) -> dict[str, Any] | None:
 def _compared(data: RunData, own: Mapping[str, Any]) -> tuple[str, list[tuple[str, Mapping[str, Any]]]]:
     """Return the figures on the silos' own test rows, by model."""
     metric = data.metric or "loss"
-    found = []
+    found: list[tuple[str, Mapping[str, Any]]] = []
     for way, title in _WAYS.items():
         scores = {silo: _numbers(ways.get(way)) for silo, ways in own.items() if isinstance(ways, dict)}
         found.append((title, spreads(scores).get(metric, {})))

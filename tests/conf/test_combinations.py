@@ -54,6 +54,10 @@ def test_every_way_of_training_composes_or_says_why_not(choice: tuple[str, ...])
     if in_clear and "privacy=none" not in choice:
         with pytest.raises(SettingsError, match=f"^{in_clear.pop()} sends each silo's .* in clear"):
             compose(text)
+    elif "strategy=qfedavg" in choice and not {"privacy=none", "aggregation=plain"} <= set(choice):
+        words = r"strategy=qfedavg|aggregation=secure is for one that is not|hides that behind noise|opens sums only"
+        with pytest.raises(SettingsError, match=words):
+            compose(text)
     elif ROBUST & set(choice) and (in_clear or "privacy=none" not in choice):
         with pytest.raises(SettingsError, match=r"averages more than updates|hides that behind noise|opens sums only"):
             compose(text)
