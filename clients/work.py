@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from quire.clients.arrays import Arrays
+from quire.clients.compression import compressed
 from quire.clients.contract import TUNED
 from quire.clients.data.consent.sieve import Sifted
 from quire.clients.data.own import Where, load
@@ -22,7 +23,7 @@ from quire.clients.tasks import Task, task_of
 from quire.clients.tasks.local_layers import joined, local_names
 from quire.clients.tasks.moments import Statistics
 from quire.clients.training import Workbench, WrongModel, workbench
-from quire.conf.schema import Settings
+from quire.conf.schema import NoCompression, Settings
 from quire.errors import DataError
 
 #: Told what consent made of the rows that are about to be trained on.
@@ -41,12 +42,19 @@ def train_update(
     statistics: Statistics | None = None,
     note: Note | None = None,
 ) -> Trained:
-    """Train the global model on one silo's rows; see :func:`quire.clients.local.train_locally`."""
+    """Train the global model on one silo's rows; see :func:`quire.clients.local.train_locally`.
+
+    What comes out is compressed, if the settings say so.
+    """
     rows, task = _prepare(settings, where, silo, statistics, note).train, _task(settings, where)
     rng = entropy.generator("batches", round_number, silo)
     local = local_names(task, settings.training.local_layers)
     whole = _whole(task, settings, model, memory)
-    return train_locally(workbench(task), rows, settings, rng, whole, told, memory, local)
+    trained = train_locally(workbench(task), rows, settings, rng, whole, told, memory, local)
+    if isinstance(settings.compression, NoCompression):
+        return trained
+    update, kept = compressed(trained.update, memory, settings.compression)
+    return dataclasses.replace(trained, update=update, memory={**trained.memory, **kept})
 
 
 def train_privately(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quire.conf.compression_schema import NoCompression
 from quire.conf.schema import (
     FlowerRuntime,
     NoPrivacy,
@@ -46,6 +47,11 @@ def _reweighting_is_plain(settings: Settings) -> None:
         raise SettingsError(
             "strategy=qfedavg multiplies updates by a power of the silo's own loss and sends what to divide by, which "
             f"privacy={settings.privacy.name} does not account for: take fedavg, fedprox or a server optimiser."
+        )
+    if not isinstance(settings.compression, NoCompression):
+        raise SettingsError(
+            f"strategy=qfedavg sends more than an update, and compression={settings.compression.name} is for updates: "
+            "take compression=none, or fedavg."
         )
     if isinstance(settings.aggregation, RobustAggregation):
         raise SettingsError(

@@ -15,6 +15,7 @@ MLP = "task=digits task.model=mlp training.local_layers=[head]"
         ("strategy=qfedavg aggregation=median", "all count alike"),
         ("strategy=qfedavg privacy=record", "a power of the silo's own loss"),
         ("strategy=qfedavg privacy=silo privacy.delta=1e-5", "a power of the silo's own loss"),
+        ("strategy=qfedavg compression=eight_bit", "sends more than an update"),
         ("strategy=qfedavg strategy.q=-1", "strategy.q must be at least 0"),
         ("strategy=qfedavg strategy.q=11", "strategy.q must be"),
         ("strategy=qfedavg strategy.q=nan", "strategy.q must be a finite number"),

@@ -70,6 +70,15 @@ def test_every_runtime_gives_the_same_model_and_the_same_layers(local, more, tmp
     assert [event["evaluate"] for event in rounds(local)] == [event["evaluate"] for event in rounds(tmp_path)]
 
 
+def test_compressed_updates_and_local_layers_are_remembered_side_by_side(local, tmp_path):
+    quire.run(f"{LOCAL} compression=eight_bit", tmp_path)
+    kept = Checkpoints(tmp_path / "checkpoint").load().silos
+    assert {key.split("/")[2] for key in kept} == {"2.weight", "2.bias", "unsent"}
+    ours, small = (load_file(folder / "model.safetensors") for folder in (local, tmp_path))
+    for name in ours:
+        np.testing.assert_allclose(small[name], ours[name], atol=0.05)
+
+
 def test_under_masks_the_sum_is_the_same_but_for_its_rounding(local, tmp_path):
     quire.run(f"{LOCAL} aggregation=secure", tmp_path)
     ours, masked = (load_file(folder / "model.safetensors") for folder in (local, tmp_path))
