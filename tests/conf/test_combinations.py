@@ -42,7 +42,8 @@ FEW = {f"strategy={one}" for one in ("fedavg", "fedadam", "fednova", "scaffold")
 OTHERS = [
     choice
     for choice in itertools.product(*([f"{g}={o}" for o in options] for g, options in GROUPS.items() if g not in ROWS))
-    if {"runtime=inline", "tracking=none"} & set(choice)
+    if "compression=none" in choice  # what it cannot go with has tests of its own
+    and {"runtime=inline", "tracking=none"} & set(choice)
     and (not ROBUST & set(choice) or ({"runtime=inline", "tracking=none"} <= set(choice) and FEW & set(choice)))
 ]
 
