@@ -38,6 +38,7 @@ BENCHMARKS = [
     "dp_training",
     "enclave",
     "exact_sum",
+    "fairness",
     "gate",
     "log",
     "log_rounds",

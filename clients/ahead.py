@@ -103,6 +103,15 @@ class DoneAhead(Workbench):
             return self._outcome.update
         return self._turn_back().difference(arrays)
 
+    def logits(self, rows: Rows) -> np.ndarray:
+        """Return the outputs of the model that was loaded, or trained; what is done ahead stays done."""
+        bench, moved = Workbench(self.task), self._outcome.update if self._done else {}
+        if self._real is not None:
+            bench = self._real
+        else:
+            bench.load({name: part + moved[name] if moved else part for name, part in self._loaded.items()})
+        return bench.logits(rows)
+
     def _turn_back(self) -> Workbench:
         """Go on with a real workbench, which stands where this one does."""
         if self._real is None:

@@ -40,7 +40,9 @@ from quire.conf.strategy_schema import FedAvgStrategy as FedAvgStrategy
 from quire.conf.strategy_schema import FedNovaStrategy as FedNovaStrategy
 from quire.conf.strategy_schema import FedProxStrategy as FedProxStrategy
 from quire.conf.strategy_schema import FedYogiStrategy as FedYogiStrategy
+from quire.conf.strategy_schema import QFedAvgStrategy as QFedAvgStrategy
 from quire.conf.strategy_schema import ScaffoldStrategy as ScaffoldStrategy
+from quire.conf.training_schema import SgdTraining as SgdTraining
 
 PREPROCESSING = ("public", "per_silo", "federated")
 PREPROCESSING_HELP = (
@@ -142,24 +144,6 @@ class NaturalPartition:
     silos: int = setting("number of silos; `quire run silos=FOLDER` counts them by itself", ge=1, le=100_000)
 
 
-# ------------------------------------------------------------------------------------------------ training
-@dataclass(frozen=True)
-class SgdTraining:
-    """Mini-batch stochastic gradient descent inside a silo."""
-
-    name: str
-    epochs: int = setting("passes over the silo's training rows in one round", ge=1, le=1_000_000)
-    steps: int = setting(
-        "batches that every silo trains on in one round, whatever its number of rows; 0: as epochs says",
-        ge=0,
-        le=1_000_000,
-    )
-    batch_size: int = setting("rows in a batch", ge=1, le=100_000_000)
-    lr: float = setting("learning rate", gt=0.0)
-    momentum: float = setting("momentum (reset at the start of each round)", ge=0.0, lt=1.0)
-    weight_decay: float = setting("L2 penalty", ge=0.0)
-
-
 # ------------------------------------------------------------------------------------------------- runtime
 @dataclass(frozen=True)
 class InlineRuntime:
@@ -254,6 +238,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "fedyogi": FedYogiStrategy,
         "fednova": FedNovaStrategy,
         "scaffold": ScaffoldStrategy,
+        "qfedavg": QFedAvgStrategy,
     },
     "training": {"sgd": SgdTraining},
     "runtime": {"inline": InlineRuntime, "batched": BatchedRuntime, "flower": FlowerRuntime},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from quire.simulation.workers import WorkersGrid, processes
 
 LOG = logging.getLogger("quire.simulation")
 
-_FIRST_NODE = 1000
+#: The node that the first silo of the roster is simulated as.
+FIRST_NODE = 1000
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,12 @@ def run_inline(
     resume: bool = False,
     silos: Path | None = None,
     listener: Callable[[Message, Message], None] | None = None,
+    absent: Collection[str] = (),
 ) -> RunResult:
     """Run a federation in this process, or go on with the one in the folder; see :func:`run`.
 
-    A ``listener`` is shown every message with its reply, in one process (``runtime.workers=1``) only.
+    A ``listener`` is shown every message with its reply, in one process (``runtime.workers=1``) only. Silos in
+    ``absent`` do not join: the federation is that of the others.
     """
     import torch
 
@@ -91,12 +94,13 @@ def run_inline(
     run_config = {"overrides": settings.overrides}
     contexts, names = {}, {}
     for partition, (name, where) in enumerate(zip(local.names, local.where, strict=True)):
-        node = _FIRST_NODE + partition
+        node = FIRST_NODE + partition
         config: UserConfig = {"partition-id": partition, "num-partitions": len(local.names)}
         if isinstance(where, SiloFile):
             config[SILO_KEY] = str(where.path)
         contexts[node], names[node] = Context(run_id, node, config, RecordDict(), dict(run_config)), name
-    faults = [Fault.parse(text) for text in getattr(settings.runtime, "faults", ())]
+    faults = [Fault("drop", "*", "*", name) for name in absent]
+    faults += [Fault.parse(text) for text in getattr(settings.runtime, "faults", ())]
     kind = BatchedGrid if isinstance(settings.runtime, BatchedRuntime) else InlineGrid
     grid = kind(client_app, contexts, names, faults)
     grid.listener = listener

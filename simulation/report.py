@@ -8,7 +8,7 @@ from typing import Any
 
 from quire.conf.overrides import parse
 from quire.errors import SettingsError
-from quire.simulation import figures, participation, plain_words, privacy_section, secure_section
+from quire.simulation import fairness_section, figures, participation, plain_words, privacy_section, secure_section
 from quire.simulation import report_words as words
 from quire.simulation.page import render, write_page
 from quire.simulation.report_data import METRIC_NAMES, ReportError, RunData, number, read_run
@@ -72,6 +72,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "rows_left_out": max(0, len(rows) - _MOST_ROWS),
         "best": ranked[:_EXTREMES],
         "worst": ranked[-_EXTREMES:],
+        "even": fairness_section.section(data),
         "classes": _classes(data),
         "curves": figures.curves(data),
         "grid": participation.grid(data) if data.rounds and data.silos else None,

@@ -18,6 +18,7 @@ from quire.strategies.fednova import FedNova
 from quire.strategies.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
 from quire.strategies.fedprox import FedProx
 from quire.strategies.private import NoisySum
+from quire.strategies.qfedavg import QFedAvg
 from quire.strategies.robust.build import robust_aggregator
 from quire.strategies.scaffold import Scaffold
 from quire.strategies.strategy import FederatedStrategy
@@ -32,6 +33,7 @@ _STRATEGIES: dict[str, Callable[..., FederatedStrategy]] = {
     "fedyogi": FedYogi,
     "fednova": FedNova,
     "scaffold": Scaffold,
+    "qfedavg": QFedAvg,
 }
 # Settings that every strategy has; what is left of an option's settings are parameters of its own class.
 _COMMON = {
@@ -81,6 +83,8 @@ def silos_remember(settings: Settings) -> str | None:
     """
     if algorithm_of(settings.strategy).silos_remember:
         return f"strategy={settings.strategy.name}"
+    if settings.training.local_layers:
+        return "training.local_layers"
     if not isinstance(settings.compression, NoCompression):
         return f"compression={settings.compression.name}"
     return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from quire.strategies.fairness import spreads
 from quire.strategies.reading import Failure
 from quire.strategies.rounds import RoundState
 
@@ -51,6 +52,12 @@ class RoundReport:
     released: dict[str, float] = field(default_factory=dict)
     secure: dict[str, Any] = field(default_factory=dict)
     lost: str | None = None
+
+    def journalled(self) -> dict[str, Any]:
+        """Return the round as the journal has it, with how evenly the scores fall to the silos."""
+        failed = [asdict(failure) for failure in self.failed]
+        line = {**vars(self), "failed": failed, "fairness": spreads(self.silos)}
+        return {key: value for key, value in line.items() if value or key not in ("lost", "fairness")}
 
     def too_few(self, minimum: int) -> str:
         """Say that fewer replies than are needed could be used, and why."""

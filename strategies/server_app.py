@@ -22,7 +22,6 @@ from quire.errors import DataError, Interrupted, QuireError, RunFailed
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.identity.roster import Roster
 from quire.privacy.identity.signed import SignedRoster
-from quire.privacy.randomness import stream
 from quire.privacy.receipts import simulated_roster
 from quire.strategies import enclaves
 from quire.strategies.approvals import Approvals
@@ -215,8 +214,9 @@ def _federate(
         folder.resumed(state)
     else:
         from quire.clients.tasks import task_of
+        from quire.clients.tasks.local_layers import first_model
 
-        state = RoundState(0, task_of(settings, schema).initial_arrays(stream(settings.seed, "model")))
+        state = RoundState(0, first_model(task_of(settings, schema), settings))
         check_message_size(strategy, state)
         folder.started(
             settings, roster.names, state, strategy.secure.announce(state.model) if strategy.secure else None

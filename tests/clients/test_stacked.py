@@ -37,7 +37,7 @@ def rows_of(rng, count, task, dtype):
 
 def plan_of(**told):
     given = {"name": "sgd", "epochs": 1, "steps": 0, "batch_size": 8, "lr": 0.05, "momentum": 0.0, "weight_decay": 0.0}
-    return SgdTraining(**{**given, **told})
+    return SgdTraining(**{**given, "local_layers": (), "tuning_epochs": 0, "tuning_lr": None, **told})
 
 
 @st.composite
