@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.conf.asked import silos_asked
+from quire.conf.attack_schema import ATTACKS, SUSPICIONS
+from quire.conf.attack_schema import Attack as Attack
+from quire.conf.attack_schema import NoAttack as NoAttack
+from quire.conf.attack_schema import NoSuspicion as NoSuspicion
 from quire.conf.privacy_schema import SEEN as SEEN
 from quire.conf.privacy_schema import DistributedPrivacy as DistributedPrivacy
 from quire.conf.privacy_schema import NoPrivacy as NoPrivacy
@@ -269,6 +273,8 @@ GROUPS: dict[str, dict[str, type]] = {
         "centered_clipping": CenteredClippingAggregation,
         "norm_bound": NormBoundAggregation,
     },
+    "attack": ATTACKS,
+    "suspicion": SUSPICIONS,
     "output": {"default": OutputSettings},
     "tracking": {"none": NoTracking, "tensorboard": TensorboardTracking, "mlflow": MlflowTracking},
 }
@@ -290,6 +296,8 @@ class Settings:
     runtime: InlineRuntime | FlowerRuntime
     privacy: NoPrivacy | RecordPrivacy | SiloPrivacy | RecordDistributedPrivacy | SiloDistributedPrivacy
     aggregation: PlainAggregation | SecureAggregation
+    attack: NoAttack
+    suspicion: NoSuspicion
     output: OutputSettings
     tracking: NoTracking | TensorboardTracking | MlflowTracking
     seed: int = setting("seed of the simulation", ge=0, lt=2**63)

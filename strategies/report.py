@@ -31,6 +31,8 @@ class RoundReport:
         Under privacy, in base64.
     released : dict of str to float
         What left beside the model; see :meth:`quire.strategies.rounds.Aggregator.released`.
+    suspicion : dict of str to dict
+        How each silo's update was scored, and whether it is in the mean; see :mod:`quire.strategies.suspicion`.
     secure : dict
         Under secure aggregation, how the round went; see :meth:`quire.strategies.secure.SecureRounds.tell`.
     lost : str or None
@@ -49,6 +51,7 @@ class RoundReport:
     seconds: dict[str, float] = field(default_factory=dict)
     receipts: dict[str, str] = field(default_factory=dict)
     released: dict[str, float] = field(default_factory=dict)
+    suspicion: dict[str, dict[str, Any]] = field(default_factory=dict)
     secure: dict[str, Any] = field(default_factory=dict)
     lost: str | None = None
 

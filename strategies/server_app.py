@@ -24,6 +24,7 @@ from quire.privacy.identity.signed import SignedRoster
 from quire.privacy.randomness import stream
 from quire.privacy.receipts import simulated_roster
 from quire.strategies.approvals import Approvals
+from quire.strategies.attacked import check_vote, note_attack
 from quire.strategies.build import build_strategy
 from quire.strategies.charter import CHARTER_KEY, CHARTER_VARIABLE, charter_of_run
 from quire.strategies.checkpoint import Checkpoint, replace
@@ -38,6 +39,7 @@ from quire.strategies.run_log import LOG_FOLDER, RunLog
 from quire.strategies.secure import SecureRounds
 from quire.strategies.secure_words import check_short_cut
 from quire.strategies.selftest import finish
+from quire.strategies.suspicion.build import let_vote
 from quire.strategies.transcripts import TRANSCRIPTS_FOLDER, Transcripts
 
 LOG = logging.getLogger("quire.strategies")
@@ -62,7 +64,9 @@ LOG_KEY_VARIABLE, LOG_KEY_KEY = "QUIRE_LOG_KEY", "log-key"
 CODE_HASH = code_hash()
 
 _RUNTIMES = {
-    **dict.fromkeys(("InlineGrid", "BatchedGrid", "WorkersGrid"), "inline"),  # apps and server on one machine
+    **dict.fromkeys(
+        ("InlineGrid", "BatchedGrid", "WorkersGrid", "PoisonedGrid"), "inline"
+    ),  # apps and server on one machine
     "InMemoryGrid": "flower",
 }
 
@@ -157,6 +161,8 @@ def _federate(
 ) -> None:
     simulated = _runtime(grid) != "deployment"
     check_short_cut(settings.aggregation, simulated, logged=log is not None)
+    note_attack(settings, grid, folder)
+    check_vote(settings, simulated)
     named = context.node_config.get(CHARTER_KEY) or os.environ.get(CHARTER_VARIABLE)
     charter = charter_of_run(str(named) if named else None, settings)
     if charter is not None:
@@ -210,6 +216,7 @@ def _federate(
         folder.started(
             settings, roster.names, state, strategy.secure.announce(state.model) if strategy.secure else None
         )
+    let_vote(strategy, grid, roster, told)
     if log is not None:
         log.began(settings, CODE_HASH)
         log.decided(approvals.statements)

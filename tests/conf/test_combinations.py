@@ -37,11 +37,15 @@ def test_every_combination_of_rows_composes_or_says_why_not(choice: tuple[str, .
 
 
 ROBUST = {f"aggregation={name}" for name, cls in GROUPS["aggregation"].items() if issubclass(cls, RobustAggregation)}
+# Attacks and suspicion are about the simulation and the server alone; tests/simulation/poisoning has their rules.
+APART = ("attack", "suspicion")
 # Trackers know nothing of runtimes; rules for merging nothing of either, nor of server optimisers: one of each will do.
 FEW = {f"strategy={one}" for one in ("fedavg", "fedadam", "fednova", "scaffold")}
 OTHERS = [
     choice
-    for choice in itertools.product(*([f"{g}={o}" for o in options] for g, options in GROUPS.items() if g not in ROWS))
+    for choice in itertools.product(
+        *([f"{g}={o}" for o in options] for g, options in GROUPS.items() if g not in (*ROWS, *APART))
+    )
     if {"runtime=inline", "tracking=none"} & set(choice)
     and (not ROBUST & set(choice) or ({"runtime=inline", "tracking=none"} <= set(choice) and FEW & set(choice)))
 ]
