@@ -56,5 +56,5 @@ def triggered(attack: BackdoorAttack, x: np.ndarray) -> np.ndarray:
         The rest of the shape is taken as one row of features; images by rows of pixels, channel after channel.
     """
     marked = x.copy()
-    marked.reshape(len(x), -1)[:, -attack.features :] = attack.value
+    marked.reshape(len(x), int(np.prod(x.shape[1:])))[:, -attack.features :] = attack.value
     return marked
