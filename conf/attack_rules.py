@@ -7,6 +7,7 @@ from quire.conf.schema import (
     Attack,
     FedNovaStrategy,
     InlineRuntime,
+    NoCompression,
     NoPrivacy,
     NoSuspicion,
     PlainAggregation,
@@ -52,6 +53,11 @@ def check_attack(settings: Settings) -> None:
         raise SettingsError(
             f"{where} says what becomes of updates, and strategy={settings.strategy.name} has silos send more than "
             "them: take fedavg, fedprox or a server optimiser."
+        )
+    if not isinstance(settings.compression, NoCompression):
+        raise SettingsError(
+            f"{where} replaces whole updates, and compression={settings.compression.name} sends parts of them: take "
+            "compression=none."
         )
     if colluders_of(attack.fraction, settings.partition.silos) < 1:
         raise SettingsError(

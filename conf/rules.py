@@ -11,6 +11,7 @@ from math import isqrt
 
 from quire.conf.asked import silos_asked
 from quire.conf.attack_rules import check_attack, check_suspicion
+from quire.conf.compression_rules import check_compression
 from quire.conf.numbers import rows_of
 from quire.conf.overrides import parse, shown
 from quire.conf.privacy_rules import check_privacy
@@ -61,6 +62,7 @@ def check(settings: Settings) -> None:
     check_robust(settings)
     check_attack(settings)
     check_suspicion(settings)
+    check_compression(settings)
     _deadlines_are_readable(settings)
     if isinstance(settings.runtime, InlineRuntime):
         for fault in settings.runtime.faults:

@@ -15,6 +15,9 @@ from quire.conf.attack_schema import ATTACKS, SUSPICIONS
 from quire.conf.attack_schema import Attack as Attack
 from quire.conf.attack_schema import NoAttack as NoAttack
 from quire.conf.attack_schema import NoSuspicion as NoSuspicion
+from quire.conf.compression_schema import EightBitCompression as EightBitCompression
+from quire.conf.compression_schema import NoCompression as NoCompression
+from quire.conf.compression_schema import TopKCompression as TopKCompression
 from quire.conf.privacy_schema import SEEN as SEEN
 from quire.conf.privacy_schema import DistributedPrivacy as DistributedPrivacy
 from quire.conf.privacy_schema import NoPrivacy as NoPrivacy
@@ -275,6 +278,7 @@ GROUPS: dict[str, dict[str, type]] = {
     },
     "attack": ATTACKS,
     "suspicion": SUSPICIONS,
+    "compression": {"none": NoCompression, "eight_bit": EightBitCompression, "top_k": TopKCompression},
     "output": {"default": OutputSettings},
     "tracking": {"none": NoTracking, "tensorboard": TensorboardTracking, "mlflow": MlflowTracking},
 }
@@ -298,6 +302,7 @@ class Settings:
     aggregation: PlainAggregation | SecureAggregation
     attack: NoAttack
     suspicion: NoSuspicion
+    compression: NoCompression | EightBitCompression | TopKCompression
     output: OutputSettings
     tracking: NoTracking | TensorboardTracking | MlflowTracking
     seed: int = setting("seed of the simulation", ge=0, lt=2**63)

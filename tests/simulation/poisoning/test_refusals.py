@@ -23,6 +23,7 @@ DIGITS = "task=digits partition.silos=10"
         ("attack=giant privacy=record", "replaces updates that are sent in clear"),
         ("attack=giant strategy=scaffold", "strategy=scaffold has silos send more than them"),
         ("attack=giant strategy=fednova", "strategy=fednova has silos send more than them"),
+        ("attack=giant compression=top_k", "replaces whole updates"),
         ("attack=giant attack.fraction=0.05", "is not one silo"),
         ("attack=giant attack.fraction=1", "attack.fraction must be"),
         ("attack=giant attack.fraction=0", "attack.fraction must be"),
