@@ -36,35 +36,34 @@ def about_run(settings: Settings) -> dict[str, Any]:
     return {**about_masks(settings), "attacked": {"words": words, **dataclasses.asdict(attack)}}
 
 
-def note_attack(settings: Settings, grid: Grid, folder: Holds) -> None:
-    """Write down who attacks, or refuse settings that ask for an attack which nobody here carries out.
+def check_attack(settings: Settings, grid: Grid, simulated: bool) -> None:
+    """Refuse an attack that nobody here carries out, and the vote of silos on one another where they are real ones.
 
     Raises
     ------
     RunFailed
-        If the silos are not those of an in-process simulation, or a resumed run had other colluders.
     """
     attack = settings.attack
-    if not isinstance(attack, Attack):
-        return
     found = grid.about() if isinstance(grid, Attacks) else {}
-    if found.get("name") != attack.name:
+    if isinstance(attack, Attack) and found.get("name") != attack.name:
         raise RunFailed(
             f"attack={attack.name} is for the in-process simulation (`quire run`), which alone carries attacks out, "
             "and real silos refuse it: leave it out here."
         )
-    folder.hold_to("attack", found)
-
-
-def check_vote(settings: Settings, simulated: bool) -> None:
-    """Refuse the vote of silos on one another's updates where silos are real ones.
-
-    Raises
-    ------
-    RunFailed
-    """
     if not simulated and getattr(settings.suspicion, "vote", False):
         raise RunFailed(
             "suspicion.vote=true has silos score models beyond those that their policies count, so it is for "
             "simulations: leave it out here."
         )
+
+
+def note_attack(grid: Grid, folder: Holds) -> None:
+    """Write down who attacks, if anybody does.
+
+    Raises
+    ------
+    RunFailed
+        If a resumed run had other colluders.
+    """
+    if isinstance(grid, Attacks):
+        folder.hold_to("attack", grid.about())

@@ -24,7 +24,7 @@ from quire.privacy.identity.signed import SignedRoster
 from quire.privacy.randomness import stream
 from quire.privacy.receipts import simulated_roster
 from quire.strategies.approvals import Approvals
-from quire.strategies.attacked import check_vote, note_attack
+from quire.strategies.attacked import check_attack, note_attack
 from quire.strategies.build import build_strategy, silos_remember
 from quire.strategies.charter import CHARTER_KEY, CHARTER_VARIABLE, charter_of_run
 from quire.strategies.checkpoint import Checkpoint, replace
@@ -96,6 +96,7 @@ def main(grid: Grid, context: Context) -> None:
     if _runtime(grid) != "inline":
         _log_to_flower()
     settings = compose(str(context.run_config.get("overrides", "")))
+    check_attack(settings, grid, _runtime(grid) != "deployment")
     resume = bool(context.node_config.get(RESUME_KEY) or os.environ.get(RESUME_VARIABLE))
     with closing(RunFolder(_folder(context), reopen=resume)) as folder:
         LOG.info("Results go to %s", folder.path)
@@ -161,8 +162,7 @@ def _federate(
 ) -> None:
     simulated = _runtime(grid) != "deployment"
     check_short_cut(settings.aggregation, simulated, logged=log is not None)
-    note_attack(settings, grid, folder)
-    check_vote(settings, simulated)
+    note_attack(grid, folder)
     named = context.node_config.get(CHARTER_KEY) or os.environ.get(CHARTER_VARIABLE)
     charter = charter_of_run(str(named) if named else None, settings)
     if charter is not None:

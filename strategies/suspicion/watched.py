@@ -66,9 +66,9 @@ class Watched(Aggregator):
     rule: Rule
     min_silos: int = 1
     vote: bool = False
-    ballot: Ballot | None = None
-    _state: RoundState | None = None
-    _about: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ballot: Ballot | None = field(default=None, repr=False)
+    _state: RoundState | None = field(default=None, repr=False)
+    _about: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def at(self, state: RoundState) -> Watched:
         """Return it as it stands in the round that follows a state."""

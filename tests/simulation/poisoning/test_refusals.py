@@ -10,7 +10,7 @@ from quire.clients.member import member_of
 from quire.conf.attack_schema import ATTACKS
 from quire.conf.compose import compose
 from quire.errors import RunFailed, SettingsError
-from quire.strategies.attacked import about_run, check_vote, note_attack
+from quire.strategies.attacked import about_run, check_attack, note_attack
 
 DIGITS = "task=digits partition.silos=10"
 
@@ -88,9 +88,11 @@ def test_a_server_that_nobody_carries_the_attack_out_for_does_not_begin():
     settings, folder = compose(f"{DIGITS} attack=giant"), _Folder()
     for grid in (object(), _Attacks("alie")):
         with pytest.raises(RunFailed, match="real silos refuse it: leave it out here"):
-            note_attack(settings, grid, folder)
+            check_attack(settings, grid, simulated=True)
+    note_attack(object(), folder)
     assert not folder.held
-    note_attack(settings, _Attacks("giant"), folder)
+    check_attack(settings, _Attacks("giant"), simulated=True)
+    note_attack(_Attacks("giant"), folder)
     assert folder.held == {"attack": {"name": "giant", "colluders": ["site-1"]}}
 
 
@@ -101,9 +103,9 @@ def test_only_an_attacked_run_says_that_it_was():
 
 def test_real_silos_are_not_asked_to_vote():
     settings = compose(f"{DIGITS} suspicion=quarantine suspicion.vote=true data.validation_fraction=0.2")
-    check_vote(settings, simulated=True)
+    check_attack(settings, object(), simulated=True)
     with pytest.raises(RunFailed, match="for simulations"):
-        check_vote(settings, simulated=False)
+        check_attack(settings, object(), simulated=False)
 
 
 def test_a_consortium_is_not_asked_to_attack_itself(tmp_path):
@@ -111,3 +113,14 @@ def test_a_consortium_is_not_asked_to_attack_itself(tmp_path):
 
     with pytest.raises(SettingsError, match="every silo of a consortium refuses it"):
         submit(tmp_path, compose(f"{DIGITS} attack=giant"))
+
+
+def test_a_server_without_colluders_refuses_the_attack_and_leaves_no_folder(tmp_path):
+    from flwr.app import Context, RecordDict
+
+    from quire.strategies.server_app import RUN_DIR_KEY, app
+
+    context = Context(1, 1, {RUN_DIR_KEY: str(tmp_path / "run")}, RecordDict(), {"overrides": f"{DIGITS} attack=giant"})
+    with pytest.raises(RunFailed, match="which alone carries attacks out"):
+        app(type("InlineGrid", (), {})(), context)
+    assert not (tmp_path / "run").exists()
