@@ -58,8 +58,11 @@ class Score:
         return f"its update points away from most (cosine {self.cosine:.2f}, {self.direction_z:.3g} deviations)"
 
 
-def scored(updates: Sequence[Arrays], compared: Sequence[bool]) -> list[Score]:
+def scored(updates: Sequence[Arrays], compared: Sequence[bool], allowance: float) -> list[Score]:
     """Score the updates of a round.
+
+    Those that lie farther out than the allowance say no longer what is usual, and all are scored anew, until nobody
+    more does: else many bad updates would widen the spread, and hide in it.
 
     Parameters
     ----------
@@ -68,11 +71,24 @@ def scored(updates: Sequence[Arrays], compared: Sequence[bool]) -> list[Score]:
     compared : sequence of bool
         Which of them say what is usual; at least one. While fewer than half of those are bad, the bad ones move what is
         usual no farther than to other honest values.
+    allowance : float
+        Robust deviations.
 
     Returns
     -------
     list of Score
     """
+    taken = list(compared)
+    fewest = sum(taken) // 2 + 1
+    while True:
+        found = _once(updates, taken)
+        kept = [one and score.z <= allowance for one, score in zip(taken, found, strict=True)]
+        if kept == taken or sum(kept) < fewest:
+            return found
+        taken = kept
+
+
+def _once(updates: Sequence[Arrays], compared: Sequence[bool]) -> list[Score]:
     usual = [update for update, taken in zip(updates, compared, strict=True) if taken]
     centre = median(usual)
     length = _norm(centre)

@@ -143,7 +143,7 @@ class Watched(Aggregator):
         compared = [not standings[update.silo].since for update in updates]
         if sum(compared) < FEWEST_COMPARED:
             return {}
-        found = scored([update.arrays for update in updates], compared)
+        found = scored([update.arrays for update in updates], compared, self.rule.allowance)
         return {update.silo: score for update, score in zip(updates, found, strict=True)}
 
     def _room(self, standings: Mapping[str, Standing]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -56,7 +58,7 @@ def rounds(watched, courses):
 def test_scores_are_what_they_say():
     arrays = honest(9)
     arrays[0], arrays[1], arrays[2] = times(arrays[0], 50.0), times(arrays[1], -1.0), times(arrays[2], 0.0)
-    found = scored(arrays, [True] * 9)
+    found = scored(arrays, [True] * 9, math.inf)
     rows = np.stack([flat(one) for one in arrays]).astype(float)
     centre = np.median(rows, axis=0)
     norms = np.linalg.norm(rows, axis=1)
@@ -72,8 +74,19 @@ def test_scores_are_what_they_say():
     assert max(one.z for one in found[3:]) < 4
 
 
+@given(st.integers(0, 1000))
+def test_many_bad_updates_do_not_hide_in_the_spread_that_they_make(seed):
+    """Scored against the others that are within the allowance, as if the bad ones were not there."""
+    rng = np.random.default_rng(seed)
+    arrays = [times(one, float(rng.lognormal(0.0, 0.5))) for one in honest(21, seed)]
+    bad = [times(one, -20.0) for one in honest(9, seed, 2)]
+    found = scored([*bad, *arrays], [True] * 30, 4.0)
+    once = scored([*bad, *arrays], [True] * 30, math.inf)
+    assert all(one.z > before.z > 4.0 for one, before in zip(found[:9], once[:9], strict=True))
+
+
 def test_updates_that_are_all_zero_are_not_suspicious():
-    found = scored([times(one, 0.0) for one in honest(6)], [True] * 6)
+    found = scored([times(one, 0.0) for one in honest(6)], [True] * 6, 4.0)
     assert all(one.z == 0.0 for one in found)
 
 
