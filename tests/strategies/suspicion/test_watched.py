@@ -82,7 +82,7 @@ def test_many_bad_updates_do_not_hide_in_the_spread_that_they_make(seed):
     bad = [times(one, -20.0) for one in honest(9, seed, 2)]
     found = scored([*bad, *arrays], [True] * 30, 4.0)
     once = scored([*bad, *arrays], [True] * 30, math.inf)
-    assert all(one.z > before.z > 4.0 for one, before in zip(found[:9], once[:9], strict=True))
+    assert all(one.size_z > before.size_z and one.z > 4.0 for one, before in zip(found[:9], once[:9], strict=True))
 
 
 def test_updates_that_are_all_zero_are_not_suspicious():
