@@ -5,7 +5,8 @@ table: 30 silos of which 9 collude, and 10 of which 3 do; Bulyan, which takes no
 are points of accuracy on all test rows that are lost to the unattacked plain mean of the same seed, the mean over
 seeds. The best rule is chosen with hindsight, for each attack by itself. A run that fails counts as 0 % accurate.
 
-Quarantine is ``suspicion=quarantine`` with its defaults beside the plain mean. A silo-round is one silo's answer in one
+Quarantine is ``suspicion=quarantine`` with its defaults beside the plain mean, on seeds that nobody looked at while its
+rule was made. A silo-round is one silo's answer in one
 round; an attacker's is caught if it did not enter the mean, an honest silo's is a false positive if it did not. NaN is
 refused as an answer, which counts as caught. Intervals are Clopper and Pearson's at 95 %, as if silo-rounds were
 independent, which those of one run are not. ROC curves are those of the score z in single rounds, nobody left out
@@ -65,7 +66,7 @@ class Plan:
     seeds: tuple[int, ...] = (1,)
     rules: tuple[str, ...] = RULES
     attacks: tuple[str, ...] = tuple(ATTACKS)
-    quarantine_seeds: tuple[int, ...] = (1, 2, 3)
+    quarantine_seeds: tuple[int, ...] = (4, 5, 6)
     quarantine_rounds: int = 30
 
 
@@ -259,7 +260,7 @@ def quarantine(plan: Plan) -> list[Figure]:
         one = watched(plan, silos, None)
         clean.honest, clean.wronged = clean.honest + one.honest, clean.wronged + one.wronged
     honest, wronged = total.honest + clean.honest, total.wronged + clean.wronged
-    how = f"{plan.quarantine_rounds} rounds, seeds 1 to {len(plan.quarantine_seeds)}, n = {plan.sizes}"
+    how = f"{plan.quarantine_rounds} rounds, seeds {', '.join(map(str, plan.quarantine_seeds))}, n = {plan.sizes}"
     found += [
         Figure(
             "quarantine, unbounded attackers: silo-rounds kept out of the mean, percent",
