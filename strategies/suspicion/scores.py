@@ -18,7 +18,6 @@ from quire.strategies.rounds import Arrays
 #: A size 10 % off, in log, is never more than one deviation; nor is a cosine 0.05 off.
 SIZE_FLOOR, DIRECTION_FLOOR = 0.1, 0.05
 _MAD = 1.4826
-_MANY = 6
 _SMALLEST = 1e-300
 
 
@@ -62,8 +61,8 @@ class Score:
 def scored(updates: Sequence[Arrays], compared: Sequence[bool], allowance: float) -> list[Score]:
     """Score the updates of a round.
 
-    Where more than a sixth lies farther out than the allowance, all are scored anew against the others alone: so many
-    bad updates would widen the spread, and hide in it. Fewer hardly move a median, and honest ones stay compared.
+    Where more than a sixth, and less than half, lies farther out than the allowance, all are scored anew against the
+    others alone: so many bad updates would widen the spread, and hide in it. Fewer hardly move a median.
 
     Parameters
     ----------
@@ -81,8 +80,8 @@ def scored(updates: Sequence[Arrays], compared: Sequence[bool], allowance: float
     """
     found = _once(updates, compared)
     kept = [one and score.z <= allowance for one, score in zip(compared, found, strict=True)]
-    many, all_of_them = sum(compared) - sum(kept), sum(compared)
-    return _once(updates, kept) if all_of_them < _MANY * many < _MANY * all_of_them / 2 else found
+    beyond, count = sum(compared) - sum(kept), sum(compared)
+    return _once(updates, kept) if count < 6 * beyond < 3 * count else found
 
 
 def _once(updates: Sequence[Arrays], compared: Sequence[bool]) -> list[Score]:
