@@ -44,6 +44,7 @@ BENCHMARKS = [
     "log_rounds",
     "mnist",
     "noise",
+    "poisoning",
     "privacy",
     "privacy_cost",
     "privacy_mnist",

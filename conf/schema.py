@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.conf.asked import silos_asked
+from quire.conf.attack_schema import ATTACKS, SUSPICIONS
+from quire.conf.attack_schema import Attack as Attack
+from quire.conf.attack_schema import NoAttack as NoAttack
+from quire.conf.attack_schema import NoSuspicion as NoSuspicion
 from quire.conf.compression_schema import EightBitCompression as EightBitCompression
 from quire.conf.compression_schema import NoCompression as NoCompression
 from quire.conf.compression_schema import TopKCompression as TopKCompression
@@ -261,6 +265,8 @@ GROUPS: dict[str, dict[str, type]] = {
         "centered_clipping": CenteredClippingAggregation,
         "norm_bound": NormBoundAggregation,
     },
+    "attack": ATTACKS,
+    "suspicion": SUSPICIONS,
     "compression": {"none": NoCompression, "eight_bit": EightBitCompression, "top_k": TopKCompression},
     "output": {"default": OutputSettings},
     "tracking": {"none": NoTracking, "tensorboard": TensorboardTracking, "mlflow": MlflowTracking},
@@ -283,6 +289,8 @@ class Settings:
     runtime: InlineRuntime | FlowerRuntime
     privacy: NoPrivacy | RecordPrivacy | SiloPrivacy | RecordDistributedPrivacy | SiloDistributedPrivacy
     aggregation: PlainAggregation | SecureAggregation
+    attack: NoAttack
+    suspicion: NoSuspicion
     compression: NoCompression | EightBitCompression | TopKCompression
     output: OutputSettings
     tracking: NoTracking | TensorboardTracking | MlflowTracking

@@ -18,6 +18,7 @@ from quire.errors import SettingsError
 from quire.simulation.batched_grid import BatchedGrid
 from quire.simulation.faults import Fault
 from quire.simulation.grid import InlineGrid, server_identity
+from quire.simulation.poisoning.grid import with_attack
 from quire.simulation.workers import WorkersGrid, processes
 
 LOG = logging.getLogger("quire.simulation")
@@ -113,5 +114,5 @@ def run_inline(
     server_context = Context(run_id, 1, server_config, RecordDict(), dict(run_config))
     count = processes(settings.runtime.workers) if isinstance(settings.runtime, InlineRuntime) else 1
     with server_identity(run_id), WorkersGrid(grid, count) if count > 1 else nullcontext(grid) as over:
-        server_app(over, server_context)
+        server_app(with_attack(over, settings, names, dict(zip(names, local.where, strict=True))), server_context)
     return RunResult(folder, str(read_about(folder)["model"]))

@@ -61,6 +61,7 @@ def launch(settings: Settings, folder: Path, console: Console | None = None, res
             return result
         if settings.output.baselines or settings.data.validation_fraction:  # else the rounds told the test scores
             _compare(settings, folder, console, quiet)
+        _tell_of_attack(settings, folder, console)
         _report(settings, folder, console, quiet)
     return result
 
@@ -130,6 +131,16 @@ def _compare(settings: Settings, folder: Path, console: Console, quiet: bool) ->
         return
     with console.status("Training models for comparison") as status:
         compare(settings, folder, lambda name: status.update(f"Training for comparison: {name}"))
+
+
+def _tell_of_attack(settings: Settings, folder: Path, console: Console) -> None:
+    from quire.simulation.poisoning.outcome import write_outcome
+
+    found = write_outcome(settings, folder)
+    if found is not None:
+        words = f"This run was attacked on purpose (attack={found['attack']}): its model is no result."
+        success = f" Attack success {100 * found['success']:.1f} %." if "success" in found else ""
+        console.print(words + success, markup=False, highlight=False, soft_wrap=True)
 
 
 def _report(settings: Settings, folder: Path, console: Console, quiet: bool) -> None:

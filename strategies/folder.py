@@ -22,13 +22,13 @@ import quire
 from quire.clients.arrays import fingerprint
 from quire.conf.schema import Settings
 from quire.errors import RunFailed, SettingsError
+from quire.strategies.attacked import about_run
 from quire.strategies.card import CardWriter, write_card
 from quire.strategies.checkpoint import Checkpoint, Checkpoints, replace, safetensors
 from quire.strategies.locks import locked
 from quire.strategies.reading import Failure
 from quire.strategies.report import RoundReport
 from quire.strategies.rounds import Arrays, RoundState
-from quire.strategies.secure_words import about_masks
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -98,7 +98,7 @@ class RunFolder:
             "rounds": 0,
             "model": None,
             "code": code_hash,
-            **about_masks(settings),
+            **about_run(settings),
             "versions": {
                 "quire": quire.__version__,
                 **{name: version(name) for name in ("flwr", "torch", "numpy")},

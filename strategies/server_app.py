@@ -25,6 +25,7 @@ from quire.privacy.identity.signed import SignedRoster
 from quire.privacy.receipts import simulated_roster
 from quire.strategies import enclaves
 from quire.strategies.approvals import Approvals
+from quire.strategies.attacked import check_attack, note_attack
 from quire.strategies.build import build_strategy, silos_remember
 from quire.strategies.charter import CHARTER_KEY, CHARTER_VARIABLE, charter_of_run
 from quire.strategies.checkpoint import Checkpoint, replace
@@ -39,6 +40,7 @@ from quire.strategies.run_log import LOG_FOLDER, RunLog
 from quire.strategies.secure import SecureRounds
 from quire.strategies.secure_words import check_short_cut
 from quire.strategies.selftest import finish
+from quire.strategies.suspicion.build import let_vote
 from quire.strategies.transcripts import TRANSCRIPTS_FOLDER, Transcripts
 from quire.strategies.witnessed import newest_receipts
 
@@ -66,7 +68,9 @@ LOG_KEY_VARIABLE, LOG_KEY_KEY = "QUIRE_LOG_KEY", "log-key"
 CODE_HASH = code_hash()
 
 _RUNTIMES = {
-    **dict.fromkeys(("InlineGrid", "BatchedGrid", "WorkersGrid"), "inline"),  # apps and server on one machine
+    **dict.fromkeys(
+        ("InlineGrid", "BatchedGrid", "WorkersGrid", "PoisonedGrid"), "inline"
+    ),  # apps and server on one machine
     "InMemoryGrid": "flower",
 }
 
@@ -96,6 +100,7 @@ def main(grid: Grid, context: Context) -> None:
     if _runtime(grid) != "inline":
         _log_to_flower()
     settings = compose(str(context.run_config.get("overrides", "")))
+    check_attack(settings, grid, _runtime(grid) != "deployment")
     resume = bool(context.node_config.get(RESUME_KEY) or os.environ.get(RESUME_VARIABLE))
     with closing(RunFolder(_folder(context), reopen=resume)) as folder:
         LOG.info("Results go to %s", folder.path)
@@ -161,6 +166,7 @@ def _federate(
 ) -> None:
     simulated = _runtime(grid) != "deployment"
     check_short_cut(settings.aggregation, simulated, logged=log is not None)
+    note_attack(grid, folder)
     named = context.node_config.get(CHARTER_KEY) or os.environ.get(CHARTER_VARIABLE)
     charter = charter_of_run(str(named) if named else None, settings)
     if charter is not None:
@@ -221,6 +227,7 @@ def _federate(
         folder.started(
             settings, roster.names, state, strategy.secure.announce(state.model) if strategy.secure else None
         )
+    let_vote(strategy, grid, roster, told)
     if log is not None:
         log.began(settings, CODE_HASH)
         log.decided(approvals.statements)

@@ -37,13 +37,16 @@ def test_every_combination_of_rows_composes_or_says_why_not(choice: tuple[str, .
 
 
 ROBUST = {f"aggregation={name}" for name, cls in GROUPS["aggregation"].items() if issubclass(cls, RobustAggregation)}
+# Attacks, suspicion and compression have tests of their own for what they cannot go with.
+APART = ("attack", "suspicion", "compression")
 # Trackers know nothing of runtimes; rules for merging nothing of either, nor of server optimisers: one of each will do.
 FEW = {f"strategy={one}" for one in ("fedavg", "fedadam", "fednova", "scaffold")}
 OTHERS = [
     choice
-    for choice in itertools.product(*([f"{g}={o}" for o in options] for g, options in GROUPS.items() if g not in ROWS))
-    if "compression=none" in choice  # what it cannot go with has tests of its own
-    and {"runtime=inline", "tracking=none"} & set(choice)
+    for choice in itertools.product(
+        *([f"{g}={o}" for o in options] for g, options in GROUPS.items() if g not in (*ROWS, *APART))
+    )
+    if {"runtime=inline", "tracking=none"} & set(choice)
     and (not ROBUST & set(choice) or ({"runtime=inline", "tracking=none"} <= set(choice) and FEW & set(choice)))
 ]
 

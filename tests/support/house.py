@@ -68,6 +68,8 @@ ALLOWED = {
         "quire.transparency",
         "quire.conf.schema",
         "quire.conf.robust_schema",
+        "quire.conf.attack_schema",
+        "quire.conf.attack_rules",  # with how few silos nothing is said about any
         "quire.conf.asked",  # how many silos a round asks, and so whether they recompute its model
         "quire.conf.strict_yaml",  # the settings of a run folder, which others may have written
         "quire.errors",
