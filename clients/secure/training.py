@@ -18,8 +18,9 @@ from quire.clients.answering import LOG, Refusal
 from quire.clients.arrays import Arrays
 from quire.clients.contract import Code
 from quire.clients.data.consent.lineage import Trains
-from quire.clients.secure.agreement import LOSS_BOUND, Agreement
+from quire.clients.secure.agreement import Agreement
 from quire.clients.secure.memory import Vector
+from quire.clients.secure.public import LOSS_BOUND
 from quire.clients.secure.stage import Silo
 from quire.privacy.csprng import Csprng
 from quire.privacy.secagg.messages import Start
