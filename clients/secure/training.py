@@ -141,6 +141,10 @@ def _encoded(
     agreement: Agreement, update: Arrays, weight: int, metrics: dict[str, float], source: Csprng, round_number: int
 ) -> np.ndarray[Any, np.dtype[np.uint32]]:
     encoded = agreement.encode(update, weight, metrics, source)
+    if (longest := agreement.terms.norm_bound) is not None:
+        norm = float(np.linalg.norm([np.linalg.norm(update[name].astype(np.float64)) for name in agreement.names]))
+        if norm > longest:  # for the silo's own eyes, and nothing to be done about: the settings ask for it
+            LOG.info("The update of round %d, of norm %.3g, is clipped to %g.", round_number, norm, longest)
     if encoded.clamped:
         LOG.warning("%d coordinates of round %d lay beyond aggregation.bound.", encoded.clamped, round_number)
     if weight > (most := agreement.terms.max_weight):

@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
-from chain_sums import BY_SILO, SHARED, honest_sum, run_of
+from chain_sums import BY_SILO, SHARED, honest_sum, model_of, run_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quire.clients import contract
 from quire.clients.secure.agreement import Agreement
+from quire.clients.secure.chain import Path, follow
 from quire.privacy.csprng import Csprng
 from quire.privacy.dp.encoding import Encoding
 from quire.privacy.dp.plausible import BeyondHonest
@@ -19,7 +20,9 @@ from quire.privacy.dp.plausible import largest_norm as largest_shared
 from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.dp.shares import add_share, words
 from quire.privacy.dp.wire import centred, to_ring
+from quire.privacy.secagg.errors import ImplausibleSum
 from quire.privacy.secagg.plausible import check_sum, largest_norm
+from quire.strategies.rounds import RoundState
 
 CLIPPED = [
     "aggregation.norm_bound=0.3",
@@ -123,6 +126,18 @@ def test_fewer_silos_may_come_to_less(more: str) -> None:
     for silos in (0, 6):
         with pytest.raises(EncodingError, match="cannot be in a sum of which 5 are asked"):
             agreement.check(total, silos)
+
+
+def test_a_silo_holds_a_sum_against_as_many_silos_as_it_is_told_to_be_in_it() -> None:
+    """All five at the clip, told as five and as four: the same words, and the server cannot have both."""
+    agreement, algorithm = run_of("aggregation.norm_bound=0.3")
+    coin, total = Csprng(bytes(32)), np.zeros(agreement.point.length, np.uint32)
+    for _ in range(5):
+        total += share(agreement, np.ones(26), agreement.terms.max_weight, coin)
+    state = RoundState(0, model_of())
+    follow(agreement, algorithm, Path(1, state, 2, {1: total}, {1: 5}), None)
+    with pytest.raises(ImplausibleSum, match="4 silos do not weigh"):
+        follow(agreement, algorithm, Path(1, state, 2, {1: total}, {1: 4}), None)
 
 
 def test_rows_that_are_declared_bound_what_the_largest_silos_could_come_to_together() -> None:
