@@ -26,6 +26,7 @@ BENCHMARKS = [
     "aggregation",
     "audit",
     "batched",
+    "compression",
     "consent",
     "data_policy",
     "data_sets",

@@ -25,14 +25,11 @@ from torch import Tensor
 
 from quire.clients.arrays import Arrays
 from quire.clients.data.silo import Rows
+from quire.clients.slopes import slopes
 from quire.clients.stacked_layers import DenseLayers, SpannedLayers
 from quire.clients.tasks.base import Task
-from quire.clients.tasks.classification import Classification
-from quire.clients.tasks.regression import Regression
 from quire.clients.training import steps
 from quire.conf.schema import SgdTraining
-
-_DENSE = ("logistic", "linear", "mlp")
 
 #: Most parameters of a model for which stacking is a gain: with more, a step is arithmetic and not overhead.
 MOST_PARAMETERS = 1_000_000
@@ -56,20 +53,13 @@ class Outcome:
     loss: float
 
 
-def is_stackable(task: Task) -> bool:
-    """Tell whether a task's model is dense layers of ours, with a loss that is known here."""
-    if not isinstance(task, Classification | Regression) or type(task) not in (Classification, Regression):
-        return False
-    return task.model in _DENSE and task.plugin is None
-
-
 def is_gain(task: Task, plan: SgdTraining, rows: int) -> bool:
     """Tell whether stacking was measured to be a gain for such a model and batch.
 
     Parameters
     ----------
     task : Task
-        For which :func:`is_stackable` holds.
+        For which :func:`quire.clients.slopes.is_dense` holds.
     plan : SgdTraining
     rows : int
         Of the largest silo.
@@ -93,7 +83,7 @@ def train_stacked(
     Parameters
     ----------
     task : Task
-        For which :func:`is_stackable` holds.
+        For which :func:`quire.clients.slopes.is_dense` holds.
     model : mapping of str to numpy.ndarray
         Where all of them begin: weights and biases by turns, float32 or float64.
     silos : sequence of (Rows, numpy.random.Generator)
@@ -218,7 +208,7 @@ class _Stack:
             out = out.relu_()
             seen.append(out)
             out = layer.forward(out)
-        losses, pull = _slopes(self._task, out, self._y.index_select(0, flat).view(at, width))
+        losses, pull = slopes(self._task, out, self._y.index_select(0, flat).view(at, width))
         pull.div_(lengths[:, None, None])
         if padding is not None:
             losses.masked_fill_(padding, 0.0)
@@ -239,18 +229,3 @@ class _Stack:
             Outcome(dict(zip(self._names, (part[silo] for part in arrays), strict=True)), float(losses[silo]))
             for silo in range(len(losses))
         ]
-
-
-def _slopes(task: Task, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each row's loss, shape (silos, width), and how it moves with the outputs: the task's ``loss``, by hand."""
-    if not task.classes:
-        off = out[..., 0] - y.to(out.dtype)
-        return off.square(), (2.0 * off)[..., None]
-    if task.classes == 2:
-        logit, label = out[..., 0], y.to(out.dtype)
-        losses = torch.nn.functional.binary_cross_entropy_with_logits(logit, label, reduction="none")
-        return losses, (torch.sigmoid(logit) - label)[..., None]
-    logs = torch.log_softmax(out, -1)
-    losses = -logs.gather(-1, y[..., None])[..., 0]
-    pull = logs.exp_()
-    return losses, pull.scatter_add_(-1, y[..., None], -torch.ones_like(pull[..., :1]))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from quire.clients.data.silo import Rows
+from quire.clients.dense import Moved
 from quire.conf.schema import SgdTraining
 
 _GRAMS: WeakKeyDictionary[Rows, Tensor] = WeakKeyDictionary()
@@ -38,35 +39,16 @@ class DenseLayers:
 
     def step(self, pull: Tensor, given: Tensor) -> None:
         """Move along minus the gradient pull^T given, as :class:`quire.clients.training.Sgd` does."""
-        at, plan = len(pull), self._plan
-        keep = 1.0 - plan.lr * (self._mu + plan.weight_decay)
-        for kind, own in enumerate((self.weight[:at], self.bias[:at])):
-            start, fixed = self._start[kind], self._fixed[kind][:at] if self._fixed else None
-            left = pull.transpose(1, 2) if kind == 0 else None
-            if plan.momentum:
-                fast = self._fast[kind][:at]
-                if left is not None:
-                    fast.baddbmm_(left, given, beta=plan.momentum)
-                else:
-                    fast.mul_(plan.momentum).add_(pull.sum(1, keepdim=True))
-                if self._mu or plan.weight_decay:
-                    fast.add_(own, alpha=self._mu + plan.weight_decay)
-                if self._mu:
-                    fast.sub_(start, alpha=self._mu)
-                if fixed is not None:
-                    fast.add_(fixed)
-                own.sub_(fast, alpha=plan.lr)
-                continue
-            if left is not None:
-                own.baddbmm_(left, given, beta=keep, alpha=-plan.lr)
+        at = len(pull)
+        for kind, own in enumerate((self.weight, self.bias)):
+            start = self._start[kind] if self._mu else None
+            fixed = self._fixed[kind][:at] if self._fixed else None
+            fast = self._fast[kind][:at] if self._fast else None
+            moved = Moved(own[:at], start, fixed, fast)
+            if kind == 0:
+                moved.step(self._plan, self._mu, pull, given)
             else:
-                if keep != 1.0:
-                    own.mul_(keep)
-                own.sub_(pull.sum(1, keepdim=True), alpha=plan.lr)
-            if self._mu:
-                own.add_(start, alpha=plan.lr * self._mu)
-            if fixed is not None:
-                own.sub_(fixed, alpha=plan.lr)
+                moved.step(self._plan, self._mu, pull.sum(1, keepdim=True))
 
     def updates(self) -> tuple[Tensor, Tensor]:
         return self.weight.sub_(self._start[0]), self.bias.sub_(self._start[1])[:, 0]

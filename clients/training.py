@@ -7,7 +7,7 @@ a message are copied into it. Nothing else survives from one message to the next
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +16,9 @@ import torch
 
 from quire.clients.arrays import Arrays
 from quire.clients.data.silo import Rows
+from quire.clients.dense import DenseSgd
 from quire.clients.simulation import done_ahead
+from quire.clients.slopes import is_dense
 from quire.clients.tasks import Task
 from quire.conf.schema import SgdTraining
 
@@ -104,15 +106,27 @@ class Workbench:
         corrections = (
             [torch.tensor(correction[name]) for name, _ in self.model.named_parameters()] if correction else []
         )
-        optimizer = Sgd(self.parameters, plan, mu, corrections)
-        leaves = tuple(self.parameters)
+        step = (
+            DenseSgd(self.task, [own.detach() for own in self.parameters], plan, mu, corrections).step
+            if is_dense(self.task)
+            else self._autograd(Sgd(self.parameters, plan, mu, corrections))
+        )
         total, seen = 0.0, 0
         for batch_x, batch_y in _batches(rows, plan, rng):
-            loss = self.task.loss(self.model(batch_x), batch_y)
-            optimizer.step(gradients_of(loss, leaves))
-            total += loss.item() * len(batch_y)
+            total += step(batch_x, batch_y) * len(batch_y)
             seen += len(batch_y)
         return total / seen
+
+    def _autograd(self, optimizer: Sgd) -> Callable[[torch.Tensor, torch.Tensor], float]:
+        """Return what takes a step with gradients by autograd, and returns the batch's loss."""
+        leaves = tuple(self.parameters)
+
+        def step(x: torch.Tensor, y: torch.Tensor) -> float:
+            loss = self.task.loss(self.model(x), y)
+            optimizer.step(gradients_of(loss, leaves))
+            return loss.item()
+
+        return step
 
     def score(self, rows: Rows) -> dict[str, float]:
         """Score the model on some rows; see :meth:`quire.clients.tasks.base.Task.metrics`."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from quire.clients.arrays import Arrays
+from quire.clients.compression import compressed
 from quire.clients.data.consent.sieve import Sifted
 from quire.clients.data.own import Where, load
 from quire.clients.data.preprocess import prepare, preprocessing_of
@@ -19,7 +21,7 @@ from quire.clients.private.work import Shown, private_update, shared_vector
 from quire.clients.tasks import Task, task_of
 from quire.clients.tasks.moments import Statistics
 from quire.clients.training import workbench
-from quire.conf.schema import Settings
+from quire.conf.schema import NoCompression, Settings
 from quire.errors import DataError
 
 #: Told what consent made of the rows that are about to be trained on.
@@ -38,10 +40,17 @@ def train_update(
     statistics: Statistics | None = None,
     note: Note | None = None,
 ) -> Trained:
-    """Train the global model on one silo's rows; see :func:`quire.clients.local.train_locally`."""
+    """Train the global model on one silo's rows; see :func:`quire.clients.local.train_locally`.
+
+    What comes out is compressed, if the settings say so.
+    """
     rows = _prepare(settings, where, silo, statistics, note).train
     rng = entropy.generator("batches", round_number, silo)
-    return train_locally(workbench(_task(settings, where)), rows, settings, rng, model, told, memory)
+    trained = train_locally(workbench(_task(settings, where)), rows, settings, rng, model, told, memory)
+    if isinstance(settings.compression, NoCompression):
+        return trained
+    update, kept = compressed(trained.update, memory, settings.compression)
+    return replace(trained, update=update, memory=kept)
 
 
 def train_privately(

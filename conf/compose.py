@@ -90,20 +90,30 @@ def _option(item: Override) -> str:
 def _load(choices: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     """Let Hydra compose the YAML files for these options, and nothing else."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.config_repository import CachingConfigRepository
     from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+    from hydra._internal.defaults_list import create_defaults_list
+    from hydra.core.default_element import GroupDefault
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.plugins import Plugins
-    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     Plugins.instance()  # registers Hydra's readers of files
     search_path = ConfigSearchPathImpl()  # made by hand: what is installed beside Quire has no say in it
-    search_path.append("hydra", "pkg://hydra.conf")
     search_path.append("main", str(_CONF_DIR))
     search_path.append("schema", "structured://")
     loader = ConfigLoaderImpl(search_path)
-    config = loader.load_configuration(
-        "config", [f"{group}={option}" for group, option in choices], run_mode=RunMode.RUN
-    )
+    files = CachingConfigRepository(loader.repository)
+    main = files.load_config("config")
+    if main is None or main.defaults_list is None:
+        raise SettingsError(f"{_CONF_DIR} has no config.yaml with the settings to begin with: install Quire anew.")
+    # Hydra's own settings (how a program logs, where it runs) took four fifths of the time, and are not asked for here.
+    main.defaults_list = [
+        one for one in main.defaults_list if not (isinstance(one, GroupDefault) and str(one.group).startswith("hydra/"))
+    ]
+    chosen = OverridesParser.create().parse_overrides([f"{group}={option}" for group, option in choices])
+    listed = create_defaults_list(files, "config", chosen, prepend_hydra=False, skip_missing=False)
+    config = loader._compose_config_from_defaults_list(defaults=listed.defaults, repo=files)
     tree = {str(key): config[key] for key in config if key != "hydra"}
     return {key: OmegaConf.to_container(part) if OmegaConf.is_config(part) else part for key, part in tree.items()}
 

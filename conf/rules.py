@@ -10,6 +10,7 @@ import re
 from math import isqrt
 
 from quire.conf.asked import silos_asked
+from quire.conf.compression_rules import check_compression
 from quire.conf.numbers import rows_of
 from quire.conf.overrides import parse, shown
 from quire.conf.privacy_rules import check_privacy
@@ -58,6 +59,7 @@ def check(settings: Settings) -> None:
     check_privacy(settings, None if isinstance(settings.data, FilesData) else rows_of(settings.data))
     check_secure(settings)
     check_robust(settings)
+    check_compression(settings)
     _deadlines_are_readable(settings)
     if isinstance(settings.runtime, InlineRuntime):
         for fault in settings.runtime.faults:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.conf.asked import silos_asked
+from quire.conf.compression_schema import EightBitCompression as EightBitCompression
+from quire.conf.compression_schema import NoCompression as NoCompression
+from quire.conf.compression_schema import TopKCompression as TopKCompression
 from quire.conf.privacy_schema import SEEN as SEEN
 from quire.conf.privacy_schema import DistributedPrivacy as DistributedPrivacy
 from quire.conf.privacy_schema import NoPrivacy as NoPrivacy
@@ -269,6 +272,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "centered_clipping": CenteredClippingAggregation,
         "norm_bound": NormBoundAggregation,
     },
+    "compression": {"none": NoCompression, "eight_bit": EightBitCompression, "top_k": TopKCompression},
     "output": {"default": OutputSettings},
     "tracking": {"none": NoTracking, "tensorboard": TensorboardTracking, "mlflow": MlflowTracking},
 }
@@ -290,6 +294,7 @@ class Settings:
     runtime: InlineRuntime | FlowerRuntime
     privacy: NoPrivacy | RecordPrivacy | SiloPrivacy | RecordDistributedPrivacy | SiloDistributedPrivacy
     aggregation: PlainAggregation | SecureAggregation
+    compression: NoCompression | EightBitCompression | TopKCompression
     output: OutputSettings
     tracking: NoTracking | TensorboardTracking | MlflowTracking
     seed: int = setting("seed of the simulation", ge=0, lt=2**63)

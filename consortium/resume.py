@@ -20,7 +20,7 @@ from quire.consortium.submit import list_runs, submit, told_of
 from quire.consortium.superlink import runs_folder, tickets
 from quire.consortium.tickets import ResumeError, check_can_go_on, lineage
 from quire.simulation.resume import settings_of
-from quire.strategies.build import build_strategy
+from quire.strategies.build import silos_remember
 from quire.strategies.folder import read_about
 
 # Seconds for the SuperLink to notice that a run's process is gone, which takes it a minute.
@@ -123,10 +123,10 @@ def _settings(place: Path, overrides: Sequence[str]) -> Settings:
             f"The run in '{place}' was started with other code than is here now: it would not end with the same "
             "model; go on with the installation that it began with, or submit anew."
         )
-    if build_strategy(settings, simulated=False).algorithm.silos_remember:
+    if (setting := silos_remember(settings)) is not None:
         raise ResumeError(
-            f"strategy={settings.strategy.name} has silos remember something from round to round, which cannot be "
-            "given back to them: submit anew."
+            f"{setting} has silos remember something from round to round, which cannot be given back to them: submit "
+            "anew."
         )
     return settings
 

@@ -47,6 +47,7 @@ GROUP_WORDS = {
     "runtime": "What runs the silos.",
     "privacy": "What is promised about a silo's records.",
     "aggregation": "How updates become one mean.",
+    "compression": "How small a silo's update is sent.",
     "output": "What a run leaves behind and shows.",
     "tracking": "Which tracker is told of the rounds, as they happen, by the launcher.",
 }

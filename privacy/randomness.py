@@ -52,7 +52,13 @@ def stream(seed: int, *labels: Label) -> np.random.Generator:
     numpy.random.Generator
         A fresh generator; two calls with the same name yield the same numbers.
     """
-    return np.random.Generator(np.random.PCG64(derive_seed(seed, *labels)))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(_words(derive_seed(seed, *labels)))))
+
+
+def _words(number: int) -> np.ndarray:
+    """Return the 32-bit words that NumPy makes of a seed, which takes it as long as all the rest of seeding."""
+    length = max(1, -(-number.bit_length() // 32))
+    return np.frombuffer(number.to_bytes(4 * length, "little"), dtype="<u4").astype(np.uint32, copy=False)
 
 
 def key(seed: int, *labels: Label) -> bytes:

@@ -16,7 +16,8 @@ from quire.clients.data.preprocess import prepare, preprocessing_of
 from quire.clients.data.silo import Rows
 from quire.clients.entropy import Seeded
 from quire.clients.member import Member, member_of
-from quire.clients.stacked import is_gain, is_stackable
+from quire.clients.slopes import is_dense
+from quire.clients.stacked import is_gain
 from quire.clients.tasks import Task, task_of
 from quire.clients.tasks.moments import MEAN, SCALE, Statistics
 from quire.clients.training import Workbench, workbench
@@ -83,7 +84,7 @@ def _look_ahead(messages: Sequence[Message], contexts: Mapping[int, Context]) ->
             continue
         own = _task(settings, member)
         task = task or own
-        if own != task or not is_stackable(own):
+        if own != task or not is_dense(own):
             continue
         silo = _asked(settings, member, model, message, context, config)
         if silo is not None:

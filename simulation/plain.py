@@ -1,4 +1,4 @@
-"""The same federation in clear, trained beside a run with privacy or under masks: what either of them cost.
+"""The same federation in clear, trained beside a run with privacy, masks or compression: what that cost.
 
 A simulator can, for the silos' rows are at hand: the product's own apps run once more in this process, into a folder
 that is thrown away, with the run's settings but for ``privacy`` and ``aggregation``. It trains on the training rows of
@@ -22,7 +22,7 @@ from quire.clients.data.own import set_aside_row_by_row
 from quire.conf.compose import compose
 from quire.conf.numbers import records_of
 from quire.conf.overrides import Override, parse
-from quire.conf.schema import NoPrivacy, PlainAggregation, RecordDistributedPrivacy, Settings
+from quire.conf.schema import NoCompression, NoPrivacy, PlainAggregation, RecordDistributedPrivacy, Settings
 from quire.errors import Interrupted, QuireError
 
 LOG = logging.getLogger("quire.simulation")
@@ -34,7 +34,7 @@ STEPS = "federated_steps"
 #: The closest to the run comes first: what privacy cost is told against it.
 WAYS = (STEPS, PLAIN)
 
-_LEFT_OUT = ("privacy", "aggregation", "runtime", "output", "tracking")
+_LEFT_OUT = ("privacy", "aggregation", "compression", "runtime", "output", "tracking")
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,16 @@ def plain_overrides(settings: Settings) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        By :data:`PLAIN` and :data:`STEPS`; empty where the run itself is in clear.
+        By :data:`PLAIN` and :data:`STEPS`; empty where the run itself is in clear, its updates whole.
     """
-    if isinstance(settings.privacy, NoPrivacy) and isinstance(settings.aggregation, PlainAggregation):
+    plain = isinstance(settings.privacy, NoPrivacy) and isinstance(settings.aggregation, PlainAggregation)
+    if plain and isinstance(settings.compression, NoCompression):
         return {}
+    left_out = [group for group in _LEFT_OUT if not (plain and group == "aggregation")]  # a robust rule stays
     kept = [
         item
         for item in parse(settings.overrides)
-        if item.key.partition(".")[0] not in _LEFT_OUT or item.key == "runtime.threads"
+        if item.key.partition(".")[0] not in left_out or item.key == "runtime.threads"
     ]
     found = {PLAIN: _joined(kept)}
     if isinstance(settings.privacy, RecordDistributedPrivacy):

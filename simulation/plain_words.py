@@ -1,4 +1,4 @@
-"""What privacy or masks cost, in words and as a table: the run beside the same federation in clear."""
+"""What privacy, masks or compression cost, in words and as a table: the run beside the same federation in clear."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ def promise(data: RunData) -> str:
 
 
 def cause(data: RunData) -> str:
-    """Return what the run has that the federation in clear has not: ``Privacy at epsilon 2``."""
+    """Return what sets the run apart from the federation in clear: ``Privacy at epsilon 2``."""
+    if data.compressed == "top_k":
+        return f"Sending {words.percent(number(data.setting('compression.kept')) or 0.0)} of each update"
+    if data.compressed:
+        return "Sending updates in 8 bits"
     if not data.private:
         return "Summing in whole numbers" if data.exact else "Summing under masks"
     said = promise(data).partition(",")[0]
@@ -56,11 +60,25 @@ def how(data: RunData, way: str) -> str:
     if data.setting("privacy.name") == "record_distributed":
         steps, epochs = (int(number(data.setting(f"training.{key}")) or 0) for key in ("steps", "epochs"))
         return f"{words.count(steps, 'local step') if steps else words.count(epochs, 'local pass')} in each round"
+    if data.compressed:
+        return "the same settings, updates sent whole"
     return "the same settings, neither clipped nor noised" if data.private else "the same settings, without masks"
 
 
+def this_run(data: RunData) -> str:
+    """Return what a run that is held against a federation in clear is called."""
+    return f"Federated, {promise(data) or ('compressed' if data.compressed else 'under masks')}"
+
+
+def in_clear(data: RunData) -> str:
+    """Return what the federation in clear is called."""
+    if data.compressed:
+        return "Federated, uncompressed"
+    return "Federated, without privacy" if data.private else "Federated, in clear"
+
+
 def cost(data: RunData) -> Cost | None:
-    """Say what privacy or masks cost on all test rows, also where they cost nothing; None where nobody asked."""
+    """Say what privacy, masks or compression cost on all test rows, also if nothing; None where nobody asked."""
     beside = data.scored("plain")
     if not beside:
         return None
@@ -100,9 +118,8 @@ def table(data: RunData) -> dict[str, Any] | None:
         return None
     own, guess = data.scored("everyone", "federated"), "mean" if data.metric == "r2" else "most frequent class"
     metrics = [name for name in METRIC_NAMES if number(own.get(name)) is not None]
-    ways = [("federated", f"Federated, {promise(data) or 'under masks'}", "this run")]
-    title = "Federated, without privacy" if data.private else "Federated, in clear"
-    ways += [(way, title, how(data, way)) for way in WAYS]
+    ways = [("federated", this_run(data), "this run")]
+    ways += [(way, in_clear(data), how(data, way)) for way in WAYS]
     ways.append(("pooled", "Pooled", "all training rows in one place"))
     rows = [(title, about, data.scored("everyone", way)) for way, title, about in ways if data.scored("everyone", way)]
     alone = data.scored("everyone", "alone")

@@ -63,6 +63,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "scores": words.everyone(data),
         "cost": plain_words.cost(data),
         "models": _models(data),
+        "plain_name": plain_words.in_clear(data),
         "comparison": figures.comparison(data),
         "many": len(data.silos) > figures.MANY,
         "rows": rows[:_MOST_ROWS],
@@ -118,9 +119,15 @@ def _tiles(data: RunData) -> list[dict[str, Any]]:
         {"kind": "fed", "name": "Federated", "value": scores.federated, "note": "records stay where they are"},
     ]
     if scores.plain is not None and (way := plain_words.reference(data)):
-        tiles[-1] |= {"name": f"Federated, {plain_words.promise(data) or 'under masks'}"}
-        name = "Federated, without privacy" if data.private else "Federated, in clear"
-        tiles.append({"kind": "plain", "name": name, "value": scores.plain, "note": plain_words.how(data, way)})
+        tiles[-1] |= {"name": plain_words.this_run(data)}
+        tiles.append(
+            {
+                "kind": "plain",
+                "name": plain_words.in_clear(data),
+                "value": scores.plain,
+                "note": plain_words.how(data, way),
+            }
+        )
     if scores.pooled is not None:
         tiles.append(
             {
@@ -202,6 +209,7 @@ def _totals(data: RunData) -> dict[str, Any]:
         "down": sum(data.series("bytes_down")),
         "up": sum(data.series("bytes_up")),
         "per_reply": sum(data.series("bytes_up")) / replies if replies else None,
+        "whole": 4 * int(number(data.start.get("parameters")) or 0) if data.compressed else None,  # float32
         "replies": replies,
         "asked": asked,
         "seconds": parts,

@@ -75,6 +75,12 @@ class RunData:
         return str(self.setting("aggregation.name", "plain")) == "secure"
 
     @property
+    def compressed(self) -> str:
+        """How updates were compressed; empty if they were sent whole."""
+        name = str(self.setting("compression.name", "none"))
+        return "" if name == "none" else name
+
+    @property
     def exact(self) -> bool:
         """Whether nothing was masked there: the short cut of a simulation, which has no secure aggregation."""
         return is_short_cut(self.settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from quire.conf.schema import NoPrivacy, RobustAggregation, Settings, SiloPrivacy
+from quire.conf.schema import NoCompression, NoPrivacy, RobustAggregation, Settings, SiloPrivacy
 from quire.errors import SettingsError
 from quire.privacy.dp.adaptive import split
 from quire.privacy.dp.contract import PrivacyError
@@ -69,6 +69,20 @@ def build_strategy(settings: Settings, simulated: bool = True) -> FederatedStrat
     strategy.deadlines = Deadlines.of(settings.strategy)
     strategy.algorithm = algorithm_of(settings.strategy)  # the one that silos step by as well
     return strategy
+
+
+def silos_remember(settings: Settings) -> str | None:
+    """Return the setting by which silos keep something from round to round that later rounds need; None without one.
+
+    Parameters
+    ----------
+    settings : Settings
+    """
+    if algorithm_of(settings.strategy).silos_remember:
+        return f"strategy={settings.strategy.name}"
+    if not isinstance(settings.compression, NoCompression):
+        return f"compression={settings.compression.name}"
+    return None
 
 
 def _noisy_sum(settings: Settings, privacy: SiloPrivacy, seed: int | None) -> NoisySum | AdaptiveSum:

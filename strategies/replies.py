@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 
 from quire.clients import contract
 from quire.clients.arrays import Arrays, MalformedArray, byte_size, decode
+from quire.clients.compression import NotPacked, expanded, is_packed
 from quire.strategies.reading import (
     Failure,
     Silos,
@@ -238,6 +239,11 @@ def _update(records: Mapping[str, ArrayRecord], model: Arrays, form: Arrays, str
         arrays = decode(record)
     except MalformedArray as error:
         raise Unusable("malformed", "its arrays cannot be read") from error
+    if not whole and is_packed(arrays):
+        try:
+            arrays = expanded(arrays, form)
+        except NotPacked as error:
+            raise Unusable("malformed", str(error)) from error
     if set(arrays) != set(form):
         raise Unusable("wrong_names", "its arrays have other names than the model's")
     for key, array in form.items():

@@ -24,7 +24,7 @@ from quire.privacy.identity.signed import SignedRoster
 from quire.privacy.randomness import stream
 from quire.privacy.receipts import simulated_roster
 from quire.strategies.approvals import Approvals
-from quire.strategies.build import build_strategy
+from quire.strategies.build import build_strategy, silos_remember
 from quire.strategies.charter import CHARTER_KEY, CHARTER_VARIABLE, charter_of_run
 from quire.strategies.checkpoint import Checkpoint, replace
 from quire.strategies.cohort import enrol
@@ -197,7 +197,7 @@ def _federate(
             replace(folder.path / ROSTER_FILE, signed.encode())
     if isinstance(settings.aggregation, SecureAggregation):
         strategy.secure = _secure(context, settings, settings.aggregation, roster.names, simulated, folder.path, log)
-    if strategy.algorithm.silos_remember:
+    if silos_remember(settings):
         _keep_silo_memory(grid, folder, checkpoint)
     if checkpoint is not None:
         state = checkpoint.state

@@ -10,7 +10,8 @@ from quire.clients import stacked
 from quire.clients.ahead import Asked, train_ahead
 from quire.clients.data.silo import Rows
 from quire.clients.simulation import done_ahead, simulated, with_done_ahead
-from quire.clients.stacked import is_gain, is_stackable, train_stacked
+from quire.clients.slopes import is_dense
+from quire.clients.stacked import is_gain, train_stacked
 from quire.clients.tasks.classification import Classification
 from quire.clients.tasks.models import Model
 from quire.clients.tasks.regression import Regression
@@ -110,7 +111,7 @@ def test_what_pads_a_short_batch_adds_nothing_even_where_its_outputs_are_not_fin
     rng = np.random.default_rng(3)
     model = task.initial_arrays(rng)
     small, large = rows_of(rng, 5, task, np.float32), rows_of(rng, 20, task, np.float32)
-    slopes, seen = stacked._slopes, []
+    slopes, seen = stacked.slopes, []
 
     def poisoned(given_task, out, y):
         losses, pull = slopes(given_task, out, y)
@@ -119,7 +120,7 @@ def test_what_pads_a_short_batch_adds_nothing_even_where_its_outputs_are_not_fin
             losses[1, 5:], pull[1, 5:] = float("nan"), float("inf")  # what lies beside the small silo's five rows
         return losses, pull
 
-    monkeypatch.setattr(stacked, "_slopes", poisoned)
+    monkeypatch.setattr(stacked, "slopes", poisoned)
     both = train_stacked(task, model, [(large, np.random.default_rng(1)), (small, np.random.default_rng(2))], plan)
     assert seen
     alone = train_stacked(task, model, [(small, np.random.default_rng(2))], plan)[0]
@@ -161,11 +162,11 @@ def test_a_silo_without_rows_is_refused_as_ever():
 
 
 def test_only_dense_models_of_ours_are_stacked_and_only_where_it_is_a_gain():
-    assert is_stackable(Classification("t", 784, 10, "mlp", (128,)))
-    assert is_stackable(Regression("t", 3, "linear", (), 0.0, 1.0))
-    assert not is_stackable(Classification("t", 64, 10, "cnn", (8,), (1, 8, 8)))
+    assert is_dense(Classification("t", 784, 10, "mlp", (128,)))
+    assert is_dense(Regression("t", 3, "linear", (), 0.0, 1.0))
+    assert not is_dense(Classification("t", 64, 10, "cnn", (8,), (1, 8, 8)))
     own = Model("own", lambda inputs, outputs, image: torch.nn.Linear(inputs, outputs))
-    assert not is_stackable(Classification("t", 64, 10, "plugin", (), None, own))
+    assert not is_dense(Classification("t", 64, 10, "plugin", (), None, own))
     assert is_gain(Classification("t", 784, 10, "mlp", (128,)), plan_of(batch_size=20), 60)
     assert not is_gain(Classification("t", 784, 10, "mlp", (4096, 4096)), plan_of(batch_size=20), 60)
     assert not is_gain(Classification("t", 784, 10, "mlp", (128,)), plan_of(batch_size=5000), 5000)

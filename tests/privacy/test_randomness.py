@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quire.privacy.randomness import derive_seed, key, stream
+from quire.privacy.randomness import _words, derive_seed, key, stream
 
 labels = st.lists(st.one_of(st.integers(-5, 10**6), st.text(max_size=8)), max_size=4)
 
@@ -37,3 +37,9 @@ def test_neither_the_split_nor_the_type_of_labels_can_be_confused():
 def test_the_key_of_a_simulated_source_is_a_fixed_function_and_not_the_seed_of_a_stream():
     assert key(1, "noise").hex()[:16] == "394c44c506f94b93"
     assert key(1, "noise") != derive_seed(1, "noise").to_bytes(32, "big")
+
+
+@given(st.one_of(st.integers(0, 2**256 - 1), st.integers(0, 2**70)))
+def test_a_seed_means_what_numpy_takes_the_number_for(number):
+    ours, theirs = np.random.SeedSequence(_words(number)), np.random.SeedSequence(number)
+    assert (ours.generate_state(8) == theirs.generate_state(8)).all()

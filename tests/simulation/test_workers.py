@@ -94,7 +94,7 @@ def test_silos_with_files_of_their_own_are_trained_together_as_in_one_process(st
 
 
 def test_a_resumed_run_gives_silos_in_workers_their_memory_back(tmp_path):
-    base = f"{SMALL} strategy=scaffold".replace("strategy.rounds=3", "strategy.rounds=4")
+    base = f"{SMALL} output.baselines=false strategy=scaffold".replace("strategy.rounds=3", "strategy.rounds=4")
     whole = quire.run(f"{base} runtime.workers=2", tmp_path / "whole")
     script = (
         "import sys, os, signal\n"

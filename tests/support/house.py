@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -53,6 +54,7 @@ ALLOWED = {
     "strategies": (
         "quire.clients.contract",
         "quire.clients.arrays",
+        "quire.clients.compression",  # updates as silos send them
         "quire.clients.tasks",
         "quire.clients.code",  # the hash by which server and silos know that they run the same code
         "quire.clients.secure.agreement",  # the numbers that server and silos work out for themselves, alike
@@ -209,12 +211,26 @@ def modules() -> frozenset[str]:
 
 @cache
 def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    gc.disable()  # all trees are kept: to look through them for garbage again and again takes longer than to read files
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield line and full name of everything imported, wherever in the file; a name of ours as its module."""
-    for node in ast.walk(tree_of(path)):
+def imports(path: Path) -> tuple[tuple[int, str], ...]:
+    """Return line and full name of everything imported, wherever in the file; a name of ours as its module."""
+    return _imports(path, tree_of(path))
+
+
+@cache
+def _imports(path: Path, tree: ast.Module) -> tuple[tuple[int, str], ...]:
+    return tuple(_imported(path, tree))
+
+
+def _imported(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
