@@ -50,8 +50,7 @@ def alarm_words(data: RunData) -> Alarm:
 
 
 def _bound(data: RunData) -> str:
-    settings = data.settings
-    if str((settings.get("privacy") or {}).get("name")).endswith("_distributed"):
+    if str(data.setting("privacy.name")).endswith("_distributed"):
         return "their clip, their number and their noise"
-    bound = (settings.get("aggregation") or {}).get("norm_bound")
+    bound = number(data.setting("aggregation.norm_bound"))
     return "aggregation.bound alone, in every coordinate" if bound is None else f"aggregation.norm_bound={bound:g}"
