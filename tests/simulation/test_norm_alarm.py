@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tests.simulation.test_report import page_of
 
 BOUND = f"{BASE} aggregation=secure aggregation.norm_bound=0.5"
 CLIPPED = f"{BOUND} strategy.rounds=3"
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "robust-aggregation.md").read_text(encoding="utf-8")
 KEPT = f"{CLIPPED} output.transcripts=true"
 SHARED = f"{RECORD} strategy.rounds=3"
 
@@ -184,3 +186,30 @@ def test_a_run_that_is_killed_after_a_rejected_round_goes_on_to_the_same_model(
     killed(overrides, tmp_path / "run", arm)
     assert resumed(overrides, tmp_path / "run") == whole
     assert ["lost" in line for line in rounds_of(tmp_path / "run")] == [False, True, False]
+
+
+def backwards(agreement: Any, honest: np.ndarray) -> np.ndarray:
+    """Undo what four silos like this one add, and go the other way as far as the alarm leaves room, at full weight."""
+    point, integers = agreement.point, honest.copy()
+    body, end = honest[: point.body].astype(float), point.body + point._digits(point.max_weight.bit_length())
+    weight = point._gathered(honest[point.body : end])
+    room = 0.8 * largest_norm(point, 4 * weight + point.max_weight, 5, agreement.terms.norm_bound)
+    integers[: point.body] = np.rint(-body * (4.0 + room / np.linalg.norm(body)))
+    integers[point.body : end] = point._spread(point.max_weight, point.max_weight.bit_length())
+    return integers
+
+
+def test_an_attacker_below_the_bound_in_every_round_is_not_resisted_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = next(text for text in PAGE.splitlines() if text.startswith("quire run") and "norm_bound=0.5" in text)
+    overrides = f"{command.removeprefix('quire run ')} output.report=false output.baselines=false"
+    quire.run(overrides, tmp_path / "honest")
+    adds(monkeypatch, "site-5", backwards, (1, 2, 3, 4, 5))
+    quire.run(overrides, tmp_path / "attacked")
+    found = []
+    for name in ("honest", "attacked"):
+        lines = rounds_of(tmp_path / name)
+        assert all("lost" not in line for line in lines)
+        found.append(f"{lines[-1]['evaluate']['accuracy']:.2f}")
+    assert re.findall(r"accuracy\s(0\.\d\d)", PAGE) == found
