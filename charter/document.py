@@ -11,8 +11,10 @@
      "min_cohort": 4, "needed": 2, "not_after": seconds, "not_before": seconds, "previous": hash or null,
      "privacy": ["record"], "purpose": text, "tasks": ["breast_cancer"], "version": 1}
 
-Times are whole seconds since 1970-01-01 UTC. The charter carries its members' public keys, so that whoever has the
-file alone can check it. ``issued`` is when it was proposed, ``not_before`` when it takes force: members sign between.
+Where it demands attestation it has a key ``attestation`` more (:mod:`quire.charter.attestation`); one that does not is
+written as charters always were. Times are whole seconds since 1970-01-01 UTC. The charter carries its members' public
+keys, so that whoever has the file alone can check it. ``issued`` is when it was proposed, ``not_before`` when it takes
+force: members sign between.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from quire.charter.attestation import Attestation
 from quire.charter.errors import CharterError, sentences
 from quire.charter.parts import (
     Exit,
@@ -85,6 +88,8 @@ class Charter:
     exit : Exit
     previous : str or None
         Hash of the version before; None in the first.
+    attestation : Attestation or None
+        Who has to run in which enclaves; None: nobody.
 
     Raises
     ------
@@ -110,6 +115,7 @@ class Charter:
     not_after: int
     exit: Exit
     previous: str | None = None
+    attestation: Attestation | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.charter_id, str) or not is_name(self.charter_id):
@@ -227,6 +233,7 @@ def to_json(charter: Charter) -> dict[str, Any]:
             "use": spelled_text(end.use),
             "use_until": end.use_until,
         },
+        **({} if charter.attestation is None else {"attestation": charter.attestation.to_json()}),
     }
 
 
@@ -240,6 +247,8 @@ def from_json(value: Any) -> Charter:
     """
     with sentences():
         keys: dict[str, type | None] = dict.fromkeys(Charter.__dataclass_fields__)
+        if not isinstance(value, dict) or "attestation" not in value:
+            del keys["attestation"]
         found = fields(value, "charter", {**keys, "format": None})
         if found["format"] != FORMAT:
             raise CharterError(f"The charter is not in the format {FORMAT}, the only one that this version reads.")
@@ -254,6 +263,7 @@ def from_json(value: Any) -> Charter:
             "members": tuple(_member(item) for item in _list(found["members"], "members", MAX_MEMBERS)),
             "code": None if code is None else frozenset(_release(item) for item in _list(code, "code", MAX_LISTED)),
             "exit": Exit(**texts, use_until=end["use_until"]),
+            **({"attestation": Attestation.from_json(found["attestation"])} if "attestation" in found else {}),
         }
         charter = Charter(**made)
     if to_json(charter) != value:  # a list in another order, or with an entry twice

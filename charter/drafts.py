@@ -25,6 +25,8 @@
       use: Members, for research; nobody else.
       use_until: 2030-12-31                     # may be left out: for good
 
+What ``attestation`` may say is in :mod:`quire.charter.attestation`; without it nobody needs an enclave.
+
 Fingerprints are what people compare. The keys behind them come from the members' ``.pub`` files or from a roster, and
 stand in the document that is signed.
 """
@@ -37,11 +39,13 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from quire.charter.attestation import DAYS, MAX_DAYS, Attestation
 from quire.charter.document import APPROVALS, MAX_LISTED, MAX_MEMBERS, MAX_VERSION, NONE, Charter
 from quire.charter.errors import CharterError
 from quire.charter.parts import Exit, Member, Release
 from quire.conf.schema import GROUPS, SEEN
 from quire.conf.strict_yaml import Entry, read_yaml
+from quire.privacy.identity.attested import INTEL
 from quire.privacy.identity.keys import PublicIdentity
 from quire.privacy.identity.roster import is_hash
 
@@ -75,7 +79,7 @@ def read_draft(path: Path, now: int, keys: Mapping[str, PublicIdentity], previou
         If the charter would contradict itself, or a member's keys are not to be had.
     """
     root = read_yaml(path)
-    found = root.mapping(_KEYS, ["previous"])
+    found = root.mapping(_KEYS, ["previous", "attestation"])
     known = {**({one.identity.fingerprint: one.identity for one in previous.members} if previous else {}), **keys}
     signatures = found["signatures"].mapping(["this_version", "amendments"])
     privacy = _options(found["privacy"], "privacy")
@@ -103,6 +107,7 @@ def read_draft(path: Path, now: int, keys: Mapping[str, PublicIdentity], previou
             not_before=_begins(found["not_before"], now),
             not_after=_moment(found["not_after"], last=True),
             exit=_exit(found["exit"]),
+            attestation=read_attestation(found["attestation"]) if "attestation" in found else None,
         )
     except CharterError as error:
         raise CharterError(f"{path}: {error}") from None
@@ -190,6 +195,31 @@ def _exit(entry: Entry) -> Exit:
     found = entry.mapping(["kept", "destroyed", "use"], ["use_until"])
     until = _moment(found["use_until"], last=True) if "use_until" in found else None
     return Exit(_text(found["kept"]), _text(found["destroyed"]), _text(found["use"]), until)
+
+
+def read_attestation(entry: Entry) -> Attestation:
+    """Read what a draft demands of enclaves."""
+    lists = ["measurements", "signed_measurements", "signers", "statuses", "advisories"]
+    found = entry.mapping(["of"], [*lists, "days", "root"])
+    texts = {
+        key: frozenset(found[key].texts()) for key in ("of", "measurements", "statuses", "advisories") if key in found
+    }
+    pairs = found["signed_measurements"].items() if "signed_measurements" in found else ()
+    told = found["signers"].items() if "signers" in found else ()
+    signed = [one.mapping(["measurement", "signer"]) for one in pairs]
+    signers = [one.mapping(["signer", "product", "version"]) for one in told]
+    return Attestation(
+        of=texts["of"],
+        measurements=texts.get("measurements", frozenset()),
+        signed=frozenset((_hash(one["measurement"]), _hash(one["signer"])) for one in signed),
+        signers=frozenset(
+            (_hash(one["signer"]), one["product"].whole(0, 65535), one["version"].whole(0, 65535)) for one in signers
+        ),
+        statuses=texts.get("statuses", frozenset({"UpToDate"})),
+        advisories=texts.get("advisories", frozenset()),
+        days=found["days"].whole(1, MAX_DAYS) if "days" in found else DAYS,
+        root=_hash(found["root"]) if "root" in found else INTEL,
+    )
 
 
 def _text(entry: Entry) -> str:

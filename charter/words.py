@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from quire.charter.attestation import Attestation
 from quire.charter.chain import expired
 from quire.charter.document import Charter
 from quire.charter.errors import CharterRefused
@@ -48,6 +49,8 @@ def described(charter: Charter) -> list[str]:
         f"Cohort: at least {charter.min_cohort} silos, of which {charter.colluders} may side with the server",
         "Approval: " + (_EACH_RUN if charter.approval == "each_run" else "none needed"),
     ]
+    if charter.attestation is not None:
+        lines += _attestation(charter.attestation)
     if charter.code is None:
         lines.append("Code: any that a silo's own operator approves")
     else:
@@ -109,6 +112,7 @@ def changes(old: Charter, new: Charter) -> list[Change]:
         *_number("signatures for a version", old.needed, new.needed, more_is=STRICTER),
         *_number("signatures for an amendment", old.amendments, new.amendments, more_is=STRICTER),
         *_end(old.not_after, new.not_after),
+        *_demands(old.attestation, new.attestation),
         *_members(old, new),
     ]
     if old.approval != new.approval:
@@ -182,6 +186,42 @@ def _code(old: frozenset[Release] | None, new: frozenset[Release] | None) -> lis
     return _sets("code", frozenset(one.bundle for one in old), frozenset(one.bundle for one in new)) or [
         Change(OTHER, "the sources of a listed release have another hash")
     ]
+
+
+def _attestation(found: Attestation) -> list[str]:
+    lines = [f"Attestation: of {_listed(found.of)}, verified within {found.days} days, up to the root {found.root}"]
+    lines += [f"  enclave {one}" for one in sorted(found.measurements)]
+    lines += [f"  enclave {one}\n  signed by {by}" for one, by in sorted(found.signed)]
+    lines += [
+        f"  signer {by}, product {product}, version {least} or later" for by, product, least in sorted(found.signers)
+    ]
+    more = f"; although {_listed(found.advisories)} applies" if found.advisories else ""
+    return [*lines, f"  platforms {_listed(found.statuses)}{more}"]
+
+
+def _demands(old: Attestation | None, new: Attestation | None) -> list[Change]:
+    """Say what is demanded of enclaves otherwise: for each party, and for each enclave or platform that is let in."""
+    before, after = (frozenset() if one is None else one.of for one in (old, new))
+    whom = {"silos": "every silo", "server": "the server"}
+    found = [Change(STRICTER, f"attestation is demanded of {whom[one]}") for one in sorted(after - before)]
+    found += [Change(LOOSER, f"attestation is no longer demanded of {whom[one]}") for one in sorted(before - after)]
+    if old is None or new is None or old == new:
+        return found
+    for what, one, other in (
+        ("the enclave", old.measurements, new.measurements),
+        ("the signed enclave", frozenset(map("/".join, old.signed)), frozenset(map("/".join, new.signed))),
+        ("the signer", frozenset(map(_signer, old.signers)), frozenset(map(_signer, new.signers))),
+        ("a platform in the state", old.statuses, new.statuses),
+        ("a platform with", old.advisories, new.advisories),
+    ):
+        found += _sets(what, one, other)
+    if old.root != new.root:
+        found.append(Change(OTHER, f"attestation goes up to the root {new.root} instead of {old.root}"))
+    return found + _number("days for which an attestation counts", old.days, new.days, more_is=LOOSER)
+
+
+def _signer(one: tuple[str, int, int]) -> str:
+    return f"{one[0]}, product {one[1]}, version {one[2]} or later"
 
 
 def _number(what: str, old: float, new: float, more_is: str) -> list[Change]:

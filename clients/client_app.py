@@ -21,8 +21,10 @@ from quire.clients.code import code_hash
 from quire.clients.contract import Code
 from quire.clients.data.own import load
 from quire.clients.data.preprocess import FEDERATED, Loaded, preprocessing_of
+from quire.clients.gate.mark import enclave
 from quire.clients.member import SILO_KEY, Member, member_of
 from quire.clients.policy.approval import NotApproved, withheld
+from quire.clients.policy.witnessed import hold_to_witnessed
 from quire.clients.private.plan import Plan, SharedPlan, plan_of
 from quire.clients.receipts import Round, Stand, receipt_of
 from quire.clients.secure.handlers import register
@@ -78,7 +80,8 @@ class _Silo:
             told[contract.RECORDS] = self.records
         if not isinstance(self.member.where, int):
             told[contract.SCHEMA] = self.member.where.schema.sha256
-        return ConfigRecord({**told, contract.CONTRACT: contract.VERSION})
+        inside = {contract.ENCLAVE: profile} if (profile := enclave()) else {}
+        return ConfigRecord({**told, **inside, contract.CONTRACT: contract.VERSION})
 
     def load(self, context: Context) -> Loaded:
         """Load the silo's rows, and see to it that they are those that this run began with."""
@@ -265,6 +268,7 @@ def query(message: Message, context: Context) -> Message:
     """Say who this silo is and which code it runs. Touches no data and imports no torch."""
     try:
         silo = _silo(message, context, contract.QUERY)
+        hold_to_witnessed(silo.member, message)
     except NotApproved as why:
         return withheld(message, why, CODE_HASH)
     identity = silo.identity()

@@ -5,7 +5,7 @@ This is the published interface between server and silo. Nothing else of a silo 
 =============  ==============================================  ================================================
 stage          the server sends                                the silo replies
 =============  ==============================================  ================================================
-``query``      nothing                                         who it is, which code it runs, the hash of its
+``query``      receipts of earlier runs                        who it is, which code it runs, the hash of its
                                                                schema where silos read their own rows; before its
                                                                operator approves the run, no more than who it is
 ``moments``    nothing; ``data.preprocessing=federated`` only  count, sum, sum of squares of its features
@@ -54,6 +54,10 @@ CLIP, WITHIN = "clip", "clip/within"
 SILO, CODE_HASH, CONTRACT, SCHEMA = "silo", "code-hash", "contract", "schema"
 # Under privacy: the public number of records that the operator declares, and the signed statement of what was charged.
 RECORDS, RECEIPT = "records", "receipt"
+# What silos signed in earlier runs, as bytes: each looks for its own, by which it knows that its ledger was put back.
+WITNESSED = "witnessed"
+# What a silo that runs in an enclave says of it: the profile, which speaks for nothing unless a roster records more.
+ENCLAVE = "enclave"
 # Where the operator has to approve each run: the signed statement of the decision; and, of a silo that says who it is
 # and nothing else, the code for why.
 APPROVAL, WITHHELD = "approval", "withheld"

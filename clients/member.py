@@ -132,7 +132,11 @@ class Member:
 
             with opened(self.operator, self.policy, run, self.name) as books:
                 if self.bound is not None:
+                    from quire.clients.policy.attested import hold_to_attestation
+                    from quire.clients.policy.books import now
+
                     hold_to_memory(self.bound, books)
+                    hold_to_attestation(self.bound, self.operator, now())
                 state = replace(books.state(stage, code), clip=clip)
                 self.hold(settings, state)
                 if self.policy.approval:

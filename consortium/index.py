@@ -10,6 +10,8 @@ by the next one. A last line without its line feed was never finished, and count
     {"at": seconds, "certificate": base64, "event": "server"}    with another key than before: the old is refused
     {"at": seconds, "certificate": base64, "event": "admitted", "identity": hex, "name": ..., "node": ...,
      "nonce": hex, "request": digest, "until": seconds}
+                                                             with an attested enclave also "attested": {...}
+    {"at": seconds, "attested": {...}, "event": "attested", "name": ...}     its enclave, verified again
     {"at": seconds, "certificate": base64, "event": "renewed", "name": ..., "request": digest, "until": seconds}
     {"at": seconds, "event": "superseded", "name": ...}      all certificates but the newest are refused
     {"at": seconds, "event": "revoked", "name": ...}         and so is every one, and the member is none any more
@@ -29,11 +31,13 @@ from cryptography import x509
 from quire.clients.identity import PublicIdentity, files
 from quire.consortium.certificates import key_id, load_certificate
 from quire.consortium.errors import ConsortiumError
+from quire.privacy.identity.attested import Attested
 from quire.privacy.identity.canonical import dumps, loads
 from quire.privacy.identity.errors import BadEncoding
 from quire.privacy.identity.roster import fields, hexadecimal
 
 SERVER, ADMITTED, RENEWED, SUPERSEDED, REVOKED = "server", "admitted", "renewed", "superseded", "revoked"
+ATTESTED = "attested"
 #: What the server's certificates stand under; no silo can have this name, for it begins with a dash.
 SERVER_NAME = "-server"
 
@@ -44,6 +48,7 @@ _KEYS: dict[str, dict[str, type | None]] = {
     SERVER: _COMMON | {"certificate": str},
     ADMITTED: _NAMED | {"certificate": str, "identity": str, "node": str, "nonce": str, "request": str, "until": int},
     RENEWED: _NAMED | {"certificate": str, "request": str, "until": int},
+    ATTESTED: _NAMED | {"attested": dict},
     SUPERSEDED: _NAMED,
     REVOKED: _NAMED,
 }
@@ -84,6 +89,8 @@ class Membership:
         Its newest.
     request : str
         Digest of the document that it was issued for.
+    attested : Attested or None
+        The enclave in which its identity was made, if the operator verified that.
     """
 
     name: str
@@ -93,6 +100,7 @@ class Membership:
     until: int
     certificate: x509.Certificate
     request: str
+    attested: Attested | None = None
 
 
 @dataclass(frozen=True)
@@ -148,13 +156,17 @@ class State:
         kind = event.get("event") if isinstance(event, dict) else None
         if kind not in _KEYS:
             raise BadEncoding("it is no event that this version knows.")
-        fields(event, f"line '{kind}'", _KEYS[kind])
+        also = {"attested": dict} if kind == ADMITTED and "attested" in event else {}
+        fields(event, f"line '{kind}'", _KEYS[kind] | also)
         name = event.get("name", SERVER_NAME)
         state = replace(self, events=self.events + 1)
-        if kind in (RENEWED, SUPERSEDED, REVOKED) and name not in self.members:
+        if kind in (RENEWED, SUPERSEDED, REVOKED, ATTESTED) and name not in self.members:
             raise BadEncoding(f"{name} is no member at that point.")
         if kind in (SUPERSEDED, REVOKED):
             return state._revoking(name, event["at"], keep=kind == SUPERSEDED)
+        attested = Attested.from_json(event["attested"]) if "attested" in event else None
+        if kind == ATTESTED:
+            return replace(state, members=self.members | {name: replace(self.members[name], attested=attested)})
         certificate = load_certificate(base64.b64decode(event["certificate"]), "a certificate in the index")
         if kind == SERVER:
             state = state._replacing_server(certificate, event["at"])
@@ -167,6 +179,7 @@ class State:
             identity = PublicIdentity.decode(hexadecimal(event["identity"], "'identity'"))
             since = event["at"] - event["at"] % 86_400
             member = Membership(name, identity, event["node"], since, event["until"], certificate, event["request"])
+            member = replace(member, attested=attested)
             seen = {identity.fingerprint: name, event["node"]: name}
             state = replace(state, nonces=self.nonces | {event["nonce"]}, keys=self.keys | seen)
         else:

@@ -21,17 +21,19 @@ from quire.clients.identity import PrivateIdentity, files, load_identity
 from quire.clients.identity.errors import sentences
 from quire.consortium import documents
 from quire.consortium.about import OperatorAbout, read_operator_about
+from quire.consortium.attested import check_attested
 from quire.consortium.authority import Authority
 from quire.consortium.certificates import DAY, key_id, key_of_csr, new_key
 from quire.consortium.documents import INVITATION, Document, text_of
 from quire.consortium.errors import ConsortiumError
 from quire.consortium.fingerprints import compare
-from quire.consortium.index import ADMITTED, RENEWED, REVOKED, SERVER, SUPERSEDED, State, append, read_index
+from quire.consortium.index import ADMITTED, ATTESTED, RENEWED, REVOKED, SERVER, SUPERSEDED, State, append, read_index
 from quire.consortium.layout import OperatorFolder, check_name
 from quire.consortium.places import locked, private_folder, put, read_key, write_key
 from quire.consortium.requests import examine
 from quire.consortium.settling import Settler
 from quire.consortium.vault import open_authority
+from quire.privacy.identity.attested import Aggregator
 
 #: How long a member stays in the roster without its certificate being renewed.
 MEMBER_DAYS = 730
@@ -90,7 +92,9 @@ class Operator:
         files.replace(place, made.encode())
         return made
 
-    def admit(self, request: Document, fingerprint: str, days: int, now: int) -> Path:
+    def admit(
+        self, request: Document, fingerprint: str, days: int, now: int, attested: Aggregator | None = None
+    ) -> Path:
         """Admit a silo: certify its TLS key, put it into the roster, write what it gets back.
 
         Parameters
@@ -103,6 +107,8 @@ class Operator:
             How long the certificate is good for.
         now : int
             Seconds since 1970 UTC.
+        attested : Aggregator or None
+            Keys and enclave of the silo, as `quire enclave record` wrote them; needed where the charter demands it.
 
         Returns
         -------
@@ -121,6 +127,7 @@ class Operator:
         key = examine(request, self.about, self.state, self.folder, now)
         if key is None:
             return self._filed(request)
+        enclave = check_attested(self.folder, name, identity, attested, now)
         certificate = self.authority.client(name, key, now, days)
         self._append(
             ADMITTED,
@@ -132,8 +139,22 @@ class Operator:
             nonce=request.body["nonce"],
             request=request.digest,
             until=now + MEMBER_DAYS * DAY,
+            **({} if enclave is None else {"attested": enclave.to_json()}),
         )
         return self._filed(request)
+
+    def attest(self, name: str, attested: Aggregator, now: int) -> None:
+        """Record the enclave of a member, verified for the first time or again: a new version of the roster says so.
+
+        Raises
+        ------
+        ConsortiumError
+            If there is no such member, it has other keys, or the charter does not let the enclave in.
+        """
+        if name not in self.state.members:
+            raise ConsortiumError(f"{self.about.name} has no member {name!r}: `quire consortium status` lists them.")
+        check_attested(self.folder, name, self.state.members[name].identity, attested, now)
+        self._append(ATTESTED, now, name=name, attested=attested.attested.to_json())
 
     def renew(self, request: Document, days: int, now: int) -> Path:
         """Certify a member's TLS key anew, the one it has or a fresh one, on the word of its identity.

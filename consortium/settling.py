@@ -26,6 +26,7 @@ from quire.consortium.errors import ConsortiumError
 from quire.consortium.index import Membership, State
 from quire.consortium.layout import OperatorFolder
 from quire.consortium.places import move, private_folder, put, read_next_key
+from quire.privacy.identity.attested import Aggregator
 from quire.privacy.identity.canonical import loads
 from quire.privacy.identity.signed import MAX_BYTES
 
@@ -168,7 +169,10 @@ class Settler:
             return Change(removed_members=gone)
         first = wrong[0]
         members = {first.name: first.identity}
-        return Change(members, admins, removed_members=gone, valid_from=first.since, valid_to=first.until)
+        enclave = {} if first.attested is None else {first.name: Aggregator(first.identity, first.attested)}
+        return Change(
+            members, admins, removed_members=gone, valid_from=first.since, valid_to=first.until, attested=enclave
+        )
 
     def _invitations(self) -> list[str]:
         for place in self.folder.invitations.glob("*.json"):
@@ -252,6 +256,8 @@ def _agrees(member: Membership, roster: Roster | None) -> bool:
     if roster is None:
         return False
     listed = next((one for one in roster.members if one.name == member.name), None)
+    if listed is not None and member.attested not in (None, listed.attested):
+        return False
     return listed is not None and (listed.identity, listed.valid_from, listed.valid_to) == (
         member.identity,
         member.since,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import stat
 from collections.abc import Iterable
@@ -123,7 +124,10 @@ def hashed(paths: Iterable[str]) -> list[tuple[str, str]]:
     found = []
     for name in paths:
         try:
-            with open(name, "rb") as file:
+            # Not waiting: a pipe of that name would keep us until somebody writes into it.
+            with open(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise EnclaveError(f"{visible(name, 400)} is in the list of files, and is no file with content.")
                 found.append((name, hashlib.file_digest(file, "sha256").hexdigest()))
         except OSError as error:
             raise EnclaveError(

@@ -15,14 +15,14 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
 
+from quire.clients.gate.mark import BANNER, DIRECT, PROFILES, SGX
 from quire.enclave.errors import EnclaveError
 from quire.enclave.files import Listing, hashed, regular
-from quire.enclave.inside import BANNER
 from quire.enclave.settings import PLAIN, SEALS, Enclave
 from quire.enclave.tracing import environment
 
-DIRECT, SGX = "direct-dev", "sgx-prod"
-PROFILES = (DIRECT, SGX)
+__all__ = ["DIRECT", "PROFILES", "SGX", "mounts", "render"]
+
 RUNTIME = "runtime/glibc"
 STORE, KEYS, TEMPORARY = "/silo/store", "/silo/keys", "/silo/tmp"
 _SYSTEM_DEPTH = 2  # folders from the root down to a mount: /usr/lib, never /usr

@@ -106,6 +106,9 @@ def admit(
     fingerprint: Fingerprint = None,
     yes: Yes = False,
     days: Days = None,
+    attested: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The silo's enclave: what `quire enclave record` wrote.")
+    ] = None,
     passphrase_file: PassphraseFile = None,
     passphrase_env: PassphraseVariable = None,
 ) -> None:
@@ -117,6 +120,7 @@ def admit(
     \b
     quire consortium admit consortium request.json
     """
+    from quire.attest_cli import record_in
     from quire.consortium import documents
     from quire.consortium.about import read_operator_about
     from quire.consortium.authority import CLIENT_DAYS
@@ -128,11 +132,31 @@ def admit(
     found = documents.read(request_file, documents.REQUEST)
     name, place = found.body["name"], OperatorFolder(folder)
     examine(found, read_operator_about(place), read_index(place.issued), place, _now())
+    record = None if attested is None else record_in(attested)
     words = _words(folder, passphrase_file, passphrase_env)
     given = compared(fingerprint, yes, found.identity("identity").fingerprint, name)
     with opened(folder, words, _now()) as operator:
-        admission = operator.admit(found, given, days or CLIENT_DAYS, _now())
+        admission = operator.admit(found, given, days or CLIENT_DAYS, _now(), record)
     typer.echo(f"Admission    {admission}  send it to {name}\nBulletin     {place.bulletin}  send it to all others")
+
+
+@app.command()
+def attest(
+    folder: OperatorPath,
+    name: Annotated[str, typer.Argument(help="The member.")],
+    record: Annotated[Path, typer.Argument(metavar="RECORD", help="What `quire enclave record` wrote.")],
+    passphrase_file: PassphraseFile = None,
+    passphrase_env: PassphraseVariable = None,
+) -> None:
+    """At the operator: record a member's enclave, verified for the first time or again, in a new roster."""
+    from quire.attest_cli import record_in
+    from quire.consortium.layout import OperatorFolder
+    from quire.consortium.operator import opened
+
+    found = record_in(record)
+    with opened(folder, _words(folder, passphrase_file, passphrase_env), _now()) as operator:
+        operator.attest(name, found, _now())
+    typer.echo(f"Bulletin     {OperatorFolder(folder).bulletin}  send it to all members")
 
 
 app.command()(join)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from quire.attest_cli import record
+from quire.enclave_start_cli import pack, start, waited
 
 if TYPE_CHECKING:
     from quire.enclave.verify import Answer
@@ -41,6 +43,11 @@ SettingsFile = Annotated[Path, typer.Argument(metavar="ENCLAVE.YAML", help="The 
 Manifest = Annotated[Path, typer.Argument(metavar="NAME.manifest", help="A rendering.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 ProfileOption = Annotated[Profile, typer.Option(help="sgx-prod, or direct-dev to try things without SGX.")]
+
+
+app.command()(record)
+app.command()(start)
+app.command()(pack)
 
 
 @app.callback()
@@ -102,6 +109,9 @@ def trace(
 @app.command()
 def render(
     settings: SettingsFile,
+    where: Annotated[
+        str | None, typer.Argument(metavar="[enclave=direct|sgx]", help="For which `quire enclave start` it is.")
+    ] = None,
     profile: ProfileOption = Profile.sgx,
     out: Annotated[
         Path | None, typer.Option(metavar="NAME.manifest", help="Where to; else NAME.manifest beside the settings.")
@@ -111,16 +121,23 @@ def render(
 
     \b
     quire enclave render enclave.yaml
+    quire enclave render enclave.yaml enclave=direct
     quire enclave render enclave.yaml --profile direct-dev --out try.manifest
     """
     from quire.enclave.check import problems
     from quire.enclave.errors import EnclaveError
     from quire.enclave.files import Listing, write_whole
     from quire.enclave.manifest import render as write
+    from quire.enclave.profiles import read_profile
     from quire.enclave.programs import named
     from quire.enclave.settings import read_settings
 
     found = read_settings(settings)
+    if where is not None:
+        chosen = read_profile(where)
+        if chosen.profile is None:
+            raise EnclaveError(f"{where} needs no manifest: `quire enclave start` runs the command as it is.")
+        profile, out = Profile(chosen.profile), out or chosen.place(found, settings.resolve().parent)
     target = out if out is not None else settings.resolve().with_name(f"{found.name}.manifest")
     named(target)
     listing = Listing.read(found.files)
@@ -187,7 +204,7 @@ def measure(
     """Print MRENCLAVE, MRSIGNER, product and version of a signed enclave, for allow-lists. Gramine is not needed."""
     from quire.enclave.sigstruct import SIZE, Sigstruct
 
-    found = Sigstruct.decode(_read(signature, SIZE + 1))
+    found = Sigstruct.decode(read(signature, SIZE + 1))
     if as_json:
         typer.echo(json.dumps(vars(found), indent=1))
     else:
@@ -201,29 +218,33 @@ def measure(
 @app.command()
 def run(manifest: Manifest, mode: Annotated[Mode, typer.Option(help="direct: without SGX.")] = Mode.sgx) -> None:
     """Check a manifest and start it with gramine-sgx or gramine-direct; ends as what runs inside ends."""
-    from quire.enclave.errors import EnclaveError
     from quire.enclave.programs import command_to_run
 
     command = command_to_run(manifest, mode.value)
     _banner(Profile.direct if mode is Mode.direct else Profile.sgx, err=True)
-    try:
-        done = subprocess.run(command, cwd=manifest.resolve().parent, check=False)
-    except OSError as error:
-        raise EnclaveError(f"{command[0]} could not be run: {error.strerror}.") from error
-    raise typer.Exit(done.returncode)
+    raise typer.Exit(waited(command, manifest.resolve().parent))
 
 
 @app.command()
 def challenge(
-    policy: Annotated[str, typer.Option(metavar="HEX", help="The SHA-256 of what was agreed on, 64 digits.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="A new file.")],
+    policy: Annotated[
+        str | None, typer.Option(metavar="HEX", help="The SHA-256 of what was agreed on, 64 digits.")
+    ] = None,
+    charter: Annotated[Path | None, typer.Option(metavar="CHARTER", help="Or the charter that was agreed on.")] = None,
 ) -> None:
     """Draw a challenge for an enclave to answer."""
     from quire.enclave.errors import EnclaveError
     from quire.enclave.files import is_digest, write_whole
     from quire.enclave.verify import Challenge
 
-    if not is_digest(policy):
+    if (policy is None) == (charter is None):
+        raise EnclaveError("Give --policy, or --charter.")
+    if charter is not None:
+        from quire.charter.chain import read_chain
+
+        policy = read_chain(charter).first.hash
+    if policy is None or not is_digest(policy):
         raise EnclaveError("--policy needs 64 hexadecimal digits in small letters, a SHA-256.")
     if os.path.lexists(out):
         raise EnclaveError(f"{out} exists; a challenge is drawn anew for each answer, so choose a new name.")
@@ -247,18 +268,18 @@ def verify(
     \b
     quire enclave verify answer.json --collateral collateral.json --allow allow.yaml --challenge challenge.json
     """
+    from quire.clients.gate.mark import BANNER
     from quire.enclave.chain import MAX_COLLATERAL, collateral_of, dcap_chain
     from quire.enclave.errors import QuoteRefused
-    from quire.enclave.inside import BANNER
     from quire.enclave.policy import read_allowed
     from quire.enclave.verify import MAX_FILE, Challenge
     from quire.enclave.verify import verify as hold
 
     allowed = read_allowed(allow)
-    asked = Challenge.decode(_read(challenge, MAX_FILE + 1))
+    asked = Challenge.decode(read(challenge, MAX_FILE + 1))
     given = _answer(answer, identity)
-    proof = collateral_of(_read(collateral, MAX_COLLATERAL + 1))
-    chain = dcap_chain(_read(root, MAX_FILE) if root is not None else None)
+    proof = collateral_of(read(collateral, MAX_COLLATERAL + 1))
+    chain = dcap_chain(read(root, MAX_FILE) if root is not None else None)
     now = int(time.time()) if at is None else at
     try:
         if given.quote is None:
@@ -291,7 +312,7 @@ def _answer(path: Path, identity: Path | None) -> Answer:
     from quire.enclave.errors import EnclaveError
     from quire.enclave.verify import MAX_FILE, Answer
 
-    data = _read(path, MAX_FILE + 1)
+    data = read(path, MAX_FILE + 1)
     if data[:1] == b"{":
         if identity is not None:
             raise EnclaveError(f"{path} is an answer, which names its key: leave --identity out.")
@@ -302,13 +323,14 @@ def _answer(path: Path, identity: Path | None) -> Answer:
 
 
 def _banner(profile: Profile, err: bool = False) -> None:
-    from quire.enclave.inside import BANNER
+    from quire.clients.gate.mark import BANNER
 
     if profile is Profile.direct:
         typer.echo(f"{BANNER}: {profile.value} is for finding out whether things work.", err=err)
 
 
-def _read(path: Path, limit: int) -> bytes:
+def read(path: Path, limit: int) -> bytes:
+    """Read at most so many bytes of a file that somebody named."""
     from quire.enclave.errors import EnclaveError
 
     try:

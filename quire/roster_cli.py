@@ -12,7 +12,7 @@ import typer
 from quire.identity_cli import PassphraseFile, PassphraseVariable, passphrase_for
 
 if TYPE_CHECKING:
-    from quire.clients.identity import PublicIdentity, Roster, SignedRoster
+    from quire.clients.identity import Attested, PublicIdentity, Roster, SignedRoster
 
 app = typer.Typer(
     help="Who belongs to the consortium, under which keys: make a roster, sign it, check it.",
@@ -47,6 +47,10 @@ def create(
     previous: Annotated[Path | None, typer.Option(help="The version that this one follows and takes over.")] = None,
     remove_member: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Who leaves.")] = None,
     remove_admin: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Who signs no longer.")] = None,
+    attested: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="A member's enclave: of `quire enclave record`.")
+    ] = None,
+    aggregator: Annotated[Path | None, typer.Option(metavar="FILE", help="The server's enclave, likewise.")] = None,
 ) -> None:
     """Write a new roster, unsigned; or with --previous the next version, from what changes in it.
 
@@ -56,6 +60,7 @@ def create(
     """
     import secrets
 
+    from quire.attest_cli import record_in, records_of
     from quire.clients.identity import IdentityFileError, SignedRoster
     from quire.clients.identity.errors import sentences
     from quire.clients.identity.rosters import Change, first_roster, next_roster, read_roster, write_new
@@ -70,6 +75,8 @@ def create(
         quorum=quorum,
         valid_from=_seconds(valid_from or today),
         valid_to=_seconds(valid_to or today + timedelta(days=730)),
+        attested=records_of(_pairs(attested, "--attested")),
+        aggregator=None if aggregator is None else record_in(aggregator),
     )
     if previous is not None and roster_id is not None:
         raise IdentityFileError("--id is for a first roster: with --previous the id stays what it is.")
@@ -243,9 +250,28 @@ def _table(roster: Roster, states: dict[str, str] | None = None) -> None:
         for one in roster.members
     ]
     _columns(rows, [one.identity.fingerprint for one in roster.members])
+    for one in roster.members:
+        if one.attested is not None:
+            typer.echo(f"\n{one.name} was attested {_day(one.attested.verified)}:{_enclave(one.attested)}")
+    if roster.aggregator is not None:
+        shown = roster.aggregator
+        typer.echo(
+            f"\nThe server was attested {_day(shown.attested.verified)}, with the key {shown.identity.fingerprint}:"
+            + _enclave(shown.attested)
+        )
     admins = [("admin", "signature", "keys")]
     admins += [(one.name, (states or {}).get(one.name, "none"), _keys(one.identity)) for one in roster.admins]
     _columns(admins, [one.identity.fingerprint for one in roster.admins])
+
+
+def _enclave(found: Attested) -> str:
+    from quire.clients.identity import INTEL
+
+    root = "" if found.root == INTEL else f"\n    NOT UP TO INTEL'S ROOT: {found.root}"
+    return (
+        f"\n    measurement {found.measurement}\n    signer      {found.signer}, product {found.product}, version "
+        f"{found.version}\n    platform    {', '.join([found.status, *found.advisories])}{root}"
+    )
 
 
 def _columns(rows: Sequence[tuple[str, ...]], fingerprints: list[str]) -> None:

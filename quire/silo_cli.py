@@ -109,7 +109,10 @@ def _chartered(operator: Operator, file: Path) -> tuple[Operator, Bound | None, 
 
 def _against_silo(operator: Operator, bound: Bound) -> list[str]:
     """Say what keeps a silo out of any run under a charter: another key, or a store that knows a later version."""
+    from quire.clients.answering import Refusal
     from quire.clients.identity import read_key_file
+    from quire.clients.policy.attested import hold_to_attestation
+    from quire.clients.policy.books import now
     from quire.clients.policy.chartered import another_key, look_back
     from quire.errors import QuireError
 
@@ -119,6 +122,10 @@ def _against_silo(operator: Operator, bound: Bound) -> list[str]:
             found.append(another_key(bound, read_key_file(operator.identity).fingerprint))
     with suppress(QuireError):
         found.append(look_back(operator.store, bound.chain, bound.charter))
+    try:
+        hold_to_attestation(bound, operator, now())
+    except Refusal as refusal:
+        found.append(refusal.words)
     return [f"Charter: {words}." for words in found if words is not None]
 
 

@@ -12,6 +12,7 @@ from quire.simulation import figures, participation, plain_words, privacy_sectio
 from quire.simulation import report_words as words
 from quire.simulation.page import render, write_page
 from quire.simulation.report_data import METRIC_NAMES, ReportError, RunData, number, read_run
+from quire.strategies import enclaves
 
 __all__ = ["ReportError", "write_report"]
 
@@ -55,6 +56,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "kicker": _kicker(data),
         "headline": words.headline(data),
         "banner": words.banner(data),
+        "enclaves": _enclaves(data),
         "label": data.label,
         "labels": words.plural(data.label),
         "metric": METRIC_NAMES.get(data.metric or "", "score"),
@@ -87,6 +89,16 @@ def _context(data: RunData) -> dict[str, Any]:
         "overrides": str(data.settings.get("overrides") or ""),
         "commands": _commands(str(data.settings.get("overrides") or ""), data.settings.get("partition")),
     }
+
+
+def _enclaves(data: RunData) -> dict[str, Any]:
+    """Return what there is to say of the enclaves of silos, and apart from it what has to be said loudly."""
+    try:
+        found = enclaves.read(data.folder)
+    except enclaves.EnclavesError as error:
+        raise ReportError(str(error)) from error
+    loud = enclaves.banner(found)
+    return {"banner": loud, "words": [text for text in enclaves.sentences(found) if text != loud]}
 
 
 def _kicker(data: RunData) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from quire.clients.gate.mark import BANNER
 from quire.conf.asked import is_chained, is_short_cut
 from quire.privacy.dp import card as arithmetic
 from quire.privacy.dp.contract import PrivacyError
@@ -23,6 +24,7 @@ from quire.strategies import checkpoint
 from quire.strategies.card_noise import KEY, add_part, attempts_of, shared_facts, signed_beyond
 from quire.strategies.card_page import page
 from quire.strategies.card_words import Facts, rounds_words, standing, verdict, words
+from quire.strategies.enclaves import Enclaves, banner, sentences
 from quire.strategies.material import CardError, Material, read_material
 from quire.strategies.secure_words import SHORT_CUT, Masked
 
@@ -72,10 +74,11 @@ def run_card(material: Material) -> dict[str, Any]:
     silent = [silo for silo in roster if silo not in by_silo]
     planned = material.setting("strategy", "rounds")
     failed = {line["round"]: bool(line["replied"]) for line in material.charged if line["event"] == "failed"}
+    inside = _enclaves(material)
     return {
         "format": FORMAT,
         "standing": standing(facts),
-        "verdict": verdict(facts, worst, max(silo["statement"]["delta"] for silo in silos)),
+        "verdict": _loudly(inside) + verdict(facts, worst, max(silo["statement"]["delta"] for silo in silos)),
         "coverage": rounds_words(len(material.rounds), planned, silent, failed),
         "run": {
             "task": material.setting("task", "name"),
@@ -94,7 +97,24 @@ def run_card(material: Material) -> dict[str, Any]:
         **part,
         "worst": whole["worst"],
         "words": words(facts),
+        **inside,
     }
+
+
+def _loudly(inside: Mapping[str, Any]) -> str:
+    """Return what stands before the verdict, which is quoted wherever a card is spoken of."""
+    return f"{BANNER} (direct-dev). " if inside and inside["enclaves"]["banner"] else ""
+
+
+def _enclaves(material: Material) -> dict[str, Any]:
+    """Return what is said of enclaves, by the roster that signed for it; nothing where there is nothing to say."""
+    found = material.enclaves
+    if material.roster is not None:
+        found = found.by(material.roster.roster)
+    elif found.attested or found.server:
+        found = Enclaves(found.says, {})
+    said = sentences(found)
+    return {"enclaves": {"banner": banner(found), "words": said}} if said else {}
 
 
 def _charter(material: Material) -> dict[str, Any]:

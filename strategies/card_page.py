@@ -44,6 +44,15 @@ dd{margin:0;overflow-wrap:anywhere}code{font-size:.86em}
 """
 
 
+def _enclaves(card: Mapping[str, Any]) -> str:
+    """Return what is said of enclaves; the banner as loud as a verdict."""
+    if (found := card.get("enclaves")) is None:
+        return ""
+    loud = f'<p class="verdict none">{_text(found["banner"])}</p>' if found["banner"] else ""
+    rest = [text for text in found["words"] if text != found["banner"]]
+    return f"<section>{loud}{f'<h2>Enclaves</h2>{_list(rest)}' if rest else ''}</section>"
+
+
 def page(card: Mapping[str, Any]) -> str:
     """Return the page of a card.
 
@@ -67,6 +76,7 @@ def page(card: Mapping[str, Any]) -> str:
             f"<h1>{_TITLES[card['standing']]}</h1>",
             f'<p class="verdict {card["standing"]}">{_text(card["verdict"])}</p>',
             f'<p class="muted">{_text(card["coverage"])}</p>',
+            _enclaves(card),
             f"<section><h2>Silo by silo</h2>{_silos(silos)}</section>",
             f'<section class="two">{boxes}</section>',
             f"<section><h2>How each silo was noised</h2>{_mechanisms(silos)}</section>",

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from quire.clients import contract
@@ -92,6 +92,8 @@ def enrol(
     private: bool = False,
     members: Mapping[bytes, str] | None = None,
     approvals: Approvals | None = None,
+    enclaves: dict[str, str] | None = None,
+    witnessed: Sequence[bytes] = (),
 ) -> tuple[Roster, list[Failure]]:
     """Wait until every silo has joined, ask each who it is, and make the roster.
 
@@ -116,6 +118,10 @@ def enrol(
         In a consortium: whose a node key is. A node that answers under another member's name is left out.
     approvals : Approvals, optional
         Receives what silos' operators have decided, and says how long those are waited for who have not.
+    enclaves : dict of str to str, optional
+        Receives what silos say of the enclaves in which they run.
+    witnessed : sequence of bytes
+        Receipts of earlier runs, which every silo is shown.
 
     Returns
     -------
@@ -132,10 +138,15 @@ def enrol(
     records: dict[str, int] = {}
 
     def ask(some: Sequence[int], taken: Collection[str] = ()) -> Found:
-        messages = [Message(RecordDict(), node, contract.QUERY, ttl=join_timeout, group_id="0") for node in some]
+        told = RecordDict()
+        if witnessed:
+            told[contract.CONFIG] = ConfigRecord({contract.WITNESSED: list(witnessed)})
+        messages = [
+            Message(RecordDict({**told}), node, contract.QUERY, ttl=join_timeout, group_id="0") for node in some
+        ]
         replies = exchange(grid, messages, join_timeout)
         whose = members_of(grid, members) if members is not None else None
-        asked = (schema, records if private else None, whose, approvals, taken)
+        asked = (schema, records if private else None, whose, approvals, taken, enclaves)
         return read_identities(messages, replies, code_hash, *asked)
 
     found = ask(nodes)

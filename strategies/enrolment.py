@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from quire.clients import contract
 from quire.clients.arrays import Arrays, decode
 from quire.clients.contract import Code
+from quire.clients.gate.mark import PROFILES
 from quire.clients.tasks.moments import usable
 from quire.privacy.approval import APPROVED, REJECTED
 from quire.strategies.approvals import Approvals, Found
@@ -36,6 +37,7 @@ def read_identities(
     members: Mapping[int, str] | None = None,
     approvals: Approvals | None = None,
     taken: Collection[str] = (),
+    enclaves: dict[str, str] | None = None,
 ) -> Found:
     """Read who answered ``query``.
 
@@ -54,6 +56,8 @@ def read_identities(
         Receives what silos' operators have decided.
     taken : collection of str
         Names of silos that are enrolled already.
+    enclaves : dict of str to str, optional
+        Receives the profile of the enclave in which a silo says that it runs.
 
     Returns
     -------
@@ -81,12 +85,20 @@ def read_identities(
                 records[name] = _records(content)
             if approvals is not None and contract.APPROVAL in identity:
                 approvals.take(name, identity[contract.APPROVAL], APPROVED)
+            if enclaves is not None and contract.ENCLAVE in identity:
+                enclaves[name] = _profile(identity[contract.ENCLAVE])
             found[node] = name
         except Unusable as why:
             found[node] = Failure(label, contract.QUERY, why.code, why.words)
         except Exception:  # as below
             found[node] = unreadable(label, contract.QUERY)
     return found
+
+
+def _profile(word: object) -> str:
+    if not isinstance(word, str) or word not in PROFILES:
+        raise Unusable("no_identity", "what it says of its enclave is no word of the contract")
+    return word
 
 
 def read_moments(

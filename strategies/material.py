@@ -15,6 +15,8 @@ from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.signed import MAX_BYTES, SignedRoster
 from quire.privacy.receipts import Receipt, ReceiptError
+from quire.strategies.enclaves import NONE, Enclaves, EnclavesError
+from quire.strategies.enclaves import read as read_enclaves
 from quire.strategies.receipts import ROSTER_FILE
 
 
@@ -38,6 +40,8 @@ class Material:
     roster : SignedRoster or None
     charter_version : int or None
         Of the charter that the run is under, as ``run.json`` says; None where it says none.
+    enclaves : Enclaves
+        What is known of those in which silos ran.
     """
 
     settings: Mapping[str, Any]
@@ -45,6 +49,7 @@ class Material:
     lines: tuple[dict[str, Any], ...]
     roster: SignedRoster | None
     charter_version: int | None = None
+    enclaves: Enclaves = NONE
 
     @property
     def rounds(self) -> tuple[dict[str, Any], ...]:
@@ -118,7 +123,14 @@ def read_material(folder: Path) -> Material:
             lines.append(line)
     path = folder / ROSTER_FILE
     roster = read_roster(path) if path.exists() else None
-    return Material(settings, start, tuple(lines), roster, _charter_version(folder / "run.json"))
+    return Material(settings, start, tuple(lines), roster, _charter_version(folder / "run.json"), _enclaves(folder))
+
+
+def _enclaves(folder: Path) -> Enclaves:
+    try:
+        return read_enclaves(folder)
+    except EnclavesError as error:
+        raise CardError(str(error)) from error
 
 
 def read_roster(path: Path) -> SignedRoster:

@@ -20,9 +20,11 @@ from quire.conf.compose import compose
 from quire.conf.schema import FilesData, SecureAggregation, Settings
 from quire.errors import DataError, Interrupted, QuireError, RunFailed
 from quire.privacy.dp.contract import PrivacyError
+from quire.privacy.identity.roster import Roster
 from quire.privacy.identity.signed import SignedRoster
 from quire.privacy.randomness import stream
 from quire.privacy.receipts import simulated_roster
+from quire.strategies import enclaves
 from quire.strategies.approvals import Approvals
 from quire.strategies.build import build_strategy, silos_remember
 from quire.strategies.charter import CHARTER_KEY, CHARTER_VARIABLE, charter_of_run
@@ -39,6 +41,7 @@ from quire.strategies.secure import SecureRounds
 from quire.strategies.secure_words import check_short_cut
 from quire.strategies.selftest import finish
 from quire.strategies.transcripts import TRANSCRIPTS_FOLDER, Transcripts
+from quire.strategies.witnessed import newest_receipts
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -163,6 +166,7 @@ def _federate(
         folder.hold_to("charter", {"charter": charter.hash, "version": charter.version, "previous": charter.previous})
     strategy = build_strategy(settings, simulated)
     approvals = _approvals(context, settings, simulated)
+    inside: dict[str, str] = {}
     roster, absent = enrol(
         grid,
         expected=settings.partition.silos,
@@ -174,7 +178,10 @@ def _federate(
         private=strategy.private,
         members=_members(simulated),
         approvals=approvals,
+        enclaves=inside,
+        witnessed=[] if simulated else newest_receipts(folder.path),
     )
+    enclaves.keep(folder.path, inside, _given_roster(context, simulated), roster.names)
     for failure in absent:
         LOG.warning("%s is left out: %s", failure.silo, failure.words)
     folder.left_out(absent)
@@ -235,9 +242,12 @@ def _members(simulated: bool) -> dict[bytes, str] | None:
 
 
 def _approvals(context: Context, settings: Settings, simulated: bool) -> Approvals:
+    return Approvals.of(str(context.run_id), CODE_HASH, settings, _given_roster(context, simulated))
+
+
+def _given_roster(context: Context, simulated: bool) -> Roster | None:
     named = None if simulated else context.node_config.get(ROSTER_KEY) or os.environ.get(ROSTER_VARIABLE)
-    roster = read_server_roster(Path(str(named))).roster if named else None
-    return Approvals.of(str(context.run_id), CODE_HASH, settings, roster)
+    return read_server_roster(Path(str(named))).roster if named else None
 
 
 def _signed_roster(context: Context, settings: Settings, silos: list[str], simulated: bool) -> SignedRoster | None:

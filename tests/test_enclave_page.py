@@ -5,8 +5,11 @@ import re
 import pytest
 from pages import ROOT, Reader
 
+from quire.charter.drafts import read_attestation
+from quire.conf.strict_yaml import read_yaml
 from quire.enclave.manifest import SGX
 from quire.enclave.policy import read_allowed
+from quire.enclave.settings import read_settings
 
 PAGE = "enclave.md"
 
@@ -41,3 +44,13 @@ def test_the_page_names_every_reason_and_its_allow_list_is_read(tmp_path):
     (block,) = re.findall(r"^```yaml file=allow.yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     (tmp_path / "allow.yaml").write_text(block)
     assert read_allowed(tmp_path / "allow.yaml").statuses == {"UpToDate", "SWHardeningNeeded"}
+
+
+def test_the_pages_worker_and_its_demand_are_read(tmp_path):
+    text = (ROOT / "docs" / PAGE).read_text(encoding="utf-8")
+    for name, block in re.findall(r"^```yaml file=(\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        (tmp_path / name).write_text(block)
+    assert read_settings(tmp_path / "worker.yaml").command[:3] == ("-m", "quire.enclave.inside", "--work")
+    entry = read_yaml(tmp_path / "attestation.yaml").mapping(["attestation"])["attestation"]
+    found = read_attestation(entry)
+    assert (found.of, found.signers) == ({"silos"}, {("22" * 32, 1, 3)})

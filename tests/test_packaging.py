@@ -107,6 +107,7 @@ def test_the_wheel_holds_one_package_and_all_of_it(wheel: Path) -> None:
     templates = {path.name for path in (ROOT / "simulation" / "templates").glob("*")}
     assert templates == {path.name for path in (wheel / "quire" / "simulation" / "templates").glob("*")}
     assert (wheel / "quire" / "enclave" / "templates" / "silo.manifest.jinja").is_file()
+    assert (wheel / "quire" / "enclave" / "profiles" / "sgx.yaml").is_file()
     assert list(metadata.rglob("LICENSE"))
     assert "quire = quire.cli:main" in (metadata / "entry_points.txt").read_text(encoding="utf-8")
 

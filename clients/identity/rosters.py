@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quire.clients.identity import files
 from quire.clients.identity.errors import IdentityFileError, sentences
+from quire.privacy.identity.attested import Aggregator
 from quire.privacy.identity.errors import BadSignature, RosterError
 from quire.privacy.identity.keys import PrivateIdentity, PublicIdentity
 from quire.privacy.identity.roster import FOR_EVER, Admin, Member, Roster
@@ -38,6 +39,10 @@ class Change:
         How many admins have to sign from now on; None: as before, or a majority in a first roster.
     valid_from, valid_to : int
         Of the members named in ``members``: seconds since 1970 UTC.
+    attested : mapping of str to Aggregator
+        By name of a member: the keys that were attested, which have to be the member's, and the record.
+    aggregator : Aggregator or None
+        The attested server; None: as before.
     """
 
     members: Mapping[str, PublicIdentity] = field(default_factory=dict)
@@ -48,6 +53,8 @@ class Change:
     quorum: int | None = None
     valid_from: int = 0
     valid_to: int = FOR_EVER
+    attested: Mapping[str, Aggregator] = field(default_factory=dict)
+    aggregator: Aggregator | None = None
 
 
 def first_roster(roster_id: str, change: Change) -> Roster:
@@ -191,6 +198,15 @@ def differences(old: Roster, new: Roster) -> list[str]:
     ]
     signed_before = {admin.name: admin.identity for admin in old.admins}
     signs_now = {admin.name: admin.identity for admin in new.admins}
+    lines += [
+        f"member with another attested enclave: {name}"
+        if after[name].attested
+        else f"member without an attested enclave any more: {name}"
+        for name in after
+        if after[name].attested != (before[name].attested if name in before else None)
+    ]
+    if old.aggregator != new.aggregator:
+        lines.append(f"attested server: {new.aggregator.identity.fingerprint if new.aggregator else 'none any more'}")
     lines += [f"admin added: {name}" for name in signs_now if name not in signed_before]
     lines += [f"admin removed: {name}" for name in signed_before if name not in signs_now]
     lines += [
@@ -236,12 +252,21 @@ def _changed(roster_id: str, old: Roster | None, change: Change) -> Roster:
         index = next_index if before is None else before.index
         next_index += before is None
         role = "silo" if before is None else before.role
-        members[name] = Member(index, name, identity, change.valid_from, change.valid_to, role)
+        kept = before.attested if before is not None and before.identity == identity else None  # it is of those keys
+        members[name] = Member(index, name, identity, change.valid_from, change.valid_to, role, kept)
     for name, role in change.roles.items():
         if name not in members:
             raise RosterError(f"There is no member '{name}' to have the role {role}.")
-        known = members[name]
-        members[name] = Member(known.index, name, known.identity, known.valid_from, known.valid_to, role)
+        members[name] = replace(members[name], role=role)
+    for name, record in change.attested.items():
+        if name not in members:
+            raise RosterError(f"There is no member '{name}' whose enclave could be recorded.")
+        if members[name].identity != record.identity:
+            raise RosterError(
+                f"The enclave that was attested has the key {record.identity.fingerprint[:16]}, and {name} is in the "
+                f"roster under {members[name].identity.fingerprint[:16]}."
+            )
+        members[name] = replace(members[name], attested=record.attested)
     admins.update(change.admins)
     quorum = change.quorum
     if quorum is None:
@@ -254,6 +279,7 @@ def _changed(roster_id: str, old: Roster | None, change: Change) -> Roster:
         admins=tuple(Admin(name, admins[name]) for name in sorted(admins)),
         quorum=quorum,
         next_index=next_index,
+        aggregator=change.aggregator or (old.aggregator if old else None),
     )
 
 

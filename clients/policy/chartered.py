@@ -23,7 +23,7 @@ from quire.charter.parts import Member
 from quire.clients.answering import Refusal
 from quire.clients.contract import Code
 from quire.clients.policy.case import Case
-from quire.clients.policy.model import CharterPin, Operator, Policy
+from quire.clients.policy.model import OPTIONAL, REQUIRED, CharterPin, Operator, Policy
 from quire.clients.private.plan import delta_of
 from quire.conf.numbers import colluders_of
 from quire.conf.schema import DistributedPrivacy, SecureAggregation
@@ -148,12 +148,14 @@ def limits_of_policy(policy: Policy) -> Limits:
 
 
 def effective(policy: Policy, bound: Bound) -> Policy:
-    """Return a policy made as strict as a charter, in what the silo works with: cohort, colluders, approval.
+    """Return a policy made as strict as a charter, in what the silo works with: cohort, colluders, approval, log.
 
     Modes and budgets are held against each of the two by itself, so that a refusal says whose it is.
     """
     both = strictest(limits_of_policy(policy), bound.limits)
-    stricter = {"min_cohort": both.min_cohort, "colluders": both.colluders, "approval": both.approval}
+    demand = bound.charter.attestation
+    log = REQUIRED if demand is not None and demand.server and policy.log == OPTIONAL else policy.log
+    stricter = {"min_cohort": both.min_cohort, "colluders": both.colluders, "approval": both.approval, "log": log}
     changed = {key: value for key, value in stricter.items() if value != getattr(policy, key)}
     return replace(policy, **changed, charter=tuple((key, bound.charter.label) for key in changed))  # type: ignore[arg-type]
 

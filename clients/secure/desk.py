@@ -15,6 +15,7 @@ from quire.clients.answering import Refusal
 from quire.clients.contract import Code
 from quire.clients.entropy import Entropy
 from quire.clients.member import Member
+from quire.clients.policy.attested import hold_to_server
 from quire.clients.policy.books import Books, now
 from quire.clients.policy.membership import roster_of
 from quire.clients.receipts import Stand
@@ -125,6 +126,8 @@ def desk(
         log = log_of(stage, protocol_message(message), state)
         if stage == contract.OPEN or state.config:  # who knows no session says that, and is given a new one
             check_pinned(member, log)
+            if books is not None:
+                hold_to_server(member.bound, roster, None if log is None else log.key)
         terms = terms_of(settings, secure, len(roster.members), log)
         party = Party(index, identity, members, bytes.fromhex(roster.hash), _limits(member, terms), draw)
         yield Desk(party, memory, terms, state, member, settings, code, books)

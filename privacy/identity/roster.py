@@ -12,6 +12,9 @@ A roster is one canonical JSON document (:mod:`quire.privacy.identity.canonical`
      "roster_id":   ...,
      "version":     1, 2, ...}
 
+Where members or the server run in enclaves that were attested, a member has a key ``attested`` more, and the roster a
+key ``aggregator``: see :mod:`quire.privacy.identity.attested`. A roster without any is written as it always was.
+
 Times are whole seconds since 1970-01-01 UTC. An index is given away once: it is the member's coordinate in secret
 sharing and its place in every log, so that it never names a second party, not even after the first has left.
 ``next_index`` is there because the version before alone cannot tell which indexes older ones had used.
@@ -25,6 +28,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from quire.privacy.identity.attested import Aggregator, Attested
 from quire.privacy.identity.canonical import LIMIT, dumps
 from quire.privacy.identity.errors import BadEncoding, RosterError
 from quire.privacy.identity.hashing import tagged_hash
@@ -68,6 +72,8 @@ class Member:
         The first second in which its signatures count, and the first in which they do not; UTC, since 1970.
     role : str
         What it does: ``silo``, or another word of the consortium.
+    attested : Attested or None
+        The enclave in which its keys were made, if anybody verified that.
     """
 
     index: int
@@ -76,6 +82,7 @@ class Member:
     valid_from: int = 0
     valid_to: int = FOR_EVER
     role: str = "silo"
+    attested: Attested | None = None
 
     def active(self, now: int) -> bool:
         """Whether its signatures count at this time, in seconds since 1970 UTC."""
@@ -102,6 +109,8 @@ class Roster:
         The index that the next new member gets: higher than any that a version has ever given away.
     previous : str or None
         Hash of the version before; None in the first.
+    aggregator : Aggregator or None
+        The server, where it runs in an enclave that was attested.
 
     Raises
     ------
@@ -116,6 +125,7 @@ class Roster:
     quorum: int
     next_index: int
     previous: str | None = None
+    aggregator: Aggregator | None = None
 
     def __post_init__(self) -> None:
         _name(self.roster_id, "The roster's id")
@@ -197,9 +207,11 @@ def to_json(roster: Roster) -> dict[str, Any]:
                 "valid_from": member.valid_from,
                 "valid_to": member.valid_to,
                 **_keys(member.identity),
+                **({} if member.attested is None else {"attested": member.attested.to_json()}),
             }
             for member in roster.members
         ],
+        **({} if roster.aggregator is None else {"aggregator": _aggregator_json(roster.aggregator)}),
     }
 
 
@@ -214,13 +226,16 @@ def from_json(value: Any) -> Roster:
         If it contradicts itself.
     """
     keys = ("format", "roster_id", "version", "previous", "quorum", "next_index", "admins", "members")
-    found = fields(value, "roster", dict.fromkeys(keys))
+    found = fields(value, "roster", dict.fromkeys((*keys, *_also(value, "aggregator"))))
     if found["format"] != FORMAT:
         raise BadEncoding(f"The roster is not in the format {FORMAT}, the only one that this version reads.")
     listed: dict[str, type | None] = {"ed25519": str, "mldsa65": None, "name": str}
     admins = [fields(item, "admin", listed) for item in _list(found["admins"], "admins", MAX_ADMINS)]
     listed |= {"index": int, "role": str, "valid_from": int, "valid_to": int}
-    members = [fields(item, "member", listed) for item in _list(found["members"], "members", MAX_MEMBERS)]
+    members = [
+        fields(item, "member", listed | _also(item, "attested"))
+        for item in _list(found["members"], "members", MAX_MEMBERS)
+    ]
     return Roster(
         roster_id=found["roster_id"],
         version=found["version"],
@@ -229,10 +244,27 @@ def from_json(value: Any) -> Roster:
         next_index=found["next_index"],
         admins=tuple(Admin(item["name"], _identity(item)) for item in admins),
         members=tuple(
-            Member(item["index"], item["name"], _identity(item), item["valid_from"], item["valid_to"], item["role"])
+            Member(
+                *(item["index"], item["name"], _identity(item), item["valid_from"], item["valid_to"], item["role"]),
+                attested=Attested.from_json(item["attested"]) if "attested" in item else None,
+            )
             for item in members
         ),
+        aggregator=_aggregator(found["aggregator"]) if "aggregator" in found else None,
     )
+
+
+def _also(value: Any, key: str) -> dict[str, type | None]:
+    return {key: dict} if isinstance(value, dict) and key in value else {}
+
+
+def _aggregator_json(found: Aggregator) -> dict[str, Any]:
+    return {**_keys(found.identity), "attested": found.attested.to_json()}
+
+
+def _aggregator(value: Any) -> Aggregator:
+    found = fields(value, "aggregator", {"ed25519": str, "mldsa65": None, "attested": dict})
+    return Aggregator(_identity(found), Attested.from_json(found["attested"]))
 
 
 def fields(value: Any, what: str, types: dict[str, type | None]) -> dict[str, Any]:

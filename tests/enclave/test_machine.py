@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from enclaves import enclave, signature
 
+from quire.clients.identity import new_identity
 from quire.enclave import inside, programs
 from quire.enclave.doctor import MAP_COUNT, examine
 from quire.enclave.errors import EnclaveError
@@ -277,6 +278,6 @@ def test_gramine_signs_what_is_rendered_and_the_measurement_is_read(tmp_path):
 
 
 def test_the_json_of_an_answer_is_one_line(tmp_path):
-    text = Answer(inside.new_identity(tmp_path / "k"), b"q").encode()
+    text = Answer(new_identity(tmp_path / "k"), b"q").encode()
     assert text.count(b"\n") == 1
     assert set(json.loads(text)) == {"identity", "quote"}

@@ -60,6 +60,7 @@ ALLOWED = {
         "quire.clients.secure.agreement",  # the numbers that server and silos work out for themselves, alike
         "quire.clients.secure.noise",
         "quire.clients.secure.chain",
+        "quire.clients.gate.mark",  # the words for an enclave in which a silo runs
         "quire.clients.identity",  # the key that signs a run's transparency log
         "quire.charter",
         "quire.privacy",
@@ -142,9 +143,8 @@ ALLOWED = {
         "quire.text",
     ),
     "enclave": (  # what runs a silo inside an enclave, and what verifies that one does
-        "quire.clients.identity",
-        "quire.clients.store.errors",
-        "quire.clients.store.files",
+        "quire.clients",  # a silo of a federation, inside
+        "quire.charter",  # which may ask for enclaves
         "quire.privacy",
         "quire.simulation.inline",  # a rehearsal inside, in one process
         "quire.conf.strict_yaml",

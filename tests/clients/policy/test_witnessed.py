@@ -1,0 +1,102 @@
+"""A store that was put back is found by the silo's own receipts of earlier runs, which a server shows it again."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from real_silo import RealSilo, code_of, merged
+
+from quire.clients import contract
+from quire.clients.client_app import SILO_KEY, app
+from quire.clients.identity import new_identity
+from quire.privacy.receipts import Receipt
+from quire.simulation.grid import server_identity
+from quire.strategies.witnessed import newest_receipts
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RealSilo, bytes, bytes]:
+    """A silo that trained two rounds, its receipts; a copy of its store after the first lies beside it."""
+    silo = RealSilo(tmp_path_factory.mktemp("silo"))
+    receipts = []
+    for number in (1, 2):
+        reply = silo.ask(round_number=number)
+        receipts.append(bytes(reply.content[contract.IDENTITY][contract.RECEIPT]))
+        if number == 1:
+            shutil.copytree(silo.store, silo.folder / "backup")
+    return silo, *receipts
+
+
+def asked(silo: RealSilo, *witnessed: object) -> str:
+    content = {contract.CONFIG: ConfigRecord({contract.WITNESSED: list(witnessed)})} if witnessed else {}
+    context = Context(9, 10, {SILO_KEY: str(silo.folder / "silo.yaml")}, RecordDict(), {"overrides": merged("")})
+    with server_identity(9):
+        message = Message(RecordDict(content), 10, contract.QUERY)
+        message.metadata.__dict__["_message_id"] = "m"
+        return code_of(app(message, context))
+
+
+def test_a_store_that_was_put_back_is_refused_with_what_to_do(trained, tmp_path, caplog) -> None:
+    silo, first, second = trained
+    assert asked(silo, first, second) == "ANSWERED"
+    newest = tmp_path / "newest"
+    shutil.move(silo.store, newest)
+    try:
+        shutil.copytree(silo.folder / "backup", silo.store)
+        assert asked(silo) == "ANSWERED"  # by itself it agrees with itself
+        assert asked(silo, first) == "ANSWERED"
+        assert asked(silo, first, second) == "BOOKS_UNUSABLE"
+        assert "this silo's own receipt for round 2 of run 5 has seen 3: an old copy was put back" in caplog.text
+        assert "override with `quire ledger reset`" in caplog.text
+        shutil.rmtree(silo.store)
+        assert asked(silo, second) == "BOOKS_UNUSABLE"  # nor is a new store a way out
+    finally:
+        shutil.rmtree(silo.store, ignore_errors=True)
+        shutil.move(newest, silo.store)
+    assert asked(silo, second) == "ANSWERED"
+
+
+def test_nobody_else_can_keep_a_silo_out(trained, tmp_path) -> None:
+    silo, _, second = trained
+    stranger = new_identity(tmp_path / "stranger.key")
+    from quire.clients.identity import load_identity
+
+    body = json.loads(second)["body"]
+    body["ledger"] = {**body["ledger"], "entries": 99, "head": "ab" * 32}
+    forged = Receipt.sign(body, load_identity(tmp_path / "stranger.key"))
+    assert asked(silo, forged.encode()) == "ANSWERED"
+    ours = json.loads(second)["signer"]
+    assert ours != stranger.fingerprint
+    taken = {**json.loads(forged.encode()), "signer": ours}
+    assert asked(silo, json.dumps(taken, sort_keys=True, separators=(",", ":")).encode()) == "ANSWERED"
+
+
+def test_what_is_no_receipt_is_a_bad_request(trained) -> None:
+    silo, first, _ = trained
+    assert asked(silo, b"{}") == "BAD_REQUEST"
+    assert asked(silo, first[:-1]) == "BAD_REQUEST"
+
+
+def test_the_server_finds_the_newest_of_each_silo_beside_its_run(trained, tmp_path: Path) -> None:
+    _, first, second = trained
+    lines = {name: base64.b64encode(data).decode() for name, data in (("1", first), ("2", second))}
+    for at, (name, text) in enumerate(
+        (
+            ("a", json.dumps({"event": "round", "receipts": {"clinic-1": lines["2"]}})),
+            ("b", json.dumps({"event": "round", "receipts": {"clinic-1": lines["1"]}})),
+            ("c", '{"event": "round", "receipts": {"clinic-1": "torn'),
+            ("d", "[1, 2]\n" + json.dumps({"receipts": {"x": 3}}) + "\n" + json.dumps({"receipts": ["y"]})),
+        )
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text(text + "\n")
+        os.utime(tmp_path / name, (at, at))
+    (tmp_path / "file").touch()
+    assert newest_receipts(tmp_path / "new") == [second]
+    assert newest_receipts(tmp_path / "nowhere" / "new") == []

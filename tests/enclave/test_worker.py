@@ -1,0 +1,155 @@
+"""A silo in one process, as it would be in an enclave, in a federation on loopback; and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gated import ROOT, Federation, checkout
+
+import quire
+from quire.enclave import inside
+from quire.enclave.errors import EnclaveError
+from quire.enclave.worker import Connection, work
+
+SCHEMA = "columns: {age: {low: 0, high: 100}}\ntarget: {name: sick, kind: classification, classes: [0, 1]}\n"
+POLICY = """population: {name: clinic, records: 60}
+policy: {modes: [none], aggregation: [plain], code: [], min_cohort: 2, colluders: 0, test_seed: true}
+"""
+OVERRIDES = "task=tabular partition.silos=2 strategy.rounds=3 data.preprocessing=federated seed=3"
+
+
+def run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
+    """Start Python on its own: an audit hook stays for good."""
+    command = [sys.executable, "-c", code] if code else [sys.executable, "-m", "quire.enclave.inside", *arguments]
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+
+
+def test_one_process_starts_no_other() -> None:
+    code = (
+        "from quire.enclave.inside import one_process; one_process()\n"
+        "import os, subprocess, pty\n"
+        "ways = [os.fork, pty.fork, lambda: subprocess.run(['true']), lambda: os.system('true'),\n"
+        "        lambda: os.posix_spawn('/bin/true', ['true'], {}), lambda: os.execv('/bin/true', ['true'])]\n"
+        "for way in ways:\n"
+        "    try: way()\n"
+        "    except PermissionError as error: print('refused', error)\n"
+    )
+    done = run(code=code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("refused") == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--work"], "required: --superlink; it takes"),
+        (["--work", "--superlink", "127.0.0.1:1", "--insecure"], "There is no file /silo/store/desk/silo.yaml"),
+        (["--work", "--superlink", "127.0.0.1:1", "--silo", "nowhere.yaml", "--insecure"], "There is no file"),
+        (["--work", "--superlink", "127.0.0.1:1", "--silo", "silo.yaml"], "--root-certificates FILE, or --insecure"),
+        (["--work", "--superlink", "127.0.0.1:1", "--silo", "x", "--bogus\x1b"], "unrecognized arguments"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(arguments, words, capsys) -> None:
+    assert inside.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert not {"Traceback", "\x1b"} & {told, *told}
+
+
+def test_files_that_the_connection_names_have_to_be_what_they_should(tmp_path) -> None:
+    key = tmp_path / "node.key"
+    with pytest.raises(EnclaveError, match=r"cannot be read: No such file"):
+        work(Connection("127.0.0.1:1", key), tmp_path)
+    key.write_text("no key")
+    with pytest.raises(EnclaveError, match="no private key of a node"):
+        work(Connection("127.0.0.1:1", key, key), tmp_path)
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    made = ec.generate_private_key(ec.SECP384R1())
+    key.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    with pytest.raises(EnclaveError, match="needs TLS"):
+        work(Connection("127.0.0.1:1", None, key), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def silos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two silos' files and rows: as a folder for the simulator, and each in a home of its own."""
+    folder = tmp_path_factory.mktemp("silos")
+    (folder / "schema.yaml").write_text(SCHEMA)
+    for number in (1, 2):
+        rng = np.random.default_rng(number)
+        age = rng.integers(10, 90, 30)
+        rows = "".join(f"{a},{int(a + rng.normal(0, 9) > 50)}\n" for a in age)
+        (folder / f"{number}.csv").write_text(f"age,sick\n{rows}")
+        text = f"name: clinic-{number}\ndata: {{connector: csv, path: {number}.csv}}\n"
+        (folder / f"clinic-{number}.yaml").write_text(text)
+        home = folder.parent / f"{folder.name}-home-{number}"
+        home.mkdir()
+        for name in ("schema.yaml", f"{number}.csv"):
+            shutil.copy(folder / name, home / name)
+        (home / "silo.yaml").write_text(text + POLICY)
+        done = subprocess.run(
+            [sys.executable, "-m", "quire", "identity", "new", "silo.key", "--name", f"clinic-{number}"],
+            **{"cwd": home, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "capture_output": True},
+        )
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def home(silos: Path, number: int) -> Path:
+    return silos.parent / f"{silos.name}-home-{number}" / "silo.yaml"
+
+
+@pytest.fixture(scope="module")
+def federation(silos: Path) -> Iterator[Federation]:
+    """One silo behind a gate, as everywhere; the other in one process, which the kernel watches if strace is here."""
+    made = Federation([home(silos, 1)], silos / "schema.yaml")
+    watch = ("strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=process", "-o", str(made.home / "strace"))
+    arguments = ("--work", "--superlink", made.address, "--silo", str(home(silos, 2)), "--insecure")
+    made.start(
+        "worker",
+        *(watch if shutil.which("strace") else ()),
+        *(sys.executable, "-m", "quire.enclave.inside", *arguments),
+        PYTHONPATH=str(ROOT),
+    )
+    yield made
+    made.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_silo_in_one_process_trains_three_rounds_and_starts_nothing(federation, silos, tmp_path) -> None:
+    app = checkout(tmp_path / "app")
+    federation.quire("app", "approve", str(app), "--silo", str(home(silos, 1)), "--note", "reviewed")
+    inline = quire.run(OVERRIDES, tmp_path / "inline", silos=silos)
+    found = federation.run(app, OVERRIDES)
+    assert (found["status"], found["error"]) == ("completed", None), federation.logs()
+    assert found["model"] == inline.model
+    lines = (found["folder"] / "metrics.jsonl").read_text()
+    assert lines.count('"event": "round"') == 3 or lines.count('"event":"round"') == 3
+    if (trace := federation.home / "strace").exists():
+        calls = trace.read_text()
+        started = re.findall(r"\b(?:v?fork|clone3?|execve|execveat)\(.*", calls)
+        assert [call for call in started[1:] if "CLONE_THREAD" not in call] == []  # the first is Python itself
+        assert "CLONE_THREAD" in calls  # strace saw what it should
+    assert "NO CONFIDENTIALITY, NO ATTESTATION" in federation.log("worker")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_other_code_than_what_was_measured_is_refused(federation, silos, tmp_path) -> None:
+    app = checkout(tmp_path / "app")
+    with (app / "clients" / "contract.py").open("a") as file:
+        file.write("\n# one line more\n")
+    found = federation.run(app, OVERRIDES)
+    assert found["status"] == "failed"
+    assert "an enclave runs the code that was measured and no other" in federation.log("worker")
