@@ -46,7 +46,7 @@ def body_of(agreement: Agreement, total: np.ndarray) -> np.ndarray:
     return centred(total, point.bits)[:size].astype(np.float64)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_no_honest_sum_raises_it_whoever_survives_and_however_long_their_updates(data: st.DataObject) -> None:
     """All aligned and as long as float32 goes, or hardly anything: silos clip, and the sum knows how many it has."""

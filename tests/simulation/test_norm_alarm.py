@@ -18,7 +18,9 @@ from shared_runs import RECORD, SILO, card_of
 import quire
 from quire.errors import RunFailed
 from quire.privacy.secagg.plausible import largest_norm
+from quire.simulation import secure_section
 from quire.simulation.report import write_report
+from quire.simulation.report_data import read_run
 from quire.simulation.verify import verify_run
 from quire.simulation.verify_transcripts import audit_run
 from quire.strategies.card import write_card
@@ -71,17 +73,16 @@ def test_the_round_is_rejected_the_model_stays_and_the_run_goes_on(attacked: Pat
     assert json.loads((attacked / "run.json").read_text())["status"] == "completed"
 
 
-def test_the_page_says_so_and_how_far_the_other_sums_reached(attacked: Path) -> None:
-    write_report(attacked)
-    text = page_of(attacked).text("section")
-    assert "Alarm. Round 2: its sum was opened and rejected, because the sum is" in text
-    assert "opened, rejected" in text
-    assert "One sum a round was opened, over 5 of 5 hospitals: the server saw three sums of updates" in text
-    (run,) = {line["secure"].get("simulate", "protocol") for line in rounds_of(attacked)}
-    assert run == "protocol"
-    by = "aggregation.norm_bound=0.5" if "noise" not in rounds_of(attacked)[0]["released"] else "their clip"
-    assert ("their clip, their number and their noise" in text) or by in text
-    assert "The largest that was taken reached" in text
+def test_the_report_says_so_and_how_far_the_other_sums_reached(attacked: Path) -> None:
+    found = secure_section.section(read_run(attacked))
+    assert found is not None
+    (sentence,) = found["alarm"].rejected
+    assert sentence == f"Round 2: {rounds_of(attacked)[1]['lost']}"
+    assert [row["outcome"] for row in found["rounds"]] == ["opened", "opened, rejected", "opened"]
+    assert found["verdict"].startswith("One sum a round was opened, over 5 of 5 hospitals: the server saw three sums")
+    noisy = (attacked / "privacy_card.json").exists()
+    by = "their clip, their number and their noise" if noisy else "aggregation.norm_bound=0.5"
+    assert f"by {by}. The largest that was taken reached " in found["alarm"].quiet
 
 
 def test_a_rejected_round_verifies_and_its_sum_counts_as_released(attacked: Path) -> None:
@@ -141,7 +142,9 @@ def test_an_attacker_in_every_round_ends_the_run_by_the_rule_for_lost_rounds(
     assert [line["event"] for line in kinds] == ["start", "round", "round", "round", "failed", "end"]
     assert kinds[4]["secure"]["rejected"] is True
     write_report(tmp_path / "run")
-    assert "Alarm. Round 4: Round 4 failed" not in page_of(tmp_path / "run").text("section")
+    text = page_of(tmp_path / "run").text("section")
+    assert "Alarm. Round 2: its sum was opened and rejected, because the sum is" in text
+    assert "Alarm. Round 4 failed: its sum was opened and rejected, because the sum is" in text
 
 
 def test_a_run_in_which_no_round_moved_the_model_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
