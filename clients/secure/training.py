@@ -18,8 +18,9 @@ from quire.clients.answering import LOG, Refusal
 from quire.clients.arrays import Arrays, decode, encode
 from quire.clients.contract import Code
 from quire.clients.data.consent.lineage import Trains
-from quire.clients.secure.agreement import LOSS_BOUND, Agreement
+from quire.clients.secure.agreement import Agreement
 from quire.clients.secure.memory import Vector
+from quire.clients.secure.public import LOSS_BOUND
 from quire.clients.secure.stage import Silo
 from quire.privacy.csprng import Csprng
 from quire.privacy.secagg.messages import Start
@@ -147,6 +148,10 @@ def _encoded(
     agreement: Agreement, update: Arrays, weight: int, metrics: dict[str, float], source: Csprng, round_number: int
 ) -> np.ndarray[Any, np.dtype[np.uint32]]:
     encoded = agreement.encode(update, weight, metrics, source)
+    if (longest := agreement.terms.norm_bound) is not None:
+        norm = float(np.linalg.norm([np.linalg.norm(update[name].astype(np.float64)) for name in agreement.names]))
+        if norm > longest:  # for the silo's own eyes, and nothing to be done about: the settings ask for it
+            LOG.info("The update of round %d, of norm %.3g, is clipped to %g.", round_number, norm, longest)
     if encoded.clamped:
         LOG.warning("%d coordinates of round %d lay beyond aggregation.bound.", encoded.clamped, round_number)
     if weight > (most := agreement.terms.max_weight):
