@@ -16,6 +16,7 @@ from quire import (
     catalog_cli,
     charter_cli,
     consortium_cli,
+    contribution_cli,
     dashboard_cli,
     enclave_cli,
     erasure_cli,
@@ -98,6 +99,7 @@ app.command()(launch_cli.submit)
 app.command()(launch_cli.runs)
 app.command()(audit_cli.audit)
 app.add_typer(attack_cli.app, name="attack")
+app.command()(contribution_cli.contribution)
 app.command()(verify_cli.verify)
 
 
