@@ -85,7 +85,7 @@ class Model:
         self.rows = Rows(x, rng.integers(0, CLASSES, count).astype(np.int64))
         self.first = self.task.initial_arrays(stream(SEED, "model"))
         self.size, self.steps = sum(array.size for array in self.first.values()), steps
-        self.training = SgdTraining("sgd", 1, steps, BATCH, 0.01, 0.0, 0.0)
+        self.training = SgdTraining("sgd", 1, steps, BATCH, 0.01, 0.0, 0.0, (), 0, None)
 
     def contenders(self) -> dict[str, Callable[[], float]]:
         """Return for each way to train a callable that takes a turn and returns the seconds of a step."""

@@ -51,7 +51,7 @@ def contenders(model: str, steps: int) -> tuple[dict[str, Callable[[], float]], 
         rng.standard_normal((count, FEATURES)).astype(np.float32), rng.integers(0, CLASSES, count).astype(np.int64)
     )
     first = task.initial_arrays(stream(SEED, "model"))
-    training = SgdTraining("sgd", 1, steps, BATCH, 0.01, 0.0, 0.0)
+    training = SgdTraining("sgd", 1, steps, BATCH, 0.01, 0.0, 0.0, (), 0, None)
 
     def timed(work: Callable[[], object]) -> Callable[[], float]:
         def run() -> float:

@@ -70,7 +70,7 @@ class DoneAhead(Workbench):
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take parameters in; see :meth:`quire.clients.training.Workbench.load`."""
         self._loaded, self._done, self._real = arrays, False, None
-        if not _same(arrays, self._start):
+        if not same(arrays, self._start):
             self._turn_back()
 
     def train(
@@ -89,7 +89,7 @@ class DoneAhead(Workbench):
             and rows is asked.rows
             and (plan, mu) == (self._plan, self._mu)
             and rng.bit_generator.state == asked.state
-            and _same(correction or {}, asked.correction or {})
+            and same(correction or {}, asked.correction or {})
         )
         if not foreseen:
             return self._turn_back().train(rows, plan, rng, mu, correction)
@@ -99,9 +99,18 @@ class DoneAhead(Workbench):
 
     def difference(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
         """Return model minus ``arrays``."""
-        if self._real is None and self._done and _same(arrays, self._start):
+        if self._real is None and self._done and same(arrays, self._start):
             return self._outcome.update
         return self._turn_back().difference(arrays)
+
+    def logits(self, rows: Rows) -> np.ndarray:
+        """Return the outputs of the model that was loaded, or trained; what is done ahead stays done."""
+        bench, moved = Workbench(self.task), self._outcome.update if self._done else {}
+        if self._real is not None:
+            bench = self._real
+        else:
+            bench.load({name: part + moved[name] if moved else part for name, part in self._loaded.items()})
+        return bench.logits(rows)
 
     def _turn_back(self) -> Workbench:
         """Go on with a real workbench, which stands where this one does."""
@@ -123,8 +132,13 @@ def train_ahead(
     return [DoneAhead(task, model, plan, mu, asked, outcome) for asked, outcome in zip(silos, outcomes, strict=True)]
 
 
-def _same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
-    """Tell whether arrays are bit for bit the same; at no cost where they lie in the same memory."""
+def same(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> bool:
+    """Tell whether arrays are bit for bit the same; at no cost where they lie in the same memory.
+
+    Parameters
+    ----------
+    one, other : mapping of str to numpy.ndarray
+    """
     if list(one) != list(other):
         return False
     return all(

@@ -253,6 +253,10 @@ def _arrays(records: RecordDict, name: str) -> Arrays:
         raise Refusal(Code.BAD_REQUEST) from error
 
 
+def _memory(context: Context) -> Arrays:
+    return _arrays(context.state, contract.MEMORY) if contract.MEMORY in context.state else {}
+
+
 def _reply(
     message: Message, silo: _Silo, records: Mapping[str, ArrayRecord | MetricRecord], receipt: bytes = b""
 ) -> Message:
@@ -297,7 +301,7 @@ def train(message: Message, context: Context) -> Message:
     silo = _silo(message, context, contract.TRAIN, round_number, clip)
     from quire.clients.work import train_update
 
-    memory = _arrays(context.state, contract.MEMORY) if contract.MEMORY in context.state else {}
+    memory = _memory(context)
     if silo.private:
         return _train_privately(message, context, silo, model, round_number, clip)
     silo.load(context)
@@ -305,7 +309,7 @@ def train(message: Message, context: Context) -> Message:
     trained = train_update(
         silo.settings, silo.member.where, silo.name, model, told, memory, round_number, entropy, statistics, note
     )
-    if not np.isfinite(trained.loss) or not all(np.isfinite(part).all() for part in trained.update.values()):
+    if not trained.finite:
         raise Refusal(Code.NOT_FINITE)
     metrics = MetricRecord({contract.NUM_EXAMPLES: trained.rows, contract.TRAIN_LOSS: trained.loss})
     reply = _reply(message, silo, {contract.UPDATE: encode(trained.update), contract.METRICS: metrics})
@@ -328,14 +332,16 @@ def _train_privately(
 @app.evaluate()
 @answering(Code.EVALUATION_FAILED)
 def evaluate(message: Message, context: Context) -> Message:
-    """Score the global model on the silo's own test rows."""
+    """Score the global model on the silo's own test rows, with its own layers, and beside it one tuned to its rows."""
     arrays, round_number = _request(message)
     statistics = _statistics(message)
     silo = _silo(message, context, contract.EVALUATE, round_number)
     from quire.clients.work import score_model
 
     silo.load(context)
-    scores, rows = score_model(silo.settings, silo.member.where, silo.name, arrays, statistics)
+    rng = silo.member.entropy(silo.settings).generator("tuning", round_number, silo.name)
+    about = (silo.settings, silo.member.where, silo.name)
+    scores, rows = score_model(*about, arrays, statistics, _memory(context), rng)
     metrics = MetricRecord({contract.NUM_EXAMPLES: rows, **scores})
     return _reply(message, silo, {contract.METRICS: metrics})
 

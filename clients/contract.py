@@ -45,6 +45,11 @@ TRAIN_LOSS = "train-loss"
 # What an algorithm exchanges beside model and update, under names that no parameter of a model can have.
 TOLD, MEMORY = "told", "memory"
 STEPS = "nova/steps"
+# Of q-FedAvg: what the sum of the reweighted updates is divided by.
+FAIR = "fair/divisor"
+FAIR_Q = "fair-q"
+# What scores of a model that a silo has tuned to its own rows begin with, beside those of the global one.
+TUNED = "tuned_"
 # Under secure aggregation: the share of a silo's coordinates that were cut to the agreed bound, as a masked metric.
 CLAMPED = "clamped"
 CONTROL = "control/"

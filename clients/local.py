@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from quire.clients.arrays import Arrays
-from quire.clients.contract import CONTROL, STEPS
+from quire.clients.contract import CONTROL, FAIR, STEPS
 from quire.clients.data.silo import Rows
 from quire.clients.training import Workbench, steps
-from quire.conf.schema import FedNovaStrategy, FedProxStrategy, ScaffoldStrategy, Settings, SgdTraining
+from quire.conf.schema import (
+    FedNovaStrategy,
+    FedProxStrategy,
+    QFedAvgStrategy,
+    ScaffoldStrategy,
+    Settings,
+    SgdTraining,
+)
+
+#: A loss counts as this at least, of which a negative power is still a number.
+LEAST_LOSS = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +45,12 @@ class Trained:
     loss: float
     memory: Arrays = field(default_factory=dict)
 
+    @property
+    def finite(self) -> bool:
+        """Whether all of it can be used."""
+        parts = (*self.update.values(), *self.memory.values())
+        return bool(np.isfinite(self.loss)) and all(np.isfinite(part).all() for part in parts)
+
 
 def train_locally(
     bench: Workbench,
@@ -43,6 +60,7 @@ def train_locally(
     model: Arrays,
     told: Arrays,
     memory: Arrays,
+    local: Collection[str] = (),
 ) -> Trained:
     """Train as the strategy asks.
 
@@ -55,29 +73,67 @@ def train_locally(
     rng : numpy.random.Generator
         Shuffles the rows.
     model : dict of str to numpy.ndarray
-        The global model.
+        The global model, with the layers of the silo's own.
     told : dict of str to numpy.ndarray
         What the server sent along with it.
     memory : dict of str to numpy.ndarray
         What the silo kept from its last round; empty before its first.
+    local : collection of str
+        Parameters that stay in the silo: they are trained with the others, and are its memory.
 
     Raises
     ------
     KeyError
         If the server did not send what the strategy needs.
+    ValueError
+        If a loss is negative, of which q-FedAvg can take no power.
     """
     plan, strategy = settings.training, settings.strategy
     bench.load(model)
     if isinstance(strategy, ScaffoldStrategy):
         return _controlled(bench, rows, plan, rng, model, told, memory)
+    before = bench.score(rows)["loss"] if isinstance(strategy, QFedAvgStrategy) else 0.0
     mu = strategy.mu if isinstance(strategy, FedProxStrategy) else 0.0
     loss = bench.train(rows, plan, rng, mu)
-    update = bench.difference(model)
+    update = {name: part for name, part in bench.difference(model).items() if name not in local}
+    own = {name: part for name, part in bench.arrays().items() if name in local} if local else {}
+    if isinstance(strategy, QFedAvgStrategy):
+        update = reweighted(update, before, strategy.q, strategy.lipschitz or 1.0 / plan.lr)
     if isinstance(strategy, FedNovaStrategy):
         length = course_length(steps(plan, len(rows)), plan.momentum)
         update = {name: (part / length).astype(part.dtype) for name, part in update.items()}
         update[STEPS] = np.array(length)
-    return Trained(update, len(rows), loss)
+    return Trained(update, len(rows), loss, own)
+
+
+def reweighted(update: Arrays, loss: float, q: float, lipschitz: float) -> Arrays:
+    """Return what a silo sends under q-FedAvg (Li et al. 2020, arXiv 1905.10497, algorithm 2, divided by L).
+
+    Parameters
+    ----------
+    update : dict of str to numpy.ndarray
+        New model minus the global one.
+    loss : float
+        F, of the global model on the silo's training rows.
+    q, lipschitz : float
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        F^q times the update in its dtype, and under ``fair/divisor`` F^q + q F^(q-1) L |update|^2, float64.
+
+    Raises
+    ------
+    ValueError
+        If the loss is negative.
+    """
+    if loss < 0.0:
+        raise ValueError("q-FedAvg takes a power of the loss, and this task's loss is negative")
+    loss = max(loss, LEAST_LOSS)
+    power = loss**q
+    square = sum(float((part.astype(np.float64) ** 2).sum()) for part in update.values())
+    told = {name: (power * part).astype(part.dtype) for name, part in update.items()}
+    return {**told, FAIR: np.array(power + q * loss ** (q - 1.0) * lipschitz * square)}
 
 
 def course_length(steps: int, momentum: float) -> float:

@@ -200,6 +200,8 @@ def _real(settings: Settings, node_config: NodeConfig) -> Member:
             Code.NO_POLICY,
             "this node's config names no silo file: start the SuperNode with --node-config 'silo=\"FILE\"'",
         )
+    if settings.attack.name != "none":
+        raise Refusal(Code.SETTINGS_REFUSED, f"the run asks for attack={settings.attack.name}: only simulations attack")
     own = read_silo_file(Path(str(named)))
     if own.operator.policy is None:
         raise Refusal(

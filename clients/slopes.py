@@ -12,11 +12,14 @@ from quire.clients.tasks.regression import Regression
 _DENSE = ("logistic", "linear", "mlp")
 
 
+def is_ours(task: Task) -> bool:
+    """Tell whether a task is one of ours with a model of ours: no row has a say in what is made of another one."""
+    return type(task) in (Classification, Regression) and getattr(task, "plugin", None) is None
+
+
 def is_dense(task: Task) -> bool:
     """Tell whether a task's model is dense layers of ours, with a loss that is known here."""
-    if not isinstance(task, Classification | Regression) or type(task) not in (Classification, Regression):
-        return False
-    return task.model in _DENSE and task.plugin is None
+    return is_ours(task) and getattr(task, "model", "") in _DENSE
 
 
 def slopes(task: Task, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

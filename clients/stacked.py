@@ -35,6 +35,8 @@ from quire.conf.schema import SgdTraining
 MOST_PARAMETERS = 1_000_000
 #: Most multiplications of one silo's step, forward, for the same reason.
 MOST_WORK = 20_000_000
+#: The same where gradients are clipped row by row: sums and noise are taken in double precision, silo by silo.
+MOST_PRIVATE_PARAMETERS, MOST_PRIVATE_WORK = 250_000, 10_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,7 @@ class Outcome:
     loss: float
 
 
-def is_gain(task: Task, plan: SgdTraining, rows: int) -> bool:
+def is_gain(task: Task, plan: SgdTraining, rows: int, private: bool = False) -> bool:
     """Tell whether stacking was measured to be a gain for such a model and batch.
 
     Parameters
@@ -63,11 +65,14 @@ def is_gain(task: Task, plan: SgdTraining, rows: int) -> bool:
     plan : SgdTraining
     rows : int
         Of the largest silo.
+    private : bool
+        Whether gradients are clipped row by row.
     """
+    parameters, work = (MOST_PRIVATE_PARAMETERS, MOST_PRIVATE_WORK) if private else (MOST_PARAMETERS, MOST_WORK)
     hidden: tuple[int, ...] = getattr(task, "hidden", ()) if getattr(task, "model", "") == "mlp" else ()
     widths = [task.features, *hidden, task.classes if task.classes > 2 else 1]
     size = sum((one + 1) * other for one, other in itertools.pairwise(widths))
-    return size <= MOST_PARAMETERS and size * min(plan.batch_size, rows) <= MOST_WORK
+    return size <= parameters and size * min(plan.batch_size, rows) <= work
 
 
 def train_stacked(

@@ -112,7 +112,7 @@ class Workbench:
             else self._autograd(Sgd(self.parameters, plan, mu, corrections))
         )
         total, seen = 0.0, 0
-        for batch_x, batch_y in _batches(rows, plan, rng):
+        for batch_x, batch_y in _batches(rows, plan, rng, self.tensors(rows)):
             total += step(batch_x, batch_y) * len(batch_y)
             seen += len(batch_y)
         return total / seen
@@ -134,10 +134,14 @@ class Workbench:
 
     def logits(self, rows: Rows) -> np.ndarray:
         """Return the model's outputs on some rows, float32 of shape (n, outputs)."""
-        x = torch.from_numpy(rows.x)
+        x, _ = self.tensors(rows)
         with torch.inference_mode():  # in blocks: between the layers of a cnn an image is many times its size
             parts = [self.model(x[start : start + _BLOCK]) for start in range(0, len(rows), _BLOCK)]
-            return np.asarray(torch.cat(parts).numpy())
+            return np.asarray(torch.cat(parts).cpu().numpy())
+
+    def tensors(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return features and labels where the model is."""
+        return torch.from_numpy(rows.x), torch.from_numpy(rows.y)
 
 
 def gradients_of(loss: torch.Tensor, leaves: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -162,14 +166,16 @@ def steps(plan: SgdTraining, rows: int) -> int:
     return plan.steps or plan.epochs * math.ceil(rows / plan.batch_size)
 
 
-def _batches(rows: Rows, plan: SgdTraining, rng: np.random.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _batches(
+    rows: Rows, plan: SgdTraining, rng: np.random.Generator, tensors: tuple[torch.Tensor, torch.Tensor] | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield features and labels of one batch after the other, in epochs that are each shuffled anew."""
-    x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y)
+    x, y = tensors or (torch.from_numpy(rows.x), torch.from_numpy(rows.y))
     if not len(rows):  # steps would be counted down by nothing, for ever
         raise ValueError("there is no row to train on")
     left = steps(plan, len(rows))
     while left:
-        order = torch.from_numpy(rng.permutation(len(rows)))
+        order = torch.from_numpy(rng.permutation(len(rows))).to(x.device)
         shuffled_x, shuffled_y = x.index_select(0, order), y.index_select(0, order)
         starts = range(0, len(rows), plan.batch_size)[:left]
         for start in starts:
@@ -204,12 +210,17 @@ class Sgd:
         torch._foreach_sub_(self._parameters, directions, alpha=plan.lr)  # type: ignore[arg-type] # as torch.optim does
 
 
-def workbench(task: Task) -> Workbench:
+def workbench(task: Task, device: str = "cpu") -> Workbench:
     """Return this process's workbench for a task; in a simulation, the one on which the work was done ahead."""
     ahead = done_ahead()
-    return ahead if isinstance(ahead, Workbench) and ahead.task == task else _workbench(task)
+    return ahead if isinstance(ahead, Workbench) and ahead.task == task else _workbench(task, device)
 
 
 @lru_cache(maxsize=8)
-def _workbench(task: Task) -> Workbench:
-    return Workbench(task)
+def _workbench(task: Task, device: str) -> Workbench:
+    if device == "cpu":
+        return Workbench(task)
+    from quire.clients.device import torch_device
+    from quire.clients.on_device import DeviceBench
+
+    return DeviceBench(task, torch_device(device))

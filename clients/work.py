@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 
 from quire.clients.arrays import Arrays
 from quire.clients.compression import compressed
+from quire.clients.contract import TUNED
 from quire.clients.data.consent.sieve import Sifted
 from quire.clients.data.own import Where, load
 from quire.clients.data.preprocess import prepare, preprocessing_of
 from quire.clients.data.silo import Rows, SiloData
+from quire.clients.device import device_of
 from quire.clients.entropy import Entropy
 from quire.clients.local import Trained, train_locally
 from quire.clients.private.plan import Plan, SharedPlan
 from quire.clients.private.work import Shown, private_update, shared_vector
 from quire.clients.tasks import Task, task_of
+from quire.clients.tasks.local_layers import joined, local_names
 from quire.clients.tasks.moments import Statistics
-from quire.clients.training import workbench
+from quire.clients.training import Workbench, WrongModel, workbench
 from quire.conf.schema import NoCompression, Settings
 from quire.errors import DataError
 
@@ -44,13 +47,15 @@ def train_update(
 
     What comes out is compressed, if the settings say so.
     """
-    rows = _prepare(settings, where, silo, statistics, note).train
+    rows, task = _prepare(settings, where, silo, statistics, note).train, _task(settings, where)
     rng = entropy.generator("batches", round_number, silo)
-    trained = train_locally(workbench(_task(settings, where)), rows, settings, rng, model, told, memory)
+    local = local_names(task, settings.training.local_layers)
+    whole = _whole(task, settings, model, memory)
+    trained = train_locally(workbench(task, device_of(settings)), rows, settings, rng, whole, told, memory, local)
     if isinstance(settings.compression, NoCompression):
         return trained
     update, kept = compressed(trained.update, memory, settings.compression)
-    return replace(trained, update=update, memory=kept)
+    return dataclasses.replace(trained, update=update, memory={**trained.memory, **kept})
 
 
 def train_privately(
@@ -84,9 +89,27 @@ def sum_privately(
 
 
 def score_model(
-    settings: Settings, where: Where, silo: str, arrays: Arrays, statistics: Statistics | None = None
+    settings: Settings,
+    where: Where,
+    silo: str,
+    arrays: Arrays,
+    statistics: Statistics | None,
+    memory: Arrays,
+    rng: np.random.Generator,
 ) -> tuple[dict[str, float], int]:
     """Score the global model on one silo's validation rows, or on its test rows where it keeps none.
+
+    With ``training.tuning_epochs`` a copy that is trained on the silo's own training rows is scored as well, and then
+    let go: its scores are named ``tuned_...``.
+
+    Parameters
+    ----------
+    settings, where, silo, arrays, statistics
+        As for :func:`train_update`.
+    memory : dict of str to numpy.ndarray
+        What the silo keeps, such as its own layers.
+    rng : numpy.random.Generator
+        Shuffles the rows for tuning.
 
     Returns
     -------
@@ -94,8 +117,23 @@ def score_model(
     rows : int
         Rows scored.
     """
-    rows = _prepare(settings, where, silo, statistics).scored
-    return _score(_task(settings, where), rows, arrays), len(rows)
+    data, task = _prepare(settings, where, silo, statistics), _task(settings, where)
+    whole = _whole(task, settings, arrays, memory)
+    scores = _score(task, data.scored, whole, device_of(settings))
+    if settings.training.tuning_epochs and len(data.train):
+        bench = workbench(task, device_of(settings))
+        tuned(bench, settings, whole, data.train, rng)
+        found = bench.score(data.scored)
+        scores |= {TUNED + name: value for name, value in found.items() if np.isfinite(value)}
+    return scores, len(data.scored)
+
+
+def tuned(bench: Workbench, settings: Settings, model: Arrays, rows: Rows, rng: np.random.Generator) -> None:
+    """Train a bench's model from the global one on a silo's own rows, by ``training.tuning_epochs`` passes."""
+    plan = settings.training
+    lr = plan.tuning_lr if plan.tuning_lr is not None else plan.lr
+    bench.load(model)
+    bench.train(rows, dataclasses.replace(plan, epochs=plan.tuning_epochs, steps=0, lr=lr), rng)
 
 
 def score_at_home(
@@ -114,8 +152,13 @@ def score_at_home(
     Raises
     ------
     DataError
-        If the silo has no test rows.
+        If the silo has no test rows, or the model lacks layers that stayed in the silos.
     """
+    if settings.training.local_layers:
+        raise DataError(
+            f"The model of this run lacks the layers that stayed in {silo} (training.local_layers), and the run's "
+            "folder does not hold them: read the scores of its rounds instead."
+        )
     data = _prepare(settings, where, silo, statistics)
     if not len(data.test):
         raise DataError(f"{silo} has no row left that was kept for testing, so there is nothing to score the model on.")
@@ -124,10 +167,17 @@ def score_at_home(
     return scores, len(data.test), len(data.train) + len(data.test) + held_out
 
 
-def _score(task: Task, rows: Rows, arrays: Arrays) -> dict[str, float]:
-    bench = workbench(task)
+def _score(task: Task, rows: Rows, arrays: Arrays, device: str = "cpu") -> dict[str, float]:
+    bench = workbench(task, device)
     bench.load(arrays)
     return bench.score(rows)
+
+
+def _whole(task: Task, settings: Settings, model: Arrays, memory: Mapping[str, np.ndarray]) -> Arrays:
+    try:
+        return joined(task, settings, model, memory)
+    except ValueError as error:
+        raise WrongModel(str(error)) from error
 
 
 def _task(settings: Settings, where: Where) -> Task:

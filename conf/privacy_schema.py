@@ -125,6 +125,11 @@ class SecureAggregation:
         gt=0.0,
         le=1e9,
     )
+    norm_bound: float | None = setting(
+        "L2 norm that silos clip their updates to, and by which the alarm then measures the sum; null: only the bound",
+        gt=0.0,
+        le=1e9,
+    )
     resolution: float = setting(
         "bits=null: largest rounding step of a coordinate, for a silo of max_rows rows", gt=0.0, le=1e9
     )

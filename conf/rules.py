@@ -10,7 +10,10 @@ import re
 from math import isqrt
 
 from quire.conf.asked import silos_asked
+from quire.conf.attack_rules import check_attack, check_suspicion
 from quire.conf.compression_rules import check_compression
+from quire.conf.device import check_device
+from quire.conf.fair_rules import check_fair
 from quire.conf.numbers import rows_of
 from quire.conf.overrides import parse, shown
 from quire.conf.privacy_rules import check_privacy
@@ -59,7 +62,11 @@ def check(settings: Settings) -> None:
     check_privacy(settings, None if isinstance(settings.data, FilesData) else rows_of(settings.data))
     check_secure(settings)
     check_robust(settings)
+    check_attack(settings)
+    check_suspicion(settings)
     check_compression(settings)
+    check_device(settings)
+    check_fair(settings)
     _deadlines_are_readable(settings)
     if isinstance(settings.runtime, InlineRuntime):
         for fault in settings.runtime.faults:

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.conf.asked import silos_asked
+from quire.conf.attack_schema import ATTACKS, SUSPICIONS
+from quire.conf.attack_schema import Attack as Attack
+from quire.conf.attack_schema import NoAttack as NoAttack
+from quire.conf.attack_schema import NoSuspicion as NoSuspicion
 from quire.conf.compression_schema import EightBitCompression as EightBitCompression
 from quire.conf.compression_schema import NoCompression as NoCompression
 from quire.conf.compression_schema import TopKCompression as TopKCompression
@@ -40,7 +44,9 @@ from quire.conf.strategy_schema import FedAvgStrategy as FedAvgStrategy
 from quire.conf.strategy_schema import FedNovaStrategy as FedNovaStrategy
 from quire.conf.strategy_schema import FedProxStrategy as FedProxStrategy
 from quire.conf.strategy_schema import FedYogiStrategy as FedYogiStrategy
+from quire.conf.strategy_schema import QFedAvgStrategy as QFedAvgStrategy
 from quire.conf.strategy_schema import ScaffoldStrategy as ScaffoldStrategy
+from quire.conf.training_schema import SgdTraining as SgdTraining
 
 PREPROCESSING = ("public", "per_silo", "federated")
 PREPROCESSING_HELP = (
@@ -142,24 +148,6 @@ class NaturalPartition:
     silos: int = setting("number of silos; `quire run silos=FOLDER` counts them by itself", ge=1, le=100_000)
 
 
-# ------------------------------------------------------------------------------------------------ training
-@dataclass(frozen=True)
-class SgdTraining:
-    """Mini-batch stochastic gradient descent inside a silo."""
-
-    name: str
-    epochs: int = setting("passes over the silo's training rows in one round", ge=1, le=1_000_000)
-    steps: int = setting(
-        "batches that every silo trains on in one round, whatever its number of rows; 0: as epochs says",
-        ge=0,
-        le=1_000_000,
-    )
-    batch_size: int = setting("rows in a batch", ge=1, le=100_000_000)
-    lr: float = setting("learning rate", gt=0.0)
-    momentum: float = setting("momentum (reset at the start of each round)", ge=0.0, lt=1.0)
-    weight_decay: float = setting("L2 penalty", ge=0.0)
-
-
 # ------------------------------------------------------------------------------------------------- runtime
 @dataclass(frozen=True)
 class InlineRuntime:
@@ -174,6 +162,10 @@ class InlineRuntime:
         "on it",
         ge=0,
         le=1024,
+    )
+    device: str = setting(
+        "where silos train: auto takes CUDA or an Apple GPU (MPS) where there is one",
+        choices=("cpu", "auto", "cuda", "mps"),
     )
 
 
@@ -250,6 +242,7 @@ GROUPS: dict[str, dict[str, type]] = {
         "fedyogi": FedYogiStrategy,
         "fednova": FedNovaStrategy,
         "scaffold": ScaffoldStrategy,
+        "qfedavg": QFedAvgStrategy,
     },
     "training": {"sgd": SgdTraining},
     "runtime": {"inline": InlineRuntime, "batched": BatchedRuntime, "flower": FlowerRuntime},
@@ -272,6 +265,8 @@ GROUPS: dict[str, dict[str, type]] = {
         "centered_clipping": CenteredClippingAggregation,
         "norm_bound": NormBoundAggregation,
     },
+    "attack": ATTACKS,
+    "suspicion": SUSPICIONS,
     "compression": {"none": NoCompression, "eight_bit": EightBitCompression, "top_k": TopKCompression},
     "output": {"default": OutputSettings},
     "tracking": {"none": NoTracking, "tensorboard": TensorboardTracking, "mlflow": MlflowTracking},
@@ -294,6 +289,8 @@ class Settings:
     runtime: InlineRuntime | FlowerRuntime
     privacy: NoPrivacy | RecordPrivacy | SiloPrivacy | RecordDistributedPrivacy | SiloDistributedPrivacy
     aggregation: PlainAggregation | SecureAggregation
+    attack: NoAttack
+    suspicion: NoSuspicion
     compression: NoCompression | EightBitCompression | TopKCompression
     output: OutputSettings
     tracking: NoTracking | TensorboardTracking | MlflowTracking

@@ -5,6 +5,7 @@ from __future__ import annotations
 from quire.conf.numbers import colluders_of, max_rows_of
 from quire.conf.schema import (
     DistributedPrivacy,
+    FedNovaStrategy,
     ScaffoldStrategy,
     SecureAggregation,
     Settings,
@@ -37,6 +38,7 @@ def check_secure(settings: Settings) -> None:
     _nothing_travels_in_clear(settings)
     _enough_silos(settings, secure)
     _short_cut_stands_alone(settings, secure)
+    _norm_is_bounded_once(settings, secure)
     if isinstance(settings.privacy, DistributedPrivacy):
         return  # its sums have no weights, and an encoding of their own; see privacy/dp/encoding.py
     max_rows_of(settings, secure)
@@ -103,6 +105,23 @@ def _short_cut_stands_alone(settings: Settings, secure: SecureAggregation) -> No
         raise SettingsError(
             f"{where}, which is no run that members of a charter have agreed to: leave out charter, or take "
             "aggregation.simulate=protocol."
+        )
+
+
+def _norm_is_bounded_once(settings: Settings, secure: SecureAggregation) -> None:
+    """Refuse a bound on the norm that would not be the one that holds."""
+    if secure.norm_bound is None:
+        return
+    if isinstance(settings.privacy, DistributedPrivacy):
+        raise SettingsError(
+            f"privacy={settings.privacy.name} clips what silos add to privacy.clip, and its sums are held against that:"
+            " leave out aggregation.norm_bound."
+        )
+    if isinstance(settings.strategy, FedNovaStrategy):
+        raise SettingsError(
+            "strategy=fednova multiplies the mean of the updates by the number of steps that silos state, and "
+            "aggregation.norm_bound bounds the updates alone: take fedavg, fedprox or a server optimiser, or leave it "
+            "out."
         )
 
 

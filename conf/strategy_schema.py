@@ -65,3 +65,11 @@ class FedNovaStrategy(FedAvgStrategy):
 @dataclass(frozen=True)
 class ScaffoldStrategy(FedAvgStrategy):
     """SCAFFOLD (Karimireddy et al. 2020, arXiv 1910.06378): control variates against the drift of unlike silos."""
+
+
+@dataclass(frozen=True)
+class QFedAvgStrategy(FedAvgStrategy):
+    """q-FedAvg (Li et al. 2020, arXiv 1905.10497, algorithm 2): silos that the model serves badly count for more."""
+
+    q: float = setting("how much more: 0 is FedAvg, and large means that the worst silo alone decides", ge=0.0, le=10.0)
+    lipschitz: float | None = setting("the paper's L, of which a step is 1/L; null: 1 over training.lr", gt=0.0)

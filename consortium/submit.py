@@ -72,6 +72,11 @@ def submit(folder: OperatorFolder, settings: Settings, word: str = "") -> tuple[
             "aggregation.simulate=exact_sum is a short cut for simulations, without any secure aggregation, and every "
             "silo of a consortium refuses it: leave it out, or simulate with `quire run`."
         )
+    if settings.attack.name != "none":
+        raise SettingsError(
+            f"attack={settings.attack.name} is for simulations, and every silo of a consortium refuses it: leave it "
+            "out, or simulate with `quire run`."
+        )
     connection = read_running(folder).connection
     members = len(members_in(folder))
     if settings.partition.silos > members:

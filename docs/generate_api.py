@@ -27,6 +27,7 @@ CHAPTERS: dict[str, list[str]] = {
         "quire.strategies.fedprox.FedProx",
         "quire.strategies.fednova.FedNova",
         "quire.strategies.scaffold.Scaffold",
+        "quire.strategies.qfedavg.QFedAvg",
         "quire.strategies.fedopt.FedAvgM",
         "quire.strategies.fedopt.FedAdagrad",
         "quire.strategies.fedopt.FedAdam",

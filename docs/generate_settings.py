@@ -47,6 +47,8 @@ GROUP_WORDS = {
     "runtime": "What runs the silos.",
     "privacy": "What is promised about a silo's records.",
     "aggregation": "How updates become one mean.",
+    "attack": "What some simulated silos do instead of what they should; see [poisoning](poisoning.md).",
+    "suspicion": "Whether updates are compared with one another, and what follows.",
     "compression": "How small a silo's update is sent.",
     "output": "What a run leaves behind and shows.",
     "tracking": "Which tracker is told of the rounds, as they happen, by the launcher.",

@@ -13,6 +13,7 @@ the total time of a step can be seen from outside.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 from fractions import Fraction
 from typing import Any, NoReturn
@@ -51,13 +52,13 @@ class Csprng:
     so a seeded simulation draws the same ones on every machine.
     """
 
-    __slots__ = ("_cipher", "_key", "_process")
+    __slots__ = ("_begun", "_cipher", "_key", "_process")
 
     def __init__(self, key: bytes) -> None:
         if not isinstance(key, bytes) or len(key) != KEY_BYTES:
             raise RandomnessError(f"the key of a random source must be {KEY_BYTES} bytes: draw it with os.urandom(32)")
         self._key = key
-        self._process = os.getpid()
+        self._process, self._begun = os.getpid(), False
         self._cipher: CipherContext = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
 
     def __repr__(self) -> str:
@@ -80,9 +81,27 @@ class Csprng:
             digest.update(len(text).to_bytes(8, "big") + text)
         return Csprng(digest.digest())
 
+    def take_over(self, other: Csprng) -> bool:
+        """Go on where another source of the same key stands, as if what it has drawn had been drawn here.
+
+        From then on the two are one: what either draws, neither draws again.
+
+        Returns
+        -------
+        bool
+            Whether that was done: not where the keys differ, or something was drawn here already.
+        """
+        if self._begun or not hmac.compare_digest(self._key, other._key):
+            return False
+        self._own()
+        other._own()
+        self._cipher = other._cipher
+        return True
+
     def _own(self) -> None:
         if os.getpid() != self._process:
             raise RandomnessError("a random source was carried over a fork and would repeat itself: make a new one")
+        self._begun = True
 
     def _fill(self, buffer: NDArray[Any]) -> None:
         self._own()

@@ -29,6 +29,7 @@ _PUBLIC = {
     "FedProx": "quire.strategies.fedprox",
     "FedYogi": "quire.strategies.fedopt",
     "QuireError": "quire.errors",
+    "QFedAvg": "quire.strategies.qfedavg",
     "Scaffold": "quire.strategies.scaffold",
     "Settings": "quire.conf.schema",
     "compose": "quire.conf.compose",

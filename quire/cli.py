@@ -11,10 +11,12 @@ import quire
 from quire import (
     app_cli,
     approve_cli,
+    attack_cli,
     audit_cli,
     catalog_cli,
     charter_cli,
     consortium_cli,
+    contribution_cli,
     dashboard_cli,
     enclave_cli,
     erasure_cli,
@@ -96,6 +98,8 @@ app.add_typer(launch_cli.superlink_app, name="superlink")
 app.command()(launch_cli.submit)
 app.command()(launch_cli.runs)
 app.command()(audit_cli.audit)
+app.add_typer(attack_cli.app, name="attack")
+app.command()(contribution_cli.contribution)
 app.command()(verify_cli.verify)
 
 

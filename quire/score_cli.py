@@ -40,7 +40,7 @@ def _scored(folder: Path, file: Path) -> dict[str, Any]:
     from quire.conf.compose import compose
     from quire.conf.schema import FilesData
     from quire.errors import SettingsError
-    from quire.simulation.baselines import final_model
+    from quire.simulation.personal import final_model
     from quire.strategies.folder import read_about, read_overrides
 
     about = read_about(folder)

@@ -197,10 +197,10 @@ def timeline(run: Run) -> Table | None:
         event = {"round": "done", "failed": "failed, and ended the run", "resume": "the run went on after this"}[
             one.event
         ]
-        event = "no sum was opened" if one.lost else event
+        event = ("its sum was rejected" if one.replied else "no sum was opened") if one.lost else event
         failed = "; ".join(f"{word(bad.silo)} in {word(bad.stage)}: {word(bad.code)}" for bad in one.failed[:60])
         more = f"; and {len(one.failed) - 60} more" if len(one.failed) > 60 else ""
-        rows.append((str(one.number), event, names(one.replied), (failed + more) or "none"))
+        rows.append((str(one.number), event, names(() if one.lost else one.replied), (failed + more) or "none"))
     left = max(0, len(run.journal.lines) - _MOST_ROUNDS)
     head = ("Round", "What came of it", "Whose updates were used", "Who failed, by code")
     return Table("Rounds", head, tuple(rows), _JOURNAL, run.signed_rounds, left)

@@ -39,7 +39,7 @@ class Round:
     cohort, replied : tuple of str
     failed : tuple of Failure
     lost : bool
-        Whether it has no sum.
+        Whether it has no sum; of one with replies the sum was opened, and rejected.
     """
 
     number: int

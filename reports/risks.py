@@ -318,7 +318,8 @@ def _server_goes_on(run: Run, silo: Silo | None) -> Group:
     intro = "Rounds fail, silos drop out, and people rely on a model that was trained on fewer of them than they think."
     failed = sum(len(one.failed) for one in run.journal.lines)
     lost = sum(one.lost for one in run.journal.rounds)
-    says = f"{counted(failed, 'failure')} in {counted(len(run.journal.rounds), 'round')}, {lost} of them without a sum."
+    rounds = counted(len(run.journal.rounds), "round")
+    says = f"{counted(failed, 'failure')} in {rounds}, {lost} of them without a sum that was used."
     stood = Statement("Failures", (says,), "metrics.jsonl", run.signed_rounds)
     few = [name for name, count in run.journal.trained.items() if 2 * count < len(run.journal.rounds)]
     level = MODERATE if failed or lost or few else LOW

@@ -259,7 +259,7 @@ def groups(coins: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
 
 def _unit_steps(plan: Plan) -> SgdTraining:
     """Return steps that turn released sums into an update in units of the clip; what else moves a model is left out."""
-    return SgdTraining("sgd", 1, plan.steps, 1, 1.0 / plan.clip, 0.0, 0.0)
+    return SgdTraining("sgd", 1, plan.steps, 1, 1.0 / plan.clip, 0.0, 0.0, (), 0, None)
 
 
 def _taken(server: NoisySum, updates: list[Update]) -> list[Update]:

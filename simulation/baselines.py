@@ -23,8 +23,9 @@ import numpy as np
 from quire.clients.data.silo import Rows, SiloData, concatenate
 from quire.clients.training import Workbench
 from quire.conf.schema import NoPrivacy, RecordDistributedPrivacy, Settings, SgdTraining
-from quire.errors import DataError, QuireError
+from quire.errors import DataError
 from quire.privacy.randomness import stream
+from quire.simulation.personal import Federated, with_fairness
 from quire.simulation.plain import plain_overrides, train_plainly
 from quire.simulation.silos import local_silos
 
@@ -81,10 +82,12 @@ def compare(
     def scores() -> dict[str, Scores]:
         return {name: bench.score(rows) for name, rows in tests.items()}
 
-    bench.load(final_model(folder))
-    federated = scores()
+    final = Federated(settings, folder, names, bench)
+    federated = final.scores(tests)
+    tuned = final.tuned(data)
     if not settings.output.baselines:
-        return _written(folder, _federated_only(data, names, bench.task.classes, federated))
+        only = _federated_only(data, names, bench.task.classes, federated)
+        return _written(folder, with_fairness(only, tuned))
     ways: dict[str, dict[str, Scores]] = {"federated": federated}
     beside: dict[str, dict[str, str]] = {}
     for way, overrides in plain_overrides(settings).items():
@@ -118,7 +121,7 @@ def compare(
             name: {**{way: found[name] for way, found in ways.items()}, "alone": alone[name]["own"]} for name in names
         },
     }
-    return _written(folder, comparison | ({"plain": beside} if beside else {}))
+    return _written(folder, with_fairness(comparison | ({"plain": beside} if beside else {}), tuned))
 
 
 def whole_course(settings: Settings, silos: int, rows: int) -> SgdTraining:
@@ -164,23 +167,6 @@ def _federated_only(
 def _written(folder: Path, comparison: dict[str, Any]) -> dict[str, Any]:
     (folder / "comparison.json").write_text(json.dumps(comparison, indent=1), encoding="utf-8")
     return comparison
-
-
-def final_model(folder: Path) -> dict[str, np.ndarray]:
-    """Read ``model.safetensors`` of a run folder.
-
-    Raises
-    ------
-    QuireError
-        If it cannot be read.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return dict(load_file(folder / "model.safetensors"))
-    except (OSError, SafetensorError) as error:
-        raise QuireError(f"The model in '{folder / 'model.safetensors'}' cannot be read: {error}.") from error
 
 
 def _label_counts(y: np.ndarray) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""``runtime=batched``: the in-process grid, whose silos are trained together before each is called."""
+"""``runtime=batched``: the in-process grid, whose silos train, or score a model, together before each is called."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from quire.clients.simulation import with_done_ahead
 from quire.simulation.faults import Fault, striking
 from quire.simulation.grid import InlineGrid
 
-#: Silos trained together: so many models lie in a cache side by side, and share the overhead of a step.
+#: Silos at work together: so many models lie in a cache side by side, and share the overhead of a step.
 TOGETHER = 10
 
 _Item = TypeVar("_Item")
 
 
 class BatchedGrid(InlineGrid):
-    """Delivers as :class:`quire.simulation.grid.InlineGrid` does; cohorts are trained together where that is a gain.
+    """Delivers as :class:`quire.simulation.grid.InlineGrid` does; cohorts are at work together where that is a gain.
 
     Who is trained with whom depends on the cohort alone, so that the same messages give the same replies bit for bit
     however many processes share the work.
@@ -53,12 +53,13 @@ class BatchedGrid(InlineGrid):
 
     def parts(self, messages: Sequence[Message]) -> list[Sequence[Message]]:
         """Divide messages into those whose silos are at work together."""
-        if not messages or any(message.metadata.message_type != contract.TRAIN for message in messages):
+        kinds = {message.metadata.message_type for message in messages}
+        if kinds not in ({contract.TRAIN}, {contract.EVALUATE}):
             return super().parts(messages)
         return divided(messages, TOGETHER)
 
     def begin(self, messages: Sequence[Message]) -> None:
-        """Train the silos that these messages are for together, before they are delivered one by one."""
+        """Do the work of the silos that these messages are for together, before they are delivered one by one."""
         from quire.simulation.foresight import look_ahead  # it imports torch
 
         whole = [message for message in messages if striking(self._faults, self.name_of(message), message) is None]

@@ -8,7 +8,7 @@ Flower carries them in. So neither side can see or change what another one got, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -57,6 +57,8 @@ class InlineGrid(Grid):
         self._client_app, self._contexts = client_app, dict(contexts)
         self._names, self._faults = dict(names or {}), tuple(faults)
         self._waiting: dict[str, Message] = {}
+        #: Shown every message with its reply, as they are on the wire; an observer's place, which changes neither.
+        self.listener: Callable[[Message, Message], None] | None = None
 
     def set_run(self, run: Run) -> None:
         """Refused: an in-process grid serves the one run that it was made for."""
@@ -99,7 +101,11 @@ class InlineGrid(Grid):
         wanted = set(message_ids)
         for message_id in self._waiting:
             if message_id in wanted:
-                return [self.deliver(self._waiting.pop(message_id))]
+                message = self._waiting.pop(message_id)
+                reply = self.deliver(message)
+                if self.listener is not None:
+                    self.listener(message, reply)
+                return [reply]
         return []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:

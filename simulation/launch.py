@@ -40,13 +40,13 @@ def launch(settings: Settings, folder: Path, console: Console | None = None, res
     QuireError
         If the run had to stop. A report of what was reached is written all the same.
     """
-    console = console or Console()
+    console, quiet = console or Console(), settings.output.progress == "none"
+    _say_where(settings, console, quiet)
     if resume:
         already = _take_up(folder, settings)
     else:
         check_folder(folder)
         already = 0
-    quiet = settings.output.progress == "none"
     with log_file(folder / "run.log"), tracking(settings, folder, console, skip=already):
         try:
             journal, rounds = folder / "metrics.jsonl", settings.rounds
@@ -61,8 +61,20 @@ def launch(settings: Settings, folder: Path, console: Console | None = None, res
             return result
         if settings.output.baselines or settings.data.validation_fraction:  # else the rounds told the test scores
             _compare(settings, folder, console, quiet)
+        _tell_of_attack(settings, folder, console)
         _report(settings, folder, console, quiet)
     return result
+
+
+def _say_where(settings: Settings, console: Console, quiet: bool) -> None:
+    """Refuse a device that is not there before anything is started, and say what was found where one was asked for."""
+    if getattr(settings.runtime, "device", "cpu") == "cpu":
+        return
+    from quire.clients.device import choose
+
+    found = choose(settings).words()
+    if not quiet:
+        console.print(f"Silos train on {found}.", markup=False, highlight=False, soft_wrap=True)
 
 
 def check_folder(folder: Path) -> None:
@@ -119,6 +131,16 @@ def _compare(settings: Settings, folder: Path, console: Console, quiet: bool) ->
         return
     with console.status("Training models for comparison") as status:
         compare(settings, folder, lambda name: status.update(f"Training for comparison: {name}"))
+
+
+def _tell_of_attack(settings: Settings, folder: Path, console: Console) -> None:
+    from quire.simulation.poisoning.outcome import write_outcome
+
+    found = write_outcome(settings, folder)
+    if found is not None:
+        words = f"This run was attacked on purpose (attack={found['attack']}): its model is no result."
+        success = f" Attack success {100 * found['success']:.1f} %." if "success" in found else ""
+        console.print(words + success, markup=False, highlight=False, soft_wrap=True)
 
 
 def _report(settings: Settings, folder: Path, console: Console, quiet: bool) -> None:

@@ -82,8 +82,9 @@ def _column(events: tuple[dict[str, Any], ...], place: dict[str, int]) -> dict[s
 
     for event in events:
         replied = {str(silo) for silo in event.get("replied", ())}
+        rejected = bool(event.get("lost"))  # with replies: the sum was opened, and the alarm rejected it
         for silo in replied:
-            put(silo, "trained", "trained")
+            put(silo, *(("unscored", "trained, for a sum that was rejected") if rejected else ("trained", "trained")))
         for silo in event.get("cohort", ()):
             if silo not in replied:
                 put(str(silo), "failed", _why_not(event, str(silo)))

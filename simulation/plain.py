@@ -76,9 +76,12 @@ def plain_overrides(settings: Settings) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        By :data:`PLAIN` and :data:`STEPS`; empty where the run itself is in clear, its updates whole.
+        By :data:`PLAIN` and :data:`STEPS`; empty where the run itself is in clear, its updates whole, or where silos
+        keep layers of their own.
     """
     plain = isinstance(settings.privacy, NoPrivacy) and isinstance(settings.aggregation, PlainAggregation)
+    if settings.training.local_layers:  # of which nothing but the silos' own contexts would have all layers
+        return {}
     if plain and isinstance(settings.compression, NoCompression):
         return {}
     left_out = [group for group in _LEFT_OUT if not (plain and group == "aggregation")]  # a robust rule stays
@@ -125,7 +128,7 @@ def train_plainly(overrides: str, silos: Path | None = None, private: bool = Fal
     LOG.info("Training a federation in clear, to compare with: quire run %s", overrides)
     split = set_aside_row_by_row() if private else nullcontext()
     try:
-        with tempfile.TemporaryDirectory(prefix="quire-plain-") as scratch, _quietly(), split:
+        with tempfile.TemporaryDirectory(prefix="quire-plain-") as scratch, quietly(), split:
             settings = compose(_joined([*unscored, "strategy.fraction_evaluate=0"]))
             result = run_inline(settings, Path(scratch) / "run", silos=silos)
             model = dict(load_file(result.folder / "model.safetensors"))
@@ -141,7 +144,7 @@ def _joined(items: Iterable[Override | str]) -> str:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Keep the rounds of a federation in clear out of the log of the run beside it."""
     logger = logging.getLogger("quire")
     before = logger.level

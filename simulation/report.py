@@ -8,7 +8,15 @@ from typing import Any
 
 from quire.conf.overrides import parse
 from quire.errors import SettingsError
-from quire.simulation import figures, participation, plain_words, privacy_section, secure_section
+from quire.simulation import (
+    fairness_section,
+    figures,
+    participation,
+    plain_words,
+    poisoning_section,
+    privacy_section,
+    secure_section,
+)
 from quire.simulation import report_words as words
 from quire.simulation.page import render, write_page
 from quire.simulation.report_data import METRIC_NAMES, ReportError, RunData, number, read_run
@@ -55,7 +63,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "title": f"{data.setting('task.name', 'run')}: what did federating buy?",
         "kicker": _kicker(data),
         "headline": words.headline(data),
-        "banner": words.banner(data),
+        "banner": poisoning_section.banner(data, words.banner(data)),
         "enclaves": _enclaves(data),
         "label": data.label,
         "labels": words.plural(data.label),
@@ -72,6 +80,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "rows_left_out": max(0, len(rows) - _MOST_ROWS),
         "best": ranked[:_EXTREMES],
         "worst": ranked[-_EXTREMES:],
+        "even": fairness_section.section(data),
         "classes": _classes(data),
         "curves": figures.curves(data),
         "grid": participation.grid(data) if data.rounds and data.silos else None,
@@ -83,6 +92,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "saw": words.server_saw(data),
         "privacy": privacy_section.section(data),
         "secure": secure_section.section(data),
+        "poisoning": poisoning_section.section(data),
         "only": privacy_section.SIMULATOR_ONLY if data.closed else "",
         "settings": _settings(data),
         "facts": _facts(data),
@@ -269,6 +279,7 @@ def _facts(data: RunData) -> list[tuple[str, str]]:
         ("Code (SHA-256)", data.run.get("code")),
         ("Parameters", data.start.get("parameters")),
         ("Runtime", data.run.get("runtime")),
+        ("Device", held.get("device") if isinstance(held := data.run.get("held_to"), dict) else None),
         ("Seed", data.settings.get("seed")),
         ("Started", data.run.get("started")),
         ("Finished", data.run.get("finished")),

@@ -14,6 +14,7 @@ from quire.simulation import report_words as words
 from quire.simulation.drawing import ALONE, BAD, FED, INK, POOLED, SERIES, draw, whole_numbers
 from quire.simulation.exchanges import EXCHANGES, IN_CLEAR, REASONS
 from quire.simulation.report_data import RunData, number
+from quire.simulation.secure_alarm import alarm_words
 from quire.strategies.secure_words import NOT_SECURE
 
 _KEYS = ("open", "pairs", "ready")
@@ -39,6 +40,11 @@ class _Attempt:
     @property
     def stages(self) -> Mapping[str, Mapping[str, Any]]:
         return self.log.get("stages") or {}
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the round's sum was opened, and is none of honest silos."""
+        return self.error is None and (self.event.get("secure") or {}).get("rejected") is True
 
     @property
     def rekeyed(self) -> bool:
@@ -67,6 +73,7 @@ def section(data: RunData) -> dict[str, Any] | None:
         "opened": bool(_good(attempts)),
         "verdict": _verdict(data, attempts),
         "clamped": _clamped(data),
+        "alarm": alarm_words(data),
         "simulated": data.simulated,
         "numbers": _numbers(data, attempts),
         "stages": _stages(attempts, blame, data.exact),
@@ -204,8 +211,8 @@ def _course(data: RunData, attempt: _Attempt) -> dict[str, Any]:
         "dealt": len(dealt) or None,
         "masked": len(masked) or None,
         "lost": "; ".join(lost),
-        "outcome": attempt.error or "opened",
-        "good": attempt.error is None,
+        "outcome": attempt.error or ("opened, rejected" if attempt.rejected else "opened"),
+        "good": attempt.error is None and not attempt.rejected,
         "down": sum(attempt.figure(stage, "bytes_down") for stage in attempt.stages),
         "up": sum(attempt.figure(stage, "bytes_up") for stage in attempt.stages),
         "seconds": attempt.seconds(*attempt.stages),

@@ -22,6 +22,7 @@ from quire.privacy.identity.roster import Roster
 from quire.privacy.secagg.context import GENESIS
 from quire.privacy.secagg.errors import SecAggError, TooFewClients, TooFewSurvivors
 from quire.privacy.secagg.recording import Replay, TranscriptError, replay
+from quire.simulation.verify_secure import check_opened
 from quire.strategies.chosen import algorithm_of
 from quire.strategies.rounds import RoundState
 from quire.strategies.transcripts import TRANSCRIPTS_FOLDER
@@ -296,8 +297,8 @@ class Auditor:
         if state is None or self._agreement is None:
             return
         if "lost" in line:
-            if opened is not None:
-                self._wrong(f"Round {line['round']}: it is called lost, and its transcript opens a sum.")
+            total, silos = (None, 0) if opened is None else (opened.replay.total, len(opened.replay.u3))
+            self.audit.wrong += check_opened(line, self._agreement, total, silos, self._required)
             self._state = RoundState(line["round"], state.model, state.memory)
         elif opened is None or opened.replay.total is None:
             self._state = None  # from here on nothing follows from anything
@@ -306,7 +307,7 @@ class Auditor:
             return
         else:
             try:
-                self._state = after(self._agreement, self._algorithm, state, opened.replay.total)
+                self._state = after(self._agreement, self._algorithm, state, opened.replay.total, len(opened.replay.u3))
             except SecAggError as error:
                 self._state = None
                 self._wrong(str(error))

@@ -88,7 +88,7 @@ def _probes(material: Material, noise: SharedNoise, encoding: Encoding) -> list[
     """Hold what the journal says of the probes against itself: the values, their test, and its alarm."""
     test, wrong = ProbeTest(), []
     for line in material.rounds:
-        if "lost" in line:  # no sum was opened, so there are no probes
+        if "lost" in line:  # no sum was opened, or none that counts: there are no probes
             continue
         released: Mapping[str, Any] = line.get("released") or {}
         if not encoding.noise_variance:

@@ -18,7 +18,6 @@ from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.keys import PublicIdentity
 from quire.privacy.identity.roster import Roster
-from quire.privacy.randomness import stream
 from quire.simulation.transcripts import Audit, Auditor
 from quire.simulation.verify_roster import trusted_roster
 from quire.strategies.folder import read_about, read_overrides
@@ -142,11 +141,12 @@ def _first_model(
 ) -> tuple[Arrays | None, list[str], list[str]]:
     """Return the model that the seed gives, with notes, and with what is wrong with it."""
     from quire.clients.tasks import task_of
+    from quire.clients.tasks.local_layers import first_model
     from quire.clients.tasks.schema import read_schema
 
     try:
         form = None if schema is None else read_schema(schema)
-        model = task_of(settings, form).initial_arrays(stream(settings.seed, "model"))
+        model = first_model(task_of(settings, form), settings)
     except QuireError as error:
         why = f"The first model cannot be made here, so that sums were checked and models were not: {error}"
         return None, [why], []

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from quire.clients.contract import CONTROL, PROXIMAL_MU, STEPS
+from quire.clients.contract import CONTROL, FAIR, FAIR_Q, PROXIMAL_MU, STEPS
 from quire.strategies.rounds import Algorithm, Arrays, RoundState
 
 
@@ -105,3 +105,31 @@ class Controlled(Averaging):
             CONTROL + name: state.memory.get(CONTROL + name, 0.0) + share * mean[CONTROL + name] for name in state.model
         }
         return RoundState(state.round + 1, moved(state.model, mean, self.server_lr), memory)
+
+
+@dataclass(frozen=True)
+class Reweighted(Averaging):
+    """q-FedAvg: silos that the model serves badly pull harder, so that scores lie closer together.
+
+    Li et al. 2020, arXiv 1905.10497, algorithm 2, with p_k the share of rows. A silo with loss F at the global model
+    sends F^q times its update, and h = F^q + q F^(q-1) L |update|^2; the model moves by the sum of the first over the
+    sum of the second. Both are the paper's divided by L, so that with q = 0 this is FedAvg.
+    """
+
+    q: float = 0.0
+
+    def client_config(self) -> Mapping[str, float | int]:
+        """Tell q."""
+        return {FAIR_Q: self.q}
+
+    def reply_form(self, model: Arrays) -> Arrays:
+        """The model's arrays, and the divisor."""
+        return {**model, FAIR: np.zeros((), np.float64)}
+
+    def objection(self, update: Arrays) -> str | None:
+        """A divisor is positive, and so large that a sum overflows is none."""
+        return None if 0.0 < float(update[FAIR]) <= 1e100 else "its divisor cannot be"
+
+    def step(self, state: RoundState, mean: Arrays, share: float) -> RoundState:
+        """Return the model moved by the sum of the reweighted updates over that of the divisors."""
+        return RoundState(state.round + 1, moved(state.model, mean, self.server_lr / float(mean[FAIR])), state.memory)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from quire.conf.attack_schema import WatchSuspicion
 from quire.conf.schema import NoCompression, NoPrivacy, RobustAggregation, Settings, SiloPrivacy
 from quire.errors import SettingsError
 from quire.privacy.dp.adaptive import split
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.dp.release import silo_noise
 from quire.strategies.adaptive import AdaptiveSum
+from quire.strategies.aggregators import PlainMean
 from quire.strategies.chosen import algorithm_of
 from quire.strategies.exchange import Deadlines
 from quire.strategies.fedavg import FedAvg
@@ -18,9 +20,12 @@ from quire.strategies.fednova import FedNova
 from quire.strategies.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
 from quire.strategies.fedprox import FedProx
 from quire.strategies.private import NoisySum
+from quire.strategies.qfedavg import QFedAvg
 from quire.strategies.robust.build import robust_aggregator
 from quire.strategies.scaffold import Scaffold
 from quire.strategies.strategy import FederatedStrategy
+from quire.strategies.suspicion.build import under_suspicion
+from quire.strategies.watch import watched
 
 _STRATEGIES: dict[str, Callable[..., FederatedStrategy]] = {
     "fedavg": FedAvg,
@@ -31,6 +36,7 @@ _STRATEGIES: dict[str, Callable[..., FederatedStrategy]] = {
     "fedyogi": FedYogi,
     "fednova": FedNova,
     "scaffold": Scaffold,
+    "qfedavg": QFedAvg,
 }
 # Settings that every strategy has; what is left of an option's settings are parameters of its own class.
 _COMMON = {
@@ -65,9 +71,13 @@ def build_strategy(settings: Settings, simulated: bool = True) -> FederatedStrat
         options["aggregator"] = _noisy_sum(settings, settings.privacy, settings.seed if simulated else None)
     if isinstance(settings.aggregation, RobustAggregation):
         options["aggregator"] = robust_aggregator(settings.aggregation)
+    if isinstance(settings.suspicion, WatchSuspicion):
+        options["aggregator"] = under_suspicion(
+            settings.suspicion, settings.strategy.min_silos, options.get("aggregator") or PlainMean()
+        )
     strategy = _STRATEGIES[settings.strategy.name](seed=settings.seed, **options)
     strategy.deadlines = Deadlines.of(settings.strategy)
-    strategy.algorithm = algorithm_of(settings.strategy)  # the one that silos step by as well
+    strategy.algorithm = watched(algorithm_of(settings.strategy))  # the one that silos step by as well
     return strategy
 
 
@@ -80,6 +90,8 @@ def silos_remember(settings: Settings) -> str | None:
     """
     if algorithm_of(settings.strategy).silos_remember:
         return f"strategy={settings.strategy.name}"
+    if settings.training.local_layers:
+        return "training.local_layers"
     if not isinstance(settings.compression, NoCompression):
         return f"compression={settings.compression.name}"
     return None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from quire.conf.schema import FedAvgStrategy
-from quire.strategies.algorithms import Averaging, Controlled, Normalised, Proximal
+from quire.strategies.algorithms import Averaging, Controlled, Normalised, Proximal, Reweighted
 from quire.strategies.rounds import Algorithm
 from quire.strategies.server_optimizers import Adagrad, Adam, Momentum, Yogi
 
@@ -27,6 +27,7 @@ _ALGORITHMS: Mapping[str, tuple[Callable[..., Algorithm], Mapping[str, str]]] = 
     "fedyogi": (Yogi, _MOMENTS),
     "fednova": (Normalised, _STEP),
     "scaffold": (Controlled, _STEP),
+    "qfedavg": (Reweighted, {**_STEP, "q": "q"}),
 }
 
 

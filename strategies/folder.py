@@ -22,13 +22,13 @@ import quire
 from quire.clients.arrays import fingerprint
 from quire.conf.schema import Settings
 from quire.errors import RunFailed, SettingsError
+from quire.strategies.attacked import about_run
 from quire.strategies.card import CardWriter, write_card
 from quire.strategies.checkpoint import Checkpoint, Checkpoints, replace, safetensors
 from quire.strategies.locks import locked
 from quire.strategies.reading import Failure
 from quire.strategies.report import RoundReport
 from quire.strategies.rounds import Arrays, RoundState
-from quire.strategies.secure_words import about_masks
 
 LOG = logging.getLogger("quire.strategies")
 
@@ -98,7 +98,7 @@ class RunFolder:
             "rounds": 0,
             "model": None,
             "code": code_hash,
-            **about_masks(settings),
+            **about_run(settings),
             "versions": {
                 "quire": quire.__version__,
                 **{name: version(name) for name in ("flwr", "torch", "numpy")},
@@ -140,7 +140,7 @@ class RunFolder:
         """Checkpoint the state, then journal the round: a journalled round can always be resumed from."""
         self._state = state
         model_hash = fingerprint(state.model)
-        line = {"event": "round", **_journalled(report), "model": model_hash}
+        line = {"event": "round", **report.journalled(), "model": model_hash}
         line["train"] = {name.removeprefix("train-").replace("-", "_"): value for name, value in report.train.items()}
         silos = self.silo_memory() if self.silo_memory is not None else None
         self._checkpoints.save(Checkpoint(state, line, silos))
@@ -154,7 +154,7 @@ class RunFolder:
 
     def round_failed(self, report: RoundReport, error: str) -> None:
         """Journal a round that ends the run, under a name of its own: it is not counted, and has no model."""
-        self._line({"event": "failed", **_journalled(report), "error": error})
+        self._line({"event": "failed", **report.journalled(), "error": error})
 
     def check_same(self, began_with: Settings, settings: Settings, code_hash: str) -> None:
         """Refuse to go on with other settings or other code than the run began with: it would not be the same run.
@@ -265,11 +265,6 @@ def difference(before: Settings, after: Settings) -> str:
             if one != other:
                 return f"{key}={one}, not {other}"
     return ""
-
-
-def _journalled(report: RoundReport) -> dict[str, Any]:
-    line = {**vars(report), "failed": [asdict(failure) for failure in report.failed]}
-    return line if report.lost is not None else {key: value for key, value in line.items() if key != "lost"}
 
 
 def _now() -> str:

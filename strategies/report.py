@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from quire.strategies.fairness import spreads
 from quire.strategies.reading import Failure
 from quire.strategies.rounds import RoundState
 
@@ -31,6 +32,8 @@ class RoundReport:
         Under privacy, in base64.
     released : dict of str to float
         What left beside the model; see :meth:`quire.strategies.rounds.Aggregator.released`.
+    suspicion : dict of str to dict
+        How each silo's update was scored, and whether it is in the mean; see :mod:`quire.strategies.suspicion`.
     secure : dict
         Under secure aggregation, how the round went; see :meth:`quire.strategies.secure.SecureRounds.tell`.
     lost : str or None
@@ -49,8 +52,15 @@ class RoundReport:
     seconds: dict[str, float] = field(default_factory=dict)
     receipts: dict[str, str] = field(default_factory=dict)
     released: dict[str, float] = field(default_factory=dict)
+    suspicion: dict[str, dict[str, Any]] = field(default_factory=dict)
     secure: dict[str, Any] = field(default_factory=dict)
     lost: str | None = None
+
+    def journalled(self) -> dict[str, Any]:
+        """Return the round as the journal has it, with how evenly the scores fall to the silos."""
+        failed = [asdict(failure) for failure in self.failed]
+        line = {**vars(self), "failed": failed, "fairness": spreads(self.silos)}
+        return {key: value for key, value in line.items() if value or key not in ("lost", "fairness", "suspicion")}
 
     def too_few(self, minimum: int) -> str:
         """Say that fewer replies than are needed could be used, and why."""

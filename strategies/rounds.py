@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -117,6 +117,13 @@ class Fold(Protocol):
         """Return the mean of all that were taken in, in float64."""
 
 
+class Told(Protocol):
+    """What an aggregator adds to the report of a round."""
+
+    released: dict[str, float]
+    suspicion: dict[str, dict[str, Any]]
+
+
 class Aggregator:
     """How the updates of a cohort become one mean update."""
 
@@ -165,6 +172,17 @@ class Aggregator:
             That of the state after the round.
         """
         return {}
+
+    def tell(self, report: Told, memory: Arrays) -> None:
+        """Add to the report of a round what is to be known of it.
+
+        Parameters
+        ----------
+        report : Told
+        memory : dict of str to numpy.ndarray
+            That of the state after the round.
+        """
+        report.released = self.released(memory)
 
 
 def weighed(update: Update, algorithm: Algorithm) -> Update:

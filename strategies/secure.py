@@ -44,8 +44,9 @@ from quire.strategies.rounds import RoundState
 from quire.strategies.secure_conduct import Conduct
 from quire.strategies.secure_log import AttemptLog, StageLog
 from quire.strategies.secure_replies import Beside, take_in
-from quire.strategies.secure_round import GONE, HOPELESS, LOST, Round, RoundLost, clause, filled_up
+from quire.strategies.secure_round import GONE, HOPELESS, LOST, Round, clause, filled_up
 from quire.strategies.secure_session import Sessions
+from quire.strategies.secure_setbacks import Setbacks
 from quire.strategies.transcripts import Transcripts
 from quire.transparency.log import Log
 
@@ -84,9 +85,7 @@ class SecureRounds:
         self._sessions = Sessions(members, run, simulated, secure.exact)
         self._courier = Courier({}, {}, None)
         self._conduct = Conduct([member.index for member in members.members], self._terms.colluders)
-        self._seed, self._rounds = settings.seed, settings.rounds
-        self._opened: bool | None = None  # whether a sum of the run was opened; None before the first round
-        self._in_vain = 0  # rounds in a row that were lost and told of nobody to go on without
+        self._seed, self._setbacks = settings.seed, Setbacks(self._terms.attempts, settings.rounds)
         self._round: Round | None = None
         self._chain, self.transcripts = Chain(self._terms.chain), Transcripts()
 
@@ -132,7 +131,7 @@ class SecureRounds:
             )
         self._courier = Courier(roster.silos, indices, roster.code_hash)
         number = state.round + 1
-        self._opened = number > 1 if self._opened is None else self._opened  # what is gone on with has a model
+        self._setbacks.begin(number)
         agreement = self.agreement(state.model)
         asked = sorted(indices[name] for name in cohort)
         model = self._chain.begin(state, arrays)
@@ -171,7 +170,7 @@ class SecureRounds:
         Raises
         ------
         RoundLost
-            If the sum does not open: the model stays as it is, and the run goes on with the next round.
+            If the sum does not open, or is none of honest silos: the model stays as it is, and the run goes on.
         RunFailed
             If no attempt succeeds, naming who was missing; or if too many rounds in a row were lost.
         """
@@ -188,11 +187,10 @@ class SecureRounds:
             messages = self._attempt(one)
             answers = self._courier.carry(one.line, messages, one.log)
         beside.opened(silos)
-        self._opened, self._in_vain = True, 0
-        if self._conduct.note(one.log.blame):
+        if found_out := self._conduct.note(one.log.blame):
             self._sessions.end()
+        self._setbacks.hold(one, total, len(silos), found_out)
         try:
-            one.agreement.check(total)
             found = collected(one.agreement, total, silos, memory)
         except EncodingError as error:
             raise RunFailed(f"Round {one.line.round} failed: {error}.") from error
@@ -293,19 +291,13 @@ class SecureRounds:
                 if not tries or not missing or any(note.code in HOPELESS for note in server.blame):
                     raise self._lost(one, error) from error
 
-    def _lost(self, one: Round, why: SecAggError) -> RoundLost | RunFailed:
+    def _lost(self, one: Round, why: SecAggError) -> Exception:
         """Note that a round is lost, and return what to raise."""
         names, number = self._courier.names, one.line.round
         one.log.error = why.code
         self._sessions.end()
-        self._in_vain = 0 if self._conduct.note(one.log.blame) else self._in_vain + 1
         text = f"its sum cannot be opened, because {clause(why, names)} ({one.missing(names)})"
-        if self._in_vain >= self._terms.attempts:
-            return RunFailed(f"Round {number} failed: {text}; {self._in_vain} rounds in a row were lost.")
-        if number >= self._rounds and not self._opened:
-            return RunFailed(f"Round {number} failed: {text}; no sum of this run was opened.")
-        LOG.warning("Round %d is lost: %s.", number, text)
-        return RoundLost(f"{text}.")
+        return self._setbacks.lost(number, text, self._conduct.note(one.log.blame))
 
     def _came_to_nothing(self, one: Round, error: SecAggError) -> None:
         """Note why an attempt failed, and whom the next one does without.

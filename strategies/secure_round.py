@@ -26,9 +26,9 @@ GONE = ("no_reply", "node_gone", "late", "app_crashed", "app_raised")
 
 
 class RoundLost(Exception):
-    """A sum that does not open, and never will: the round has no new model, and the next one may have.
+    """A sum that does not open, and never will, or none that honest silos come to: the round has no new model.
 
-    Silos that gave shares for it take part in no other attempt of the round.
+    Silos that gave shares for it take part in no other attempt of the round; the next round may have a model.
     """
 
 
@@ -58,6 +58,10 @@ class Round:
         Share of coordinates that silos cut to the bound, in their weighted mean.
     exact : bool
         Whether a simulation sums in clear, without the protocol.
+    reach : float
+        How far the sum reached towards what honest silos can come to: 1 at most; 0 before one was held against it.
+    rejected : bool
+        Whether the sum was beyond that, and nothing was made of it.
     """
 
     line: Line
@@ -72,6 +76,8 @@ class Round:
     server: ServerRound | None = None
     clamped: float = 0.0
     exact: bool = False
+    reach: float = 0.0
+    rejected: bool = False
 
     @property
     def log(self) -> AttemptLog:
@@ -99,6 +105,8 @@ class Round:
         report.secure |= {"chain": True} if self.agreement.terms.chain else {}
         report.secure |= {"simulate": "exact_sum"} if self.exact else {}
         report.secure |= {"clamped": self.clamped} if self.clamped > 0.0 else {}
+        report.secure |= {"rejected": True} if self.rejected else {}
+        report.secure |= {"reach": self.reach} if self.reach > 0.0 else {}
         for stage in (stage for attempt in self.attempts for stage in attempt.stages.values()):
             report.bytes_down += stage.bytes_down
             report.bytes_up += stage.bytes_up

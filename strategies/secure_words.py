@@ -120,7 +120,8 @@ def not_protected(masked: Masked) -> list[str]:
         return ["Any silo's update, from the server: the whole protocol hides it (aggregation.simulate=protocol)."]
     text = [
         "That a round succeeds: the server can stop it, and so can silos that drop out in numbers.",
-        "That the sum is right: a silo can put any numbers into it, and nobody sees which one did.",
+        "That the sum is right: a silo can put any numbers into it, and nobody sees which one did. Only a sum beyond "
+        "what honest silos can come to together is rejected, and its round lost.",
         "Who dropped out, when, and at which exchange.",
     ]
     if not masked.noised:

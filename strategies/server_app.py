@@ -22,10 +22,10 @@ from quire.errors import DataError, Interrupted, QuireError, RunFailed
 from quire.privacy.dp.contract import PrivacyError
 from quire.privacy.identity.roster import Roster
 from quire.privacy.identity.signed import SignedRoster
-from quire.privacy.randomness import stream
 from quire.privacy.receipts import simulated_roster
 from quire.strategies import enclaves
 from quire.strategies.approvals import Approvals
+from quire.strategies.attacked import check_attack, note_attack
 from quire.strategies.build import build_strategy, silos_remember
 from quire.strategies.charter import CHARTER_KEY, CHARTER_VARIABLE, charter_of_run
 from quire.strategies.checkpoint import Checkpoint, replace
@@ -40,6 +40,7 @@ from quire.strategies.run_log import LOG_FOLDER, RunLog
 from quire.strategies.secure import SecureRounds
 from quire.strategies.secure_words import check_short_cut
 from quire.strategies.selftest import finish
+from quire.strategies.suspicion.build import let_vote
 from quire.strategies.transcripts import TRANSCRIPTS_FOLDER, Transcripts
 from quire.strategies.witnessed import newest_receipts
 
@@ -60,12 +61,16 @@ SCHEMA_VARIABLE, SCHEMA_KEY = "QUIRE_SCHEMA", "schema"
 ROSTER_VARIABLE, ROSTER_KEY = "QUIRE_ROSTER", "roster"
 
 #: Names the key file with which the run's transparency log is signed; without one no log is written.
+#: Says where the silos of a simulation train, if not on the CPU as ever.
+DEVICE_KEY = "device"
 LOG_KEY_VARIABLE, LOG_KEY_KEY = "QUIRE_LOG_KEY", "log-key"
 
 CODE_HASH = code_hash()
 
 _RUNTIMES = {
-    **dict.fromkeys(("InlineGrid", "BatchedGrid", "WorkersGrid"), "inline"),  # apps and server on one machine
+    **dict.fromkeys(
+        ("InlineGrid", "BatchedGrid", "WorkersGrid", "PoisonedGrid"), "inline"
+    ),  # apps and server on one machine
     "InMemoryGrid": "flower",
 }
 
@@ -95,6 +100,7 @@ def main(grid: Grid, context: Context) -> None:
     if _runtime(grid) != "inline":
         _log_to_flower()
     settings = compose(str(context.run_config.get("overrides", "")))
+    check_attack(settings, grid, _runtime(grid) != "deployment")
     resume = bool(context.node_config.get(RESUME_KEY) or os.environ.get(RESUME_VARIABLE))
     with closing(RunFolder(_folder(context), reopen=resume)) as folder:
         LOG.info("Results go to %s", folder.path)
@@ -160,6 +166,7 @@ def _federate(
 ) -> None:
     simulated = _runtime(grid) != "deployment"
     check_short_cut(settings.aggregation, simulated, logged=log is not None)
+    note_attack(grid, folder)
     named = context.node_config.get(CHARTER_KEY) or os.environ.get(CHARTER_VARIABLE)
     charter = charter_of_run(str(named) if named else None, settings)
     if charter is not None:
@@ -193,6 +200,8 @@ def _federate(
         )
         told = as_config(statistics)
         folder.hold_to("statistics", {key: list(told[key]) for key in told})  # type: ignore[arg-type]
+    if DEVICE_KEY in context.node_config:
+        folder.hold_to("device", context.node_config[DEVICE_KEY])
     folder.hold_to("silos", roster.names)
     folder.hold_to("schema", schema.sha256 if schema is not None else None)
     if strategy.private:
@@ -211,12 +220,14 @@ def _federate(
         folder.resumed(state)
     else:
         from quire.clients.tasks import task_of
+        from quire.clients.tasks.local_layers import first_model
 
-        state = RoundState(0, task_of(settings, schema).initial_arrays(stream(settings.seed, "model")))
+        state = RoundState(0, first_model(task_of(settings, schema), settings))
         check_message_size(strategy, state)
         folder.started(
             settings, roster.names, state, strategy.secure.announce(state.model) if strategy.secure else None
         )
+    let_vote(strategy, grid, roster, told)
     if log is not None:
         log.began(settings, CODE_HASH)
         log.decided(approvals.statements)

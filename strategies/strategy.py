@@ -145,7 +145,7 @@ class FederatedStrategy(Strategy):
             fold=fold,
         )
         self._state = checked(state, len(good))
-        report.released = self._standing.released(state.memory)
+        self._standing.tell(report, state.memory)
         report.seconds["aggregate"] = report.seconds.get("aggregate", 0.0) + time.perf_counter() - started
         report.train = weighted_mean((reply.update.weight, reply.metrics) for reply in good)
         for reply in good:

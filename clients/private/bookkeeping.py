@@ -136,7 +136,7 @@ class BookKept:
                 if getattr(layer, name).requires_grad:
                     asked[name] = total[span].view(shape)
             part.write(factors, asked.get("weight"), asked.get("bias"))
-        return total.numpy()
+        return total.cpu().numpy()
 
     def _forward(
         self, x: Tensor, y: Tensor, parameters: Mapping[str, Tensor] | None
@@ -157,7 +157,7 @@ class BookKept:
         return seen, loss
 
 
-def factors_of(norms: Tensor, clip: float) -> Tensor:
+def factors_of(norms: Tensor, clip: float | Tensor) -> Tensor:
     """Return what rows are multiplied by so that none is longer than the clip, float64."""
     return torch.clamp(clip / norms.clamp(min=1e-300), max=1.0)
 

@@ -191,7 +191,8 @@ class KeptGradients:
 
     def weighted(self, factors: Tensor) -> np.ndarray:
         """Return the weighted sum of the kept gradients."""
-        return np.concatenate([torch.tensordot(factors, part.double(), 1).reshape(-1).numpy() for part in self._kept])
+        sums = [torch.tensordot(factors, part.double(), 1).reshape(-1) for part in self._kept]
+        return np.concatenate([part.cpu().numpy() for part in sums])
 
 
 def _book_kept(model: nn.Module, loss: Loss, trial: Trial, must: bool) -> BookKept | None:

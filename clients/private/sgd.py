@@ -79,7 +79,7 @@ class PrivateBench:
         mu : float
             Weight of FedProx's proximal term, added after the noise.
         """
-        x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y)
+        x, y = self.bench.tensors(rows)
         optimizer = Sgd(self.bench.parameters, training, mu, [])
         size = sum(parameter.numel() for parameter in self.bench.parameters)
         # Without noise (epsilon=inf) gradients are clipped all the same, and the ledger is charged everything.
@@ -88,7 +88,7 @@ class PrivateBench:
         drawn = clipped = broken = 0
         loss = signal = noise = 0.0
         for _ in range(plan.steps):
-            batch = torch.from_numpy(source.poisson_sample(len(rows), plan.rate))
+            batch = torch.from_numpy(source.poisson_sample(len(rows), plan.rate)).to(x.device)
             part = self._gradients.sum(x.index_select(0, batch), y.index_select(0, batch), plan.clip)
             drawn, clipped, broken = drawn + len(batch), clipped + part.clipped, broken + part.broken
             loss += part.loss
@@ -110,6 +110,6 @@ class PrivateBench:
         )
 
     def _shaped(self, flat: np.ndarray) -> tuple[torch.Tensor, ...]:
-        whole = torch.from_numpy(flat).float()
+        whole = torch.from_numpy(flat).float().to(self.bench.parameters[0].device)
         pieces = torch.split(whole, [parameter.numel() for parameter in self.bench.parameters])
         return tuple(piece.view_as(parameter) for piece, parameter in zip(pieces, self.bench.parameters, strict=True))

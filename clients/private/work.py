@@ -10,11 +10,13 @@ import numpy as np
 from quire.clients.arrays import Arrays
 from quire.clients.contract import WITHIN
 from quire.clients.data.silo import Rows
+from quire.clients.device import device_of
 from quire.clients.entropy import Entropy
 from quire.clients.local import Trained, train_locally
 from quire.clients.private.distributed import batch_sum, clipped_vector
 from quire.clients.private.plan import Plan, SharedPlan, is_adaptive
 from quire.clients.private.sgd import PrivateBench
+from quire.clients.simulation import done_ahead
 from quire.clients.tasks import Task
 from quire.clients.training import Workbench, workbench
 from quire.conf.schema import FedProxStrategy, RecordDistributedPrivacy, RecordPrivacy, Settings
@@ -61,7 +63,7 @@ def private_update(
         What the round looked like from the inside; only a simulated silo may send it.
     """
     if isinstance(settings.privacy, RecordPrivacy):
-        bench = _private_bench(task, settings.privacy.gradients)
+        bench = _bench(task, settings.privacy.gradients, device_of(settings))
         bench.bench.load(model)
         mu = settings.strategy.mu if isinstance(settings.strategy, FedProxStrategy) else 0.0
         source = Csprng(entropy.key("private", round_number, silo))
@@ -134,7 +136,7 @@ def shared_vector(
 
 def _trained(settings: Settings, task: Task, rows: Rows, batches: np.random.Generator, model: Arrays) -> Trained:
     """Train; without a row the update is zero, and goes through the same clipping and noise as any other."""
-    bench = workbench(task)
+    bench = workbench(task, device_of(settings))
     if len(rows):
         return train_locally(bench, rows, settings, batches, model, {}, {})
     bench.load(model)  # arrays that are no model of the task are refused as ever
@@ -171,6 +173,22 @@ def clipped_update(update: Arrays, clip: float, weight: float = 1.0) -> tuple[Ar
     return parts, norm
 
 
+def _bench(task: Task, method: str, device: str) -> PrivateBench:
+    """Return this process's; in a simulation, the one on which the work was done ahead."""
+    ahead = done_ahead()
+    if isinstance(ahead, PrivateBench) and (getattr(ahead, "task", None), getattr(ahead, "method", "")) == (
+        task,
+        method,
+    ):
+        return ahead
+    return _private_bench(task, method, device)
+
+
 @lru_cache(maxsize=8)
-def _private_bench(task: Task, method: str) -> PrivateBench:
-    return PrivateBench(Workbench(task), method)
+def _private_bench(task: Task, method: str, device: str) -> PrivateBench:
+    if device == "cpu":
+        return PrivateBench(Workbench(task), method)
+    from quire.clients.device import torch_device
+    from quire.clients.on_device import DevicePrivateBench
+
+    return DevicePrivateBench(task, method, torch_device(device))

@@ -8,24 +8,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quire.clients.arrays import Arrays
-from quire.clients.contract import CLAMPED, STEPS, TRAIN_LOSS
+from quire.clients.contract import CLAMPED, STEPS
 from quire.clients.secure.noise import noise_of
+from quire.clients.secure.public import metrics_of, rotation_of
 from quire.conf.asked import is_chained
 from quire.conf.numbers import colluders_of, max_rows_of
-from quire.conf.schema import DistributedPrivacy, FedNovaStrategy, NoPrivacy, SecureAggregation, Settings
+from quire.conf.schema import DistributedPrivacy, SecureAggregation, Settings
 from quire.privacy.csprng import Csprng
 from quire.privacy.dp.contract import Unit
 from quire.privacy.dp.distributed import SharedNoise
 from quire.privacy.dp.encoding import Encoding
 from quire.privacy.dp.plausible import check_shared_sum
-from quire.privacy.dp.rounding import EncodingError
+from quire.privacy.dp.rounding import EncodingError, clip_to
 from quire.privacy.dp.shares import encoding_of, mean_of, words
 from quire.privacy.identity.hashing import tagged_hash
 from quire.privacy.receipts import settings_hash
@@ -36,10 +37,6 @@ from quire.privacy.secagg.plausible import check_sum
 from quire.transparency.shown import LogName
 
 _FORMAT = "quire-secure-1"
-#: A training loss beyond this counts as this: the sum has room for no more.
-LOSS_BOUND = 1000.0
-#: A silo may have so many times the rows that count, before the length of its course (FedNova) is cut.
-_ROOM = 1000
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,8 @@ class Terms:
     bits : int or None
         How wide a coordinate is; None: what distributed noise takes, which depends on the model.
     bound : float
+    norm_bound : float or None
+        What a silo clips its update to, where nothing else clips it.
     max_weight : int
     metrics : tuple of (str, float)
         What is averaged beside the update, and how large it may be.
@@ -85,6 +84,7 @@ class Terms:
     parties: int
     bits: int | None
     bound: float
+    norm_bound: float | None
     max_weight: int
     metrics: tuple[tuple[str, float], ...]
     rotation: str | None
@@ -151,6 +151,8 @@ class Agreement:
             raise EncodingError("under distributed noise no update is encoded without its share")
         beside = {name: float(part) for name, part in update.items() if name not in self.names}
         flat = self.layout.flatten([update[name] for name in self.names])
+        if self.terms.norm_bound is not None and np.isfinite(flat).all():  # of others the encoding says that they are
+            flat = clip_to(flat, self.terms.norm_bound)[0]
         told = {**metrics, **beside}
         counted = CLAMPED if any(name == CLAMPED for name, _ in self.point.metrics) else None
         return self.point.encode(flat, min(rows, self.point.max_weight), told, source, counted)
@@ -206,19 +208,34 @@ class Agreement:
         mean, probes = mean_of(self.terms.noise, self.point, total)
         return self.terms.step * mean, probes
 
-    def check(self, total: np.ndarray) -> None:
+    def check(self, total: np.ndarray, silos: int | None = None) -> float:
         """Refuse a sum that honest silos cannot have come to, and so one that would throw the model anywhere.
+
+        Parameters
+        ----------
+        total : numpy.ndarray of uint32
+        silos : int, optional
+            How many there are in it; by default as many as a round asks.
+
+        Returns
+        -------
+        float
+            How far it reaches towards what is allowed: 1 at most.
 
         Raises
         ------
-        EncodingError
+        BeyondHonest
             If it is beyond :func:`quire.privacy.dp.plausible.largest_norm`, or without distributed noise beyond what
             :func:`quire.privacy.secagg.plausible.check_sum` allows.
+        EncodingError
+            If it is no sum of so many silos, or all of them add nothing.
         """
-        if not isinstance(self.point, Encoding):
-            check_sum(self.point, total)
-        elif self.terms.noise is not None:
-            check_shared_sum(self.terms.noise, self.point, total)
+        count = self.terms.parties if silos is None else silos
+        if isinstance(self.point, Encoding) and self.terms.noise is not None:
+            return check_shared_sum(self.terms.noise, self.point, total, count)
+        if isinstance(self.point, Encoding):
+            raise EncodingError("a sum under distributed noise cannot be checked without the noise's numbers")
+        return check_sum(self.point, total, count, self.terms.norm_bound)
 
     def _shaped(self, vector: NDArray[np.float64]) -> Arrays:
         arrays: Arrays = {}
@@ -267,9 +284,10 @@ def _terms(settings: Settings, secure: SecureAggregation, members: int, log: Log
         parties=parties,
         bits=secure.bits or FixedPoint.plan(1, parties, secure.bound, secure.resolution, max_weight).bits,
         bound=secure.bound,
+        norm_bound=secure.norm_bound,
         max_weight=max_weight,
-        metrics=_metrics(settings, max_weight),
-        rotation=_rotation(settings, secure),
+        metrics=metrics_of(settings, max_weight),
+        rotation=rotation_of(settings, secure),
         chain=is_chained(settings.as_dict()),
         log=log,
     )
@@ -290,24 +308,16 @@ def _noisy_terms(settings: Settings, secure: SecureAggregation, members: int, lo
         parties=noise.parties,
         bits=secure.bits,
         bound=noise.clip,
+        norm_bound=None,
         max_weight=1,
         metrics=(),
-        rotation=_rotation(settings, secure),
+        rotation=rotation_of(settings, secure),
         noise=noise,
         step=-settings.training.lr if noise.unit is Unit.RECORD else 1.0,
         chain=is_chained(settings.as_dict()),
         selftest=settings.selftest,
         log=log,
     )
-
-
-def _rotation(settings: Settings, secure: SecureAggregation) -> str | None:
-    # Public, and the same at all silos; what it has to be independent of is the data. And of how a simulation sums: the
-    # short cut comes to the model of the protocol, so it rounds what the protocol would.
-    if not secure.rotation:
-        return None
-    whole = replace(settings, aggregation=replace(secure, simulate="protocol"))
-    return tagged_hash("quire/secure/rotation/1", bytes.fromhex(settings_hash(whole.as_dict()))).hex()
 
 
 def agreement_of(terms: Terms, model: Arrays) -> Agreement:
@@ -330,18 +340,6 @@ def agreement_of(terms: Terms, model: Arrays) -> Agreement:
         layout.size, terms.parties, terms.bits, terms.bound, terms.max_weight, terms.metrics, terms.rotation
     )
     return Agreement(terms, names, layout, point)
-
-
-def _metrics(settings: Settings, max_rows: int) -> tuple[tuple[str, float], ...]:
-    """Return what is averaged beside the update. Under differential privacy a loss is not accounted for, so none is."""
-    if not isinstance(settings.privacy, NoPrivacy):
-        return ()
-    metrics = [(TRAIN_LOSS, LOSS_BOUND), (CLAMPED, 1.0)]
-    if isinstance(settings.strategy, FedNovaStrategy):
-        plan = settings.training
-        steps = plan.steps or plan.epochs * math.ceil(_ROOM * max_rows / plan.batch_size)
-        metrics.append((STEPS, steps / (1.0 - plan.momentum)))
-    return tuple(metrics)
 
 
 def run_name(run: int) -> bytes:

@@ -104,7 +104,7 @@ class Path:
     sums : mapping of int to numpy.ndarray of uint32
         The sums of rounds from ``first`` on and before ``last``; a round that was lost has none.
     survivors : mapping of int to int
-        How many silos are in each, as the server says.
+        How many silos are in each, as the server says; where it says nothing, as many as a round asks.
     """
 
     first: int
@@ -124,7 +124,9 @@ def digest_of(state: RoundState) -> bytes:
     return tagged_hash("quire/secure/state/1", order, *parts)
 
 
-def after(agreement: Agreement, algorithm: Algorithm, state: RoundState, total: Words) -> RoundState:
+def after(
+    agreement: Agreement, algorithm: Algorithm, state: RoundState, total: Words, silos: int | None = None
+) -> RoundState:
     """Return the state that follows from an opened sum.
 
     Parameters
@@ -134,6 +136,8 @@ def after(agreement: Agreement, algorithm: Algorithm, state: RoundState, total: 
         Of the run's settings, see :func:`quire.strategies.chosen.algorithm_of`.
     state : RoundState
     total : numpy.ndarray of uint32
+    silos : int, optional
+        How many there are in it; by default as many as a round asks.
 
     Raises
     ------
@@ -141,7 +145,7 @@ def after(agreement: Agreement, algorithm: Algorithm, state: RoundState, total: 
         If honest silos cannot have come to this sum, or it leads to a model that is not finite.
     """
     try:
-        agreement.check(total)
+        agreement.check(total, silos)
         mean, _ = agreement.decode(total)
     except EncodingError as error:
         raise ImplausibleSum(f"The sum of round {state.round + 1} is none: {error}.") from error
@@ -197,7 +201,7 @@ def follow(agreement: Agreement, algorithm: Algorithm, path: Path, known: Known 
                 f"The model of round {number} is not the one that this silo took part with: model or memory differ."
             )
         if number in path.sums:
-            state = after(agreement, algorithm, state, path.sums[number])
+            state = after(agreement, algorithm, state, path.sums[number], path.survivors.get(number))
     return state, digest
 
 

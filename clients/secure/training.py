@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from flwr.app import Context
+from flwr.app import ArrayRecord, Context
 
 from quire.clients import contract
 from quire.clients.answering import LOG, Refusal
-from quire.clients.arrays import Arrays
+from quire.clients.arrays import Arrays, decode, encode
 from quire.clients.contract import Code
 from quire.clients.data.consent.lineage import Trains
-from quire.clients.secure.agreement import LOSS_BOUND, Agreement
+from quire.clients.secure.agreement import Agreement
 from quire.clients.secure.memory import Vector
+from quire.clients.secure.public import LOSS_BOUND
 from quire.clients.secure.stage import Silo
 from quire.privacy.csprng import Csprng
 from quire.privacy.secagg.messages import Start
+
+if TYPE_CHECKING:
+    from quire.clients.local import Trained
 
 _T = TypeVar("_T")
 
@@ -102,7 +106,10 @@ def ready_for(
     else:
         silo.load(context)
         note = silo.member.notes(context.run_id, round_number, model)
-        found = quiet(lambda: _update(silo, model, round_number, note), round_number)
+        trained = quiet(lambda: _update(silo, context, model, round_number, note), round_number)
+        found = None if trained is None else (trained.update, trained.rows, {contract.TRAIN_LOSS: trained.loss})
+        if trained is not None and trained.memory:
+            context.state[contract.MEMORY] = encode(trained.memory)
     words = None if found is None else quiet(lambda: _encoded(agreement, *found, source, round_number), round_number)
     if words is None:
         words = agreement.nothing()
@@ -125,21 +132,26 @@ def _shared(
     return Vector(round_number, digest, receipt, kept, size, attempt.attempt, attempt.session), shown
 
 
-def _update(silo: Silo, model: Arrays, round_number: int, note: Trains) -> tuple[Arrays, int, dict[str, float]]:
+def _update(silo: Silo, context: Context, model: Arrays, round_number: int, note: Trains) -> Trained:
     from quire.clients.work import train_update
 
     settings, member = silo.settings, silo.member
-    entropy = member.entropy(settings)
-    trained = train_update(settings, member.where, member.name, model, {}, {}, round_number, entropy, None, note)
-    if not np.isfinite(trained.loss) or not all(np.isfinite(part).all() for part in trained.update.values()):
+    entropy, kept = member.entropy(settings), context.state.get(contract.MEMORY)
+    own = decode(kept) if isinstance(kept, ArrayRecord) else {}
+    trained = train_update(settings, member.where, member.name, model, {}, own, round_number, entropy, None, note)
+    if not trained.finite:
         raise Refusal(Code.NOT_FINITE)
-    return trained.update, trained.rows, {contract.TRAIN_LOSS: trained.loss}
+    return trained
 
 
 def _encoded(
     agreement: Agreement, update: Arrays, weight: int, metrics: dict[str, float], source: Csprng, round_number: int
 ) -> np.ndarray[Any, np.dtype[np.uint32]]:
     encoded = agreement.encode(update, weight, metrics, source)
+    if (longest := agreement.terms.norm_bound) is not None:
+        norm = float(np.linalg.norm([np.linalg.norm(update[name].astype(np.float64)) for name in agreement.names]))
+        if norm > longest:  # for the silo's own eyes, and nothing to be done about: the settings ask for it
+            LOG.info("The update of round %d, of norm %.3g, is clipped to %g.", round_number, norm, longest)
     if encoded.clamped:
         LOG.warning("%d coordinates of round %d lay beyond aggregation.bound.", encoded.clamped, round_number)
     if weight > (most := agreement.terms.max_weight):

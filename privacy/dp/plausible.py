@@ -23,6 +23,10 @@ TAIL_BITS = 40
 _TAIL = TAIL_BITS * math.log(2.0)
 
 
+class BeyondHonest(EncodingError):
+    """A sum that honest silos cannot have come to: the aggregate-norm alarm. It tells nobody's name."""
+
+
 def records_at_most(expected: float) -> float:
     """Return how many records independent coins, of which so many are expected to fall, come to at most.
 
@@ -54,30 +58,42 @@ def noise_at_most(variance: float, dimension: int) -> float:
     return math.sqrt(variance * (dimension + 2.0 * math.sqrt(dimension * _TAIL) + 2.0 * _TAIL))
 
 
-def largest_norm(noise: SharedNoise, encoding: Encoding) -> float:
-    """Return the L2 norm, in integer units, that the sum of all parties' vectors and shares of noise can have.
+def largest_norm(noise: SharedNoise, encoding: Encoding, silos: int) -> float:
+    """Return the L2 norm, in integer units, that the sum of some parties' vectors and shares of noise can have.
 
-    Signal: under the silo unit the sensitivity for each party, to which every honest silo keeps by construction. Under
-    the record unit ``clip`` for every record that is drawn, of which there are no more than :func:`records_at_most`
-    where every party expects as many as the largest; and less than one for each party and coordinate, by rounding.
-    Noise: :func:`noise_at_most`, of all parties' shares.
+    Signal: under the silo unit the sensitivity for each silo, to which every honest one keeps by construction. Under
+    the record unit ``clip`` for every record that is drawn, and less than one for each silo and coordinate, by
+    rounding. The records drawn are no more than :func:`records_at_most`, of what these silos expect if each is as large
+    as the largest, or of what all members expect together, with one more for each of them, whichever is less.
+    Noise: :func:`noise_at_most`, of the shares of these silos.
 
     Parameters
     ----------
     noise : SharedNoise
     encoding : Encoding
         For these numbers, see :func:`quire.privacy.dp.shares.encoding_of`.
+    silos : int
+        How many there are in the sum, at most ``noise.parties``.
+
+    Raises
+    ------
+    EncodingError
+        If so many cannot be in a sum.
     """
-    parties, dimension = noise.parties, encoding.rounded
+    if not 1 <= silos <= noise.parties:
+        raise EncodingError(f"{silos} silos cannot be in a sum of which {noise.parties} are asked")
+    dimension = encoding.rounded
     if noise.unit is Unit.SILO:
-        signal = parties * math.sqrt(encoding.delta2_squared)
+        signal = silos * math.sqrt(encoding.delta2_squared)
     else:
-        drawn = records_at_most(float(parties * noise.batch))
-        signal = drawn * encoding.clip * encoding.scale + parties * math.sqrt(dimension)
-    return signal + noise_at_most(float(parties * encoding.noise_variance), dimension)
+        # The denominator is what those who are asked expect on average: for whom the draw falls, all have no more.
+        declared = noise.denominator * noise.members / noise.parties + noise.members
+        drawn = records_at_most(min(float(silos * noise.batch), declared))
+        signal = drawn * encoding.clip * encoding.scale + silos * math.sqrt(dimension)
+    return signal + noise_at_most(float(silos * encoding.noise_variance), dimension)
 
 
-def check_shared_sum(noise: SharedNoise, encoding: Encoding, total: NDArray[np.uint32]) -> None:
+def check_shared_sum(noise: SharedNoise, encoding: Encoding, total: NDArray[np.uint32], silos: int) -> float:
     """Refuse a sum that honest parties cannot have come to.
 
     Parameters
@@ -86,17 +102,28 @@ def check_shared_sum(noise: SharedNoise, encoding: Encoding, total: NDArray[np.u
     encoding : Encoding
     total : numpy.ndarray of uint32, shape (encoding.length,)
         Modulo 2**32 or 2**bits. The probes at its end are not looked at.
+    silos : int
+        How many there are in it.
+
+    Returns
+    -------
+    float
+        Its length over :func:`largest_norm`: at most 1.
 
     Raises
     ------
+    BeyondHonest
+        If it is longer than that.
     EncodingError
-        If it is longer than :func:`largest_norm`, or has another number of words.
+        If it has another number of words, or so many silos cannot be in it.
     """
     if total.shape != (encoding.length,):
         raise EncodingError(f"the encoding is for {encoding.length} integers, not {total.shape}")
     norm = math.sqrt(float(np.square(centred(total, encoding.bits)[: encoding.rounded].astype(np.float64)).sum()))
-    if norm > (most := largest_norm(noise, encoding)):
-        raise EncodingError(
-            f"the sum is {norm / most:.3g} times as long as the clipped vectors of {noise.parties} silos with their "
-            "noise can be: somebody adds what no honest silo adds, or has many more records than were declared"
+    if norm > (most := largest_norm(noise, encoding, silos)):
+        more = ", or has many more records than were declared" if noise.unit is Unit.RECORD else ""
+        raise BeyondHonest(
+            f"the sum is {norm / most:.3g} times as long as the clipped vectors of {silos} silos with their noise can "
+            f"be: somebody adds what no honest silo adds{more}"
         )
+    return norm / most

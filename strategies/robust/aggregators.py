@@ -34,11 +34,14 @@ class _Measured(Aggregator):
     """A rule that takes distances or norms: one silo whose update has none would leave the round without a mean."""
 
     def objection(self, update: Arrays) -> str | None:
-        """Refuse numbers whose squares are beyond float64; no other dtype holds any."""
-        large = (array for array in update.values() if array.dtype == np.float64 and array.size)
-        if any(float(np.abs(array).max()) > _MOST for array in large):
-            return f"it holds numbers beyond {_MOST:g}"
-        return None
+        """Refuse numbers whose squares are beyond float64."""
+        return too_large(update)
+
+
+def too_large(update: Arrays) -> str | None:
+    """Say that an update holds numbers whose squares are beyond float64, if so; no other dtype holds any."""
+    large = (array for array in update.values() if array.dtype == np.float64 and array.size)
+    return f"it holds numbers beyond {_MOST:g}" if any(float(np.abs(one).max()) > _MOST for one in large) else None
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def rows_of(rng, count, task, dtype):
 
 def plan_of(**told):
     given = {"name": "sgd", "epochs": 1, "steps": 0, "batch_size": 8, "lr": 0.05, "momentum": 0.0, "weight_decay": 0.0}
-    return SgdTraining(**{**given, **told})
+    return SgdTraining(**{**given, "local_layers": (), "tuning_epochs": 0, "tuning_lr": None, **told})
 
 
 @st.composite
@@ -170,6 +170,9 @@ def test_only_dense_models_of_ours_are_stacked_and_only_where_it_is_a_gain():
     assert is_gain(Classification("t", 784, 10, "mlp", (128,)), plan_of(batch_size=20), 60)
     assert not is_gain(Classification("t", 784, 10, "mlp", (4096, 4096)), plan_of(batch_size=20), 60)
     assert not is_gain(Classification("t", 784, 10, "mlp", (128,)), plan_of(batch_size=5000), 5000)
+    assert is_gain(Classification("t", 784, 10, "mlp", (128,)), plan_of(batch_size=20), 60, private=True)
+    assert not is_gain(Classification("t", 784, 10, "mlp", (128,)), plan_of(batch_size=190), 600, private=True)
+    assert not is_gain(Classification("t", 784, 10, "mlp", (500,)), plan_of(batch_size=5), 60, private=True)
 
 
 # ------------------------------------------------------------ what the app finds in its workbench's place

@@ -22,7 +22,7 @@ PLAIN = {"name": "sgd", "epochs": 2, "steps": 0, "batch_size": 4, "lr": 0.1, "mo
 
 
 def plan(**changes):
-    return SgdTraining(**{**PLAIN, **changes})
+    return SgdTraining(**{**PLAIN, "local_layers": (), "tuning_epochs": 0, "tuning_lr": None, **changes})
 
 
 def rows_of(task, n=18):

@@ -37,11 +37,15 @@ def test_every_combination_of_rows_composes_or_says_why_not(choice: tuple[str, .
 
 
 ROBUST = {f"aggregation={name}" for name, cls in GROUPS["aggregation"].items() if issubclass(cls, RobustAggregation)}
+# Attacks, suspicion and compression have tests of their own for what they cannot go with.
+APART = ("attack", "suspicion", "compression")
 # Trackers know nothing of runtimes; rules for merging nothing of either, nor of server optimisers: one of each will do.
 FEW = {f"strategy={one}" for one in ("fedavg", "fedadam", "fednova", "scaffold")}
 OTHERS = [
     choice
-    for choice in itertools.product(*([f"{g}={o}" for o in options] for g, options in GROUPS.items() if g not in ROWS))
+    for choice in itertools.product(
+        *([f"{g}={o}" for o in options] for g, options in GROUPS.items() if g not in (*ROWS, *APART))
+    )
     if {"runtime=inline", "tracking=none"} & set(choice)
     and (not ROBUST & set(choice) or ({"runtime=inline", "tracking=none"} <= set(choice) and FEW & set(choice)))
 ]
@@ -53,6 +57,10 @@ def test_every_way_of_training_composes_or_says_why_not(choice: tuple[str, ...])
     text = " ".join(NEEDED.get(item, item) for item in choice)
     if in_clear and "privacy=none" not in choice:
         with pytest.raises(SettingsError, match=f"^{in_clear.pop()} sends each silo's .* in clear"):
+            compose(text)
+    elif "strategy=qfedavg" in choice and not {"privacy=none", "aggregation=plain"} <= set(choice):
+        words = r"strategy=qfedavg|aggregation=secure is for one that is not|hides that behind noise|opens sums only"
+        with pytest.raises(SettingsError, match=words):
             compose(text)
     elif ROBUST & set(choice) and (in_clear or "privacy=none" not in choice):
         with pytest.raises(SettingsError, match=r"averages more than updates|hides that behind noise|opens sums only"):

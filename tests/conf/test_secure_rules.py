@@ -25,6 +25,13 @@ from quire.privacy.secagg.params import default_colluders
         ("partition.silos=8 strategy.fraction=0.5", "opens no sum of fewer than 6 of 8 silos with"),
         ("aggregation.resolution=1e-9", "aggregation.resolution=1e-09 cannot be kept for 5 silos"),
         ("aggregation.bits=8", "aggregation.bits must be one of 16, 24, 32"),
+        (
+            "aggregation.norm_bound=1 privacy=silo_distributed privacy.epsilon=8 privacy.delta=1e-5",
+            "privacy=silo_distributed clips what silos add to privacy.clip",
+        ),
+        ("aggregation.norm_bound=1 strategy=fednova", "strategy=fednova multiplies the mean of the updates"),
+        ("aggregation.norm_bound=0", "aggregation.norm_bound must be greater than 0"),
+        ("aggregation.groups=3", "There is no setting 'aggregation.groups' with aggregation=secure"),
         ("partition.silos=1 strategy.min_silos=1", "leaves fewer than two honest silos of 1"),
     ],
 )

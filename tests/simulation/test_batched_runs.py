@@ -1,6 +1,7 @@
 """``runtime=batched`` beside ``runtime=inline``: the same run, but for the order of sums of floating-point numbers."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from safetensors.numpy import load_file
 import quire
 from quire.clients import training
 from quire.clients.data.silo import Rows, SiloData
+from quire.clients.private import work as private_work
+from quire.clients.private.sgd import PrivateBench
 from quire.clients.tasks.classification import Classification
 from quire.clients.tasks.regression import Regression
 from quire.simulation import batched_grid, foresight
@@ -16,6 +19,11 @@ from quire.simulation.batched_grid import divided
 
 SMALL = "task=breast_cancer partition.silos=5 partition.alpha=1 strategy.rounds=3 output.report=false"
 DIGITS = "task=digits partition.silos=6 partition=dirichlet partition.alpha=1 strategy.rounds=3 task.model=mlp"
+# Silos of the same size: noise is calibrated once for all of these runs, which takes longer than they do.
+RECORD = (
+    "task=breast_cancer partition=iid partition.silos=5 strategy.rounds=3 output.report=false "
+    "privacy=record privacy.epsilon=5 privacy.delta=0.005 training.batch_size=8"
+)
 RUNS = {
     "plain": SMALL,
     "mlp": DIGITS,
@@ -29,6 +37,11 @@ RUNS = {
     "steps": f"{DIGITS} training.steps=5 training.batch_size=1000",
     "number": "task=diabetes partition.silos=4 strategy.rounds=3 task.model=mlp",
     "federated": f"{SMALL} data.preprocessing=federated",
+    "record unit": RECORD,
+    "record unit, mlp, fedprox": (
+        f"{RECORD} task.model=mlp task.hidden=[9] strategy=fedprox strategy.mu=0.5 training.momentum=0.5"
+    ),
+    "record unit, no noise": f"{RECORD} privacy.gradients=ghost".replace("epsilon=5", "epsilon=inf"),
     "silo unit": f"{SMALL} privacy=silo privacy.epsilon=5 privacy.delta=0.01",
 }
 
@@ -43,6 +56,26 @@ def together(monkeypatch):
         return train(*args)
 
     monkeypatch.setattr(foresight, "train_ahead", watched)
+    train_privately = foresight.train_privately_ahead
+
+    def watched_privately(*args):
+        counts.append(len(args[-1]))
+        return train_privately(*args)
+
+    monkeypatch.setattr(foresight, "train_privately_ahead", watched_privately)
+    return counts
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """How many silos scored a model together, part by part."""
+    counts, score = [], foresight.score_together
+
+    def watched(*args):
+        counts.append(len(args[-1]))
+        return score(*args)
+
+    monkeypatch.setattr(foresight, "score_together", watched)
     return counts
 
 
@@ -76,8 +109,20 @@ def doubled(monkeypatch):
     training._workbench.cache_clear()
     monkeypatch.setattr(work, "prepare", prepared)
     monkeypatch.setattr(foresight, "prepare", prepared)
+    monkeypatch.setattr(private_work, "_private_bench", cache(private_bench))
     yield
     training._workbench.cache_clear()
+
+
+def private_bench(task, method, device):
+    """Return a private workbench in double precision: models are tried out in single precision before."""
+    bench = training.Workbench(task)
+    bench.model.float()
+    private = PrivateBench(bench, method)
+    bench.model.double()
+    bench.parameters = list(bench.model.parameters())
+    bench._views = {name: tensor.detach().numpy() for name, tensor in bench.model.state_dict().items()}
+    return private
 
 
 def both(tmp_path, overrides):
@@ -92,12 +137,27 @@ def journal(folder):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_whole_runs_in_double_precision_agree_to_nine_digits(name, tmp_path, together, doubled):
-    _, _, inline, batched = both(tmp_path, f"{RUNS[name]} output.baselines=false")
+def test_whole_runs_in_double_precision_agree_to_nine_digits(name, tmp_path, together, scored, doubled):
+    one, other, inline, batched = both(tmp_path, f"{RUNS[name]} output.baselines=false")
     assert sum(together) >= 9
+    assert sum(scored) >= 9
+    for mine, theirs in zip(journal(one.folder), journal(other.folder), strict=True):
+        assert theirs["evaluate"] == pytest.approx(mine["evaluate"], rel=1e-9)
     for part in inline:
         assert inline[part].dtype == np.float64
         np.testing.assert_allclose(batched[part], inline[part], rtol=1e-9, atol=1e-9 * np.abs(inline[part]).max())
+
+
+def test_of_private_training_receipts_and_the_journal_tell_the_same(tmp_path, together):
+    """But for sums of single precision: how many rows were drawn and clipped, what noise there was, what it cost."""
+    one, other, *_ = both(tmp_path, RECORD)
+    assert together == [2, 3] * 3
+    for mine, theirs in zip(journal(one.folder), journal(other.folder), strict=True):
+        assert theirs["train"] == pytest.approx(mine["train"], rel=1e-3)
+        assert theirs["train"]["noise_norm"] == pytest.approx(mine["train"]["noise_norm"], rel=1e-6)  # the same draws
+    told = [json.loads((run.folder / "privacy_card.json").read_text()) for run in (one, other)]
+    for part in ("verdict", "coverage", "silos", "worst"):
+        assert told[0][part] == told[1][part]
 
 
 def test_the_journal_tells_the_same_of_both(tmp_path, together):
@@ -150,7 +210,8 @@ def test_diverging_silos_are_refused_in_the_same_words(tmp_path, together):
     [
         "task=digits task.model=cnn partition.silos=3 strategy.rounds=1",
         f"{SMALL} strategy.rounds=1 aggregation=secure",
-        f"{SMALL} strategy.rounds=1 privacy=record privacy.epsilon=5 privacy.delta=0.005 training.batch_size=8",
+        f"{RECORD} strategy.rounds=1 privacy.gradients=hooks".replace("epsilon=5", "epsilon=inf"),
+        f"{RECORD} strategy.rounds=1 privacy.gradients=rows".replace("epsilon=5", "epsilon=inf"),
     ],
 )
 def test_what_cannot_be_stacked_is_done_inline_bit_for_bit(overrides, tmp_path, together):
@@ -158,6 +219,46 @@ def test_what_cannot_be_stacked_is_done_inline_bit_for_bit(overrides, tmp_path, 
     one, other, *_ = both(tmp_path, f"{overrides} output.baselines=false")
     assert one.model == other.model
     assert together == []
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "task=digits task.model=cnn partition.silos=3 strategy.rounds=1",
+        f"{SMALL.replace('rounds=3', 'rounds=1')} aggregation=secure strategy.min_silos=3",
+    ],
+)
+def test_silos_score_together_whatever_they_train(overrides, tmp_path, together, scored):
+    one, other, *_ = both(tmp_path, f"{overrides} output.baselines=false")
+    assert (one.model, together) == (other.model, [])
+    assert sum(scored) == len(journal(other.folder)[0]["silos"])
+    assert journal(other.folder)[0]["evaluate"] == pytest.approx(journal(one.folder)[0]["evaluate"], rel=1e-5)
+
+
+def test_of_a_silo_whose_operator_has_a_say_nothing_is_done_ahead(tmp_path, together, scored):
+    """Its rows are not looked at before its policy has let it answer."""
+    folder = tmp_path / "silos"
+    folder.mkdir()
+    (folder / "schema.yaml").write_text(
+        "columns: {a: {low: 0, high: 1}}\ntarget: {name: y, kind: classification, classes: [0, 1]}\n"
+    )
+    for place in range(4):
+        rows = "".join(f"{row % 7 / 7},{row % 2}\n" for row in range(20))
+        (folder / f"{place}.csv").write_text(f"a,y\n{rows}")
+        text = f"name: silo-{place}\ndata: {{connector: csv, path: {place}.csv}}\n"
+        policy = "policy: {modes: [none], aggregation: [plain], code: [], min_cohort: 3, rehearsal: true}\n"
+        (folder / f"silo-{place}.yaml").write_text(
+            text + (f"population: {{name: p{place}, records: 20}}\n{policy}" if place == 2 else "")
+        )
+    run = quire.run(
+        "task=tabular task.model=logistic partition.silos=4 strategy.fraction=1 strategy.min_silos=3 strategy.rounds=2 "
+        "runtime=batched output.report=false output.baselines=false",
+        tmp_path / "run",
+        folder,
+    )
+    assert [len(line["replied"]) for line in journal(run.folder)] == [4, 4]
+    assert together == [2, 2]  # of the second part one is left, who is at work by itself
+    assert scored == [2, 2]
 
 
 def test_large_models_are_not_stacked(tmp_path, together, monkeypatch):

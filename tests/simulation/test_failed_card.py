@@ -17,6 +17,8 @@ from quire.strategies.card import write_card
 from quire.strategies.secure import SecureRounds
 
 MASKED = f"{BASE} privacy=record privacy.epsilon=8 privacy.delta=1e-5"
+#: The first round that is lost ends the run.
+ONCE = "aggregation.attempts=1"
 
 
 def implausible(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +47,7 @@ def test_a_sum_that_was_opened_and_not_used_counts_as_released(
 ) -> None:
     with monkeypatch.context() as patch:
         implausible(3, patch)
-        failed = failing(f"{run} strategy.rounds=4", tmp_path / "failed")
+        failed = failing(f"{run} strategy.rounds=4 {ONCE}", tmp_path / "failed")
     assert (failed["round"], len(failed["replied"]), len(failed["receipts"])) == (3, 5, 5)
     card = card_of(tmp_path / "failed")
     assert card["run"]["rounds"] == {"planned": 4, "done": 2}
@@ -64,7 +66,7 @@ def test_a_sum_that_was_opened_and_not_used_counts_as_released(
 
 def test_of_a_run_that_ends_with_its_first_sum_there_is_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     implausible(1, monkeypatch)
-    failing(f"{RECORD} strategy.rounds=4", tmp_path / "run")
+    failing(f"{RECORD} strategy.rounds=4 {ONCE}", tmp_path / "run")
     card = card_of(tmp_path / "run")
     assert card["coverage"].startswith("It covers 0 of 4 planned rounds. Round 1 failed")
     assert card["silos"][0]["rounds"] == {"asked": 1, "released": 1}
@@ -94,7 +96,7 @@ def test_attempts_at_a_round_that_came_to_nothing_are_counted(tmp_path: Path) ->
 
 def test_nothing_of_it_can_be_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     implausible(2, monkeypatch)
-    failing(f"{RECORD} strategy.rounds=3", tmp_path / "genuine")
+    failing(f"{RECORD} strategy.rounds=3 {ONCE}", tmp_path / "genuine")
 
     def found(change: Any) -> str:
         run = shutil.copytree(tmp_path / "genuine", tmp_path / "run", dirs_exist_ok=True)

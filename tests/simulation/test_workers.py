@@ -50,6 +50,7 @@ def none_left():
         "runtime=inline strategy=scaffold",
         "runtime=inline aggregation=secure strategy.min_silos=3",
         "runtime=inline privacy=record privacy.epsilon=5 privacy.delta=0.005 training.batch_size=8",
+        "runtime=batched privacy=record privacy.epsilon=inf training.batch_size=8",
         "runtime=batched runtime.faults=[drop:train:2:hospital-2,error:evaluate:*:hospital-1]",
     ],
 )

@@ -75,6 +75,16 @@ def scaffold(silos, w, number, memory, chosen):
     return w + chosen.server_lr * np.mean(moves, axis=0)
 
 
+def qfedavg(silos, w, number, memory, chosen):
+    lipschitz, top, bottom = chosen.lipschitz or 1.0 / silos[0].settings.training.lr, 0.0, 0.0
+    for silo in silos:
+        loss = np.mean(np.log1p(np.exp(-(2 * silo.y - 1) * (silo.x @ w[:-1] + w[-1]))))
+        delta_w = lipschitz * (w - silo.train(w, number)[0])
+        top = top + len(silo.y) * loss**chosen.q * delta_w
+        bottom += len(silo.y) * (chosen.q * loss ** (chosen.q - 1) * (delta_w @ delta_w) + lipschitz * loss**chosen.q)
+    return w - chosen.server_lr * top / bottom
+
+
 CASES = {
     "fedavg": (fedavg, ""),
     "fedavg, half a step": (fedavg, "strategy.server_lr=0.5"),
@@ -89,6 +99,8 @@ CASES = {
     "fedavg, 13 steps": (fedavg, "training.steps=13 training.epochs=1 strategy.server_lr=0.7"),
     "scaffold, 13 steps": (scaffold, "strategy=scaffold training.steps=13 training.epochs=1"),
     "scaffold": (scaffold, "strategy=scaffold"),
+    "qfedavg": (qfedavg, "strategy=qfedavg strategy.q=1.5"),
+    "qfedavg with an L": (qfedavg, "strategy=qfedavg strategy.q=0.5 strategy.lipschitz=0.7 strategy.server_lr=0.9"),
     "scaffold, half a step": (scaffold, "strategy=scaffold strategy.server_lr=0.5"),
 }
 

@@ -48,6 +48,7 @@ ALLOWED = {
         "quire.conf.strict_yaml",
         "quire.conf.numbers",
         "quire.conf.asked",
+        "quire.conf.device",
         "quire.errors",
         *STEPS,  # a silo recomputes the next model from a published sum, by the very code that the server steps with
     ),
@@ -67,6 +68,8 @@ ALLOWED = {
         "quire.transparency",
         "quire.conf.schema",
         "quire.conf.robust_schema",
+        "quire.conf.attack_schema",
+        "quire.conf.attack_rules",  # with how few silos nothing is said about any
         "quire.conf.asked",  # how many silos a round asks, and so whether they recompute its model
         "quire.conf.strict_yaml",  # the settings of a run folder, which others may have written
         "quire.errors",

@@ -13,7 +13,14 @@ from scipy.stats import binom, chi2, poisson
 from quire.privacy.csprng import Csprng
 from quire.privacy.dp.contract import Unit
 from quire.privacy.dp.distributed import SharedNoise
-from quire.privacy.dp.plausible import TAIL_BITS, check_shared_sum, largest_norm, noise_at_most, records_at_most
+from quire.privacy.dp.plausible import (
+    TAIL_BITS,
+    BeyondHonest,
+    check_shared_sum,
+    largest_norm,
+    noise_at_most,
+    records_at_most,
+)
 from quire.privacy.dp.rounding import EncodingError, clip_to
 from quire.privacy.dp.shares import add_share, encoding_of, words
 from quire.privacy.dp.spending import Budget
@@ -66,23 +73,23 @@ def test_what_honest_silos_come_to_at_their_most_is_taken(
     for place in range(noise.parties):
         source = Csprng(np.random.default_rng([seed, place]).bytes(32))
         total += add_share(encoding, words(encoding, vector, source)[0], source)
-    check_shared_sum(noise, encoding, total)
+    check_shared_sum(noise, encoding, total, noise.parties)
 
 
 @pytest.mark.parametrize("unit", list(Unit))
 def test_what_is_longer_is_refused_and_the_probes_do_not_count(unit: Unit) -> None:
     noise = noise_of(unit)
     encoding = encoding_of(noise, 100)
-    most, integers = largest_norm(noise, encoding), np.zeros(encoding.length, np.int64)
+    most, integers = largest_norm(noise, encoding, 5), np.zeros(encoding.length, np.int64)
     assert most < 2 ** (encoding.bits - 1)  # else a bound that no sum reaches would be tested
     integers[0] = math.floor(most)
     integers[100:] = 2 ** (encoding.bits - 1) - 1
-    check_shared_sum(noise, encoding, to_ring(integers))
+    check_shared_sum(noise, encoding, to_ring(integers), 5)
     integers[0] = -math.ceil(most) - 1
     with pytest.raises(EncodingError, match="as long as the clipped vectors of 5 silos"):
-        check_shared_sum(noise, encoding, to_ring(integers))
+        check_shared_sum(noise, encoding, to_ring(integers), 5)
     with pytest.raises(EncodingError, match="integers"):
-        check_shared_sum(noise, encoding, to_ring(integers[:-1]))
+        check_shared_sum(noise, encoding, to_ring(integers[:-1]), 5)
 
 
 # --------------------------------------------------------------------------------------------- without shared noise
@@ -98,17 +105,19 @@ POINTS = [
 def test_what_honest_silos_sum_is_taken_whatever_their_data(data: st.DataObject, seed: int) -> None:
     point, source = data.draw(st.sampled_from(POINTS)), np.random.default_rng(seed)
     total, weights = np.zeros(point.length, np.uint32), []
-    for place in range(data.draw(st.integers(1, point.parties))):
+    silos = data.draw(st.integers(1, point.parties))
+    for place in range(silos):
         vector = data.draw(st.sampled_from([1e-9, 1.0, 1e30])) * source.choice([-1.0, 1.0, 0.3], point.size)
         weights.append(data.draw(st.sampled_from([0, 1, 2, point.max_weight])))
         metrics = {name: data.draw(st.sampled_from([-1e9, 0.0, bound, 1e9])) for name, bound in point.metrics}
         coin = Csprng(np.random.default_rng([seed, place]).bytes(32))
         total += point.encode(vector, weights[-1], metrics, coin).words
     if sum(weights):
-        check_sum(point, total)
+        assert 0.0 <= check_sum(point, total, silos) <= 1.0
     else:
-        with pytest.raises(EncodingError, match="no mean"):
-            check_sum(point, total)
+        with pytest.raises(EncodingError, match="no mean") as caught:
+            check_sum(point, total, silos)
+        assert not isinstance(caught.value, BeyondHonest)  # nobody trained, which is no attack
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -117,23 +126,23 @@ def test_a_coordinate_a_weight_or_a_metric_that_cannot_be_is_refused(point: Fixe
         metrics = dict(point.metrics)
         return point.encode(np.ones(point.size), point.max_weight, metrics, Csprng(bytes(32))).words
 
-    check_sum(point, summed())
+    check_sum(point, summed(), point.parties)
     far = summed()
     far[0] = point.limit + point.parties + 1
     with pytest.raises(EncodingError, match=r"aggregation\.bound"):
-        check_sum(point, far)
+        check_sum(point, far, point.parties)
     light = summed()  # the same vector at the least weight: a mean far beyond the bound
     light[point.body : point.length] = 0
     light[point.body] = 1
     with pytest.raises(EncodingError, match=r"aggregation\.bound"):
-        check_sum(point, light)
+        check_sum(point, light, point.parties)
     heavy = np.zeros(point.length, np.uint32)
     digits = len(point._spread(point.max_weight, point.max_weight.bit_length()))
     heavy[point.body + digits - 1] = 2 ** (point.bits - 1) - 1
     with pytest.raises(EncodingError, match="weigh"):
-        check_sum(point, heavy)
+        check_sum(point, heavy, point.parties)
     if point.metrics:
         told = summed()
         told[point.body + digits : point.body + digits + len(point._spread(1, METRIC_BITS + 1))] *= 3
         with pytest.raises(EncodingError, match="beyond what one silo may tell"):
-            check_sum(point, told)
+            check_sum(point, told, point.parties)

@@ -1,0 +1,1 @@
+"""Suspicion: how far each update lies from the others of its round, and what is made of that, with a reason."""
