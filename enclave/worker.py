@@ -195,7 +195,13 @@ def _answer_all(
     for head in state.get_messages_legacy(run_ids=[run_id], is_reply=False):
         name = head.metadata.message_id
         state.record_message_processing_start(name)
-        message: Any = inflate_object_from_contents(name, _contents(store, name))
+        try:
+            message: Any = inflate_object_from_contents(name, _contents(store, name))
+        except Exception as error:  # what a server sends must not end a silo, whatever it is
+            LOG.error("A message cannot be read, and is not answered: %s", type(error).__name__)
+            state.record_message_processing_end(name)
+            store.delete(name)
+            continue
         message.metadata.__dict__["_message_id"] = name
         run = state.get_run(run_id)
         context = state.get_run_series_context(run.series_id)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from gated import ROOT, Federation, checkout
 from sgx_chain import Authority
 
 import quire
-from quire.enclave import inside
+from quire.enclave import inside, worker
 from quire.enclave.errors import EnclaveError
 from quire.enclave.worker import Connection, work
 
@@ -82,6 +83,25 @@ def test_files_that_the_connection_names_have_to_be_what_they_should(tmp_path) -
     key.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     with pytest.raises(EnclaveError, match="needs TLS"):
         work(Connection("127.0.0.1:1", None, key), tmp_path)
+
+
+def test_a_message_that_cannot_be_read_is_passed_over(caplog) -> None:
+    """A server may send anything at all: Flower's own reading of it may not end the silo."""
+    head, gone = SimpleNamespace(metadata=SimpleNamespace(message_id="torn")), []
+
+    def tree(name):
+        raise ValueError(f"{name} is no tree")
+
+    state = SimpleNamespace(
+        get_messages_legacy=lambda **_: [head],
+        record_message_processing_start=lambda name: None,
+        record_message_processing_end=lambda name: None,
+        get_tasks=lambda: [],
+    )
+    store = SimpleNamespace(get_object_tree=tree, delete=gone.append)
+    worker._answer_all(state, store, 1, Path("silo.yaml"), lambda *_: pytest.fail("it was answered"))
+    assert gone == ["torn"]
+    assert "cannot be read" in caplog.text
 
 
 def test_a_worker_whose_superlink_is_away_ends_when_it_is_told_to(tmp_path) -> None:
