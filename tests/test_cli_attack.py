@@ -79,6 +79,9 @@ def test_an_attack_leaves_a_page_and_its_numbers(quire, tmp_path, kind, more):
         (["membership", "seed=1", "seed=2"], "'seed' is set twice"),
         (["membership", "--out", "file/below"], "cannot be written"),
         (["membership", "privacy=silo"], "privacy.delta"),
+        (["membership", "training.local_layers=[head]"], "about what stays in a silo"),
+        (["membership", "training.tuning_epochs=1"], "about what stays in a silo"),
+        (["property", "attack=sign_flip"], "silos that send bad updates"),
     ],
 )
 def test_a_mistake_is_answered_with_one_sentence(quire, tmp_path, args, words):
