@@ -71,6 +71,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "tiles": _tiles(data),
         "test_rows": _whole(data.scored("rows").get("test")),
         "scores": words.everyone(data),
+        "personal": words.personal(data),
         "cost": plain_words.cost(data),
         "models": _models(data),
         "plain_name": plain_words.in_clear(data),
@@ -191,7 +192,7 @@ def _silo_rows(data: RunData) -> list[dict[str, Any]]:
                 "test": _whole(facts.get("test", seen.get("test_rows"))),
                 "labels": _label_mix(facts.get("labels"), _classes(data)),
                 "all_alone": alone,
-                "all_gain": None if alone is None or federated is None else federated - alone,
+                "all_gain": None if alone is None or federated is None or words.personal(data) else federated - alone,
                 "own": own,
                 "own_gain": None
                 if own["alone"] is None or own["federated"] is None

@@ -114,9 +114,20 @@ class Scores:
         return None if self.federated is None or self.mean_alone is None else self.federated - self.mean_alone
 
 
+def personal(data: RunData) -> bool:
+    """Tell whether silos keep layers of their own, so that the federation has no one model."""
+    return bool(data.setting("training.local_layers"))
+
+
 def everyone(data: RunData) -> Scores:
-    """Return the scores on the union of all silos' test rows."""
+    """Return the scores on the union of all silos' test rows.
+
+    Where silos keep layers of their own, each has another model, made for its own rows: every score is then the mean
+    of those on each silo's own test rows, that like is held against like.
+    """
     metric = data.metric or "accuracy"
+    if personal(data) and (found := _each_on_its_own(data, metric)) is not None:
+        return found
     alone = {silo: number(data.scored("everyone", "alone", silo).get(metric)) for silo in data.silos}
     federated, pooled, majority, *plain = (
         number(data.scored("everyone", way).get(metric)) for way in ("federated", "pooled", "majority", *WAYS)
@@ -128,6 +139,22 @@ def everyone(data: RunData) -> Scores:
         alone={silo: value for silo, value in alone.items() if value is not None},
         plain=next((value for value in plain if value is not None), None),
     )
+
+
+def _each_on_its_own(data: RunData, metric: str) -> Scores | None:
+    """Return the means over silos of scores on their own test rows; None where nothing was trained to compare with."""
+    own = {
+        way: {silo: number(data.scored("own", silo, way).get(metric)) for silo in data.silos}
+        for way in ("federated", "pooled", "majority", "alone")
+    }
+    known = {way: [value for value in found.values() if value is not None] for way, found in own.items()}
+    if not known["alone"]:
+        return None
+    federated, pooled, majority = (
+        fmean(known[way]) if known[way] else None for way in ("federated", "pooled", "majority")
+    )
+    alone = {silo: value for silo, value in own["alone"].items() if value is not None}
+    return Scores(federated, pooled, majority, alone)
 
 
 def own_gains(data: RunData) -> dict[str, float]:
@@ -175,6 +202,8 @@ def headline(data: RunData) -> Headline:
         where = f"mean over those that scored, weighted by {data.kept} rows"
         if scores.federated is not None:
             where = f"one on all {plural(data.label)}{APOSTROPHE} test rows together"
+            if personal(data):
+                where = f"mean over {plural(data.label)}, each on its own rows, weighted by these"
         return Headline(
             f"Federating {who} reached {percent(last)} {metric} after {count(last_round, 'round')}.",
             f"What federating bought cannot be told from this run: the models to compare with, pooled and each "
@@ -227,7 +256,7 @@ def _notes(data: RunData, scores: Scores) -> Iterable[str]:
             f"their own model does, {down} worse ({points(fmean(gains.values()))} points on average)."
         )
     federated = scores.federated or 0.0
-    better = {silo: value for silo, value in scores.alone.items() if value > federated}
+    better = {silo: value for silo, value in scores.alone.items() if value > federated and not personal(data)}
     if better:
         best = max(better, key=lambda silo: better[silo])
         others = f" and {count(len(better) - 1, 'other')}" if len(better) > 1 else ""

@@ -1,9 +1,11 @@
 """Runs with layers that stay in the silos, and with copies tuned to a silo's rows: at every runtime, and resumed."""
 
 import json
+from statistics import fmean
 
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
 
 import quire
@@ -14,6 +16,7 @@ from quire.clients.training import Workbench
 from quire.errors import DataError, SettingsError
 from quire.simulation.baselines import compare
 from quire.simulation.inline import run_inline
+from quire.simulation.launch import launch
 from quire.simulation.report import write_report
 from quire.strategies.checkpoint import Checkpoints
 
@@ -157,3 +160,16 @@ def test_a_folder_without_the_silos_layers_cannot_be_compared(local, tmp_path):
     (tmp_path / "model.safetensors").write_bytes((local / "model.safetensors").read_bytes())
     with pytest.raises(DataError, match="cannot be scored as the silos use it"):
         compare(compose(LOCAL), tmp_path)
+
+
+def test_the_page_holds_like_against_like(tmp_path):
+    """A silo's own model is made for its own rows: there, and not on everyone's, it stands beside the silo alone."""
+    settings = compose(f"{LOCAL.replace(' output.baselines=false', '')} output.progress=none")
+    launch(settings, tmp_path / "run", Console(quiet=True))
+    found = json.loads((tmp_path / "run" / "comparison.json").read_text())["own"].values()
+    means = {way: 100 * fmean(own[way]["balanced_accuracy"] for own in found) for way in ("federated", "alone")}
+    page = " ".join((tmp_path / "run" / "report.html").read_text().split())
+    assert f"reached {means['federated']:.1f} % balanced accuracy; a site alone reaches {means['alone']:.1f} %" in page
+    assert "Scored on each site\u2019s own test rows" in page
+    assert "would have done better alone" not in page
+    assert "everyone\u2019s rows</li>" not in page
