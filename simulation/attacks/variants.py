@@ -100,6 +100,13 @@ def variants(given: Sequence[str], defaults: str) -> list[Variant]:
     modes = ["record", "record_distributed"] if mode is None else [str(mode.value)]
     if modes == ["none"]:
         modes = []
+        if privacy:
+            raise AttackInput(f"'{privacy[0].key}' is for a run with noise, and privacy=none has none: leave it out.")
+    if "aggregation" in chosen and (mode is None or not modes):
+        raise AttackInput(
+            f"aggregation={chosen['aggregation'].value} is for the run with noise, beside the one in clear and the one "
+            "under masks: name its privacy=MODE as well, or leave it out."
+        )
     base = _base(asked, parse(defaults))
     found = [
         Variant("plain", _joined(base, "privacy=none aggregation=plain"), _TITLES["plain"]),
