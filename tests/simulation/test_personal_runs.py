@@ -1,6 +1,7 @@
 """Runs with layers that stay in the silos, and with copies tuned to a silo's rows: at every runtime, and resumed."""
 
 import json
+import shutil
 from statistics import fmean
 
 import numpy as np
@@ -129,6 +130,17 @@ def test_tuning_takes_steps_of_its_own(local, tmp_path):
     for silo, scores in rounds(tmp_path)[-1]["silos"].items():
         assert scores["tuned_loss"] == pytest.approx(scores["loss"], rel=1e-6)
         assert scores["loss"] == rounds(local)[-1]["silos"][silo]["loss"]
+
+
+def test_scores_of_a_copy_that_tuning_threw_off_are_left_out(local, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(local, folder)
+    compare(compose(f"{LOCAL} {TUNED} training.tuning_lr=1e30"), folder)
+    text = (folder / "comparison.json").read_text()
+    assert "NaN" not in text
+    tuned = json.loads(text)["own"]["site-1"]["tuned"]
+    assert "accuracy" in tuned
+    assert "loss" not in tuned
 
 
 def test_the_page_says_who_is_served_worst_and_what_stays(local):
