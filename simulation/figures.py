@@ -23,7 +23,8 @@ from quire.simulation.drawing import (
     whole_numbers,
 )
 from quire.simulation.report_data import METRIC_NAMES, RunData, number
-from quire.simulation.report_words import APOSTROPHE, Scores, everyone, name, percent, personal, plural, points
+from quire.simulation.report_scores import Scores, everyone, personal
+from quire.simulation.report_words import APOSTROPHE, name, percent, plural, points
 
 MANY = 16
 """With more silos than this, distributions are drawn instead of single silos."""
