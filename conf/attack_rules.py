@@ -11,6 +11,7 @@ from quire.conf.schema import (
     NoPrivacy,
     NoSuspicion,
     PlainAggregation,
+    QFedAvgStrategy,
     ScaffoldStrategy,
     Settings,
     SklearnData,
@@ -49,7 +50,7 @@ def check_attack(settings: Settings) -> None:
             f"{where} replaces updates that are sent in clear: take privacy=none, and aggregation=plain or a robust "
             "rule."
         )
-    if isinstance(settings.strategy, ScaffoldStrategy | FedNovaStrategy):
+    if isinstance(settings.strategy, ScaffoldStrategy | FedNovaStrategy | QFedAvgStrategy):
         raise SettingsError(
             f"{where} says what becomes of updates, and strategy={settings.strategy.name} has silos send more than "
             "them: take fedavg, fedprox or a server optimiser."
@@ -58,6 +59,11 @@ def check_attack(settings: Settings) -> None:
         raise SettingsError(
             f"{where} replaces whole updates, and compression={settings.compression.name} sends parts of them: take "
             "compression=none."
+        )
+    if settings.training.local_layers:
+        raise SettingsError(
+            f"{where} is measured by what the model does, of which training.local_layers keeps a part in each silo: "
+            "leave them out."
         )
     if colluders_of(attack.fraction, settings.partition.silos) < 1:
         raise SettingsError(
@@ -117,7 +123,7 @@ def check_suspicion(settings: Settings) -> None:
             f"{where} compares silos' updates, and privacy={settings.privacy.name} hides in noise what it looks for: "
             "take suspicion=none or privacy=none."
         )
-    if isinstance(settings.strategy, ScaffoldStrategy | FedNovaStrategy):
+    if isinstance(settings.strategy, ScaffoldStrategy | FedNovaStrategy | QFedAvgStrategy):
         raise SettingsError(
             f"{where} scores updates, and strategy={settings.strategy.name} has silos send more than them: take "
             "fedavg, fedprox or a server optimiser."

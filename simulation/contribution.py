@@ -43,7 +43,14 @@ from quire.simulation.silos import local_silos
 MOST_EXACT = 10
 MOST_CYCLES = 10_000
 SCORES = ("accuracy", "loss")
-_LEFT_OUT = ("output", "tracking", "strategy.fraction_evaluate", "strategy.evaluate_every", "training.tuning_epochs")
+_LEFT_OUT = (
+    "output",
+    "tracking",
+    "strategy.fraction_evaluate",
+    "strategy.evaluate_every",
+    "training.tuning_epochs",
+    "training.tuning_lr",
+)
 
 
 @dataclass
