@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,8 @@ from quire.charter.document import Charter
 from quire.clients.arrays import fingerprint
 from quire.clients.identity import files, read_roster
 from quire.clients.tasks.schema import read_schema
+from quire.conf.asked import attack_on
+from quire.conf.strict_yaml import loaded
 from quire.errors import SettingsError
 from quire.privacy.identity.keys import SEED_SIZE, PrivateIdentity
 from quire.privacy.identity.roster import NAME_WORDS, Roster, is_hash, is_name
@@ -49,6 +52,7 @@ from quire.simulation.verify import verify_run
 from quire.strategies.checkpoint import safetensors
 from quire.strategies.folder import read_about
 from quire.strategies.material import CardError, read_material
+from quire.text import visible
 
 _MAX_FILE = 64 * 2**20
 
@@ -136,6 +140,7 @@ def release(run: Path, folder: Path, terms: Terms, identity: PrivateIdentity, no
         raise ReleaseError(f"The release would have expired on {moment(terms.expires)}: name a later day.")
     notes: list[str] = []
     about = _about(run)
+    _not_attacked(run, about)
     recipients = _recipients(terms, now, notes)
     origin = _origin(run, about, terms, notes)
     charter = _charter(about, terms)
@@ -192,6 +197,20 @@ def _about(run: Path) -> Mapping[str, Any]:
     if not isinstance(about.get("model"), str) or not is_hash(about["model"]):
         raise ReleaseError(f"{shown(run)} holds no finished run: its run.json names no model.")
     return about
+
+
+def _not_attacked(run: Path, about: Mapping[str, Any]) -> None:
+    """Refuse the model of a run that a simulation attacked on purpose: no word in an envelope makes it a result."""
+    tree = None
+    if (run / SETTINGS).is_file():  # whoever verifies says what is wrong with it
+        with suppress(ValueError):
+            tree = loaded(files.read(run / SETTINGS, _MAX_FILE).decode())
+    name = attack_on(tree) if isinstance(tree, Mapping) else ""
+    if about.get("attacked") is not None or name:
+        raise ReleaseError(
+            f"{shown(run)} was attacked on purpose{f' (attack={visible(name)[:40]})' if name else ''}: its model is no "
+            "result, and is not released."
+        )
 
 
 def _recipients(terms: Terms, now: int, notes: list[str]) -> list[Recipient]:

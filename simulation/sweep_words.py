@@ -21,6 +21,7 @@ from quire.simulation.report_words import (
 )
 from quire.simulation.sweep_data import Configuration, Job, Spread, SweepData, is_share, leading_metric
 from quire.strategies.secure_words import SHORT_CUT
+from quire.text import visible
 
 _VALUE_LENGTH = 40
 _FLOAT_LENGTH = 8
@@ -249,6 +250,16 @@ def short_cut(data: SweepData) -> str:
         f"{who} had NO secure aggregation: {SHORT_CUT}, adds up in clear what the protocol would mask, and comes to "
         "the same model, bit for bit."
     )
+
+
+def attacked(data: SweepData) -> str:
+    """Say which jobs were attacked on purpose; empty where none was."""
+    jobs = [job for job in data.jobs if job.attack]
+    if not jobs:
+        return ""
+    who = "All jobs" if len(jobs) == len(data.jobs) else f"{len(jobs)} of {len(data.jobs)} jobs"
+    names = ", ".join(sorted({visible(job.attack)[:40] for job in jobs})[:12])
+    return f"{who} were attacked on purpose (attack={names}): their models are no results."
 
 
 def commands(data: SweepData) -> list[tuple[str, str]]:
