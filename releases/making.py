@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,8 +15,6 @@ from quire.charter.document import Charter
 from quire.clients.arrays import fingerprint
 from quire.clients.identity import files, read_roster
 from quire.clients.tasks.schema import read_schema
-from quire.conf.asked import attack_on
-from quire.conf.strict_yaml import loaded
 from quire.errors import SettingsError
 from quire.privacy.identity.keys import SEED_SIZE, PrivateIdentity
 from quire.privacy.identity.roster import NAME_WORDS, Roster, is_hash, is_name
@@ -49,6 +46,7 @@ from quire.releases.recipients import Recipient, read_recipient
 from quire.releases.registry import Registry, opened
 from quire.releases.watermark import BITS, embed
 from quire.simulation.verify import verify_run
+from quire.strategies.attacked import attack_told
 from quire.strategies.checkpoint import safetensors
 from quire.strategies.folder import read_about
 from quire.strategies.material import CardError, read_material
@@ -201,15 +199,10 @@ def _about(run: Path) -> Mapping[str, Any]:
 
 def _not_attacked(run: Path, about: Mapping[str, Any]) -> None:
     """Refuse the model of a run that a simulation attacked on purpose: no word in an envelope makes it a result."""
-    tree = None
-    if (run / SETTINGS).is_file():  # whoever verifies says what is wrong with it
-        with suppress(ValueError):
-            tree = loaded(files.read(run / SETTINGS, _MAX_FILE).decode())
-    name = attack_on(tree) if isinstance(tree, Mapping) else ""
-    if about.get("attacked") is not None or name:
+    if name := attack_told(run, about):
         raise ReleaseError(
-            f"{shown(run)} was attacked on purpose{f' (attack={visible(name)[:40]})' if name else ''}: its model is no "
-            "result, and is not released."
+            f"{shown(run)} was attacked on purpose (attack={visible(name)[:40]}): its model is no result, and is not "
+            "released."
         )
 
 

@@ -15,13 +15,13 @@ from quire.simulation.report_words import (
     NBSP,
     Headline,
     count,
+    name,
     percent,
     plural,
     points,
 )
 from quire.simulation.sweep_data import Configuration, Job, Spread, SweepData, is_share, leading_metric
 from quire.strategies.secure_words import SHORT_CUT
-from quire.text import visible
 
 _VALUE_LENGTH = 40
 _FLOAT_LENGTH = 8
@@ -258,7 +258,7 @@ def attacked(data: SweepData) -> str:
     if not jobs:
         return ""
     who = "All jobs" if len(jobs) == len(data.jobs) else f"{len(jobs)} of {len(data.jobs)} jobs"
-    names = ", ".join(sorted({visible(job.attack)[:40] for job in jobs})[:12])
+    names = ", ".join(sorted({name(job.attack) for job in jobs})[:12])
     return f"{who} were attacked on purpose (attack={names}): their models are no results."
 
 
