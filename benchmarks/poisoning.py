@@ -5,12 +5,12 @@ table: 30 silos of which 9 collude, and 10 of which 3 do; Bulyan, which takes no
 are points of accuracy on all test rows that are lost to the unattacked plain mean of the same seed, the mean over
 seeds. The best rule is chosen with hindsight, for each attack by itself. A run that fails counts as 0 % accurate.
 
-Quarantine is ``suspicion=quarantine`` with its defaults beside the plain mean, on seeds that nobody looked at while its
-rule was made. A silo-round is one silo's answer in one
-round; an attacker's is caught if it did not enter the mean, an honest silo's is a false positive if it did not. NaN is
-refused as an answer, which counts as caught. Intervals are Clopper and Pearson's at 95 %, as if silo-rounds were
-independent, which those of one run are not. ROC curves are those of the score z in single rounds, nobody left out
-(``suspicion=watch``).
+Quarantine is ``suspicion=quarantine`` with its defaults beside the plain mean. Its rule was chosen on seeds 1 to 6: on
+4 to 6 it first kept 0.8 % of honest silo-rounds out, and the least deviation of a size was raised from 0.1 to 0.2. The
+figures are from seeds 101 to 103, at which nobody had looked. A silo-round is one silo's answer in one round; an
+attacker's is caught if it did not enter the mean, an honest silo's is a false positive if it did not. NaN is refused as
+an answer, which counts as caught. Intervals are Clopper and Pearson's at 95 %, as if silo-rounds were independent;
+those of one run are not. ROC curves are those of the score z in single rounds, nobody left out, on the same seeds.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 
 import harness
 import numpy as np
+import poisoning_roc
 from harness import Figure
 
 COMMON = (
@@ -66,7 +67,7 @@ class Plan:
     seeds: tuple[int, ...] = (1,)
     rules: tuple[str, ...] = RULES
     attacks: tuple[str, ...] = tuple(ATTACKS)
-    quarantine_seeds: tuple[int, ...] = (4, 5, 6)
+    quarantine_seeds: tuple[int, ...] = (101, 102, 103)
     quarantine_rounds: int = 30
 
 
@@ -296,17 +297,17 @@ def quarantine(plan: Plan) -> list[Figure]:
     return found
 
 
-def roc(plan: Plan) -> list[Figure]:
-    """Rank the silo-rounds of attackers and honest silos by their score."""
+def roc(plan: Plan) -> tuple[list[Figure], dict[str, tuple[list[float], list[float]]]]:
+    """Rank the silo-rounds of attackers and honest silos by their score; return the figures, and the curves."""
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    silos, found = plan.sizes[0], []
+    silos, found, curves = plan.sizes[0], [], {}
     f = SIZES[silos][0]
     for attack in plan.attacks:
         if attack == "NaN":  # never scored
             continue
         scores, labels = [], []
-        for seed in plan.seeds:
+        for seed in plan.quarantine_seeds:
             one = run(
                 f"partition.silos={silos} strategy.rounds={plan.rounds} seed={seed} suspicion=watch {ATTACKS[attack]} "
                 f"attack.fraction={f / silos:g} aggregation=median"
@@ -316,6 +317,7 @@ def roc(plan: Plan) -> list[Figure]:
                     scores.append(max(told["size_z"], told["direction_z"]))
                     labels.append(silo in one.colluders)
         off, on, _ = roc_curve(labels, scores)
+        curves[attack] = (off.tolist(), on.tolist())
         at = {limit: 100 * float(on[off <= limit].max()) for limit in (0.001, 0.01, 0.1)}
         found.append(
             Figure(
@@ -326,7 +328,7 @@ def roc(plan: Plan) -> list[Figure]:
                 f"n={silos}, f={f}, aggregation=median, {len(labels)} silo-rounds",
             )
         )
-    return found
+    return found, curves
 
 
 def main() -> int:
@@ -335,7 +337,11 @@ def main() -> int:
     logging.getLogger("quire").setLevel(logging.CRITICAL)
     plan = QUICK if args.quick else Plan()
     figures = [figure for silos in plan.sizes for figure in table(plan, silos)]
-    figures += [*quarantine(plan), *roc(plan)]
+    ranked, curves = roc(plan)
+    figures += [*quarantine(plan), *ranked]
+    if args.json is not None:
+        title = f"Scores of single rounds, n={plan.sizes[0]}, f={SIZES[plan.sizes[0]][0]}, aggregation=median"
+        poisoning_roc.draw(curves, title, args.json.with_suffix(".svg"))
     return harness.report(figures, args, "Poisoning: attacks, robust rules, quarantine")
 
 

@@ -28,6 +28,7 @@ SILOS, SERVER = "silos", "server"
 MAX_LISTED = 256
 DAYS, MAX_DAYS = 90, 3650
 _DAY = 86_400
+_AHEAD = 3600  # seconds by which the clock of whoever verified may be ahead
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ class Attestation:
             return f"was verified up to the root {attested.root[:16]}, and {self.root[:16]} is asked for"
         if attested.policy != policy:
             return f"has a quote for another charter ({attested.policy[:16]})"
+        if attested.verified - now > _AHEAD:
+            return "was verified at a time that is still to come, by this clock"
         if now - attested.verified > self.days * _DAY:
             return f"was last verified more than {self.days} days ago"
         if not self._lets_in(attested):

@@ -170,7 +170,7 @@ def _rounded(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
 
 
 def _restored(levels: NDArray[np.int8], scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # who reads a message looks for what is not finite
         values = np.repeat(scales / np.float32(_TOP), _BLOCK)[: len(levels)] * levels
     return values.astype(np.float32, copy=False)
 

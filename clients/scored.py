@@ -13,10 +13,12 @@ import numpy as np
 import torch
 
 from quire.clients.ahead import same
+from quire.clients.arrays import Arrays
 from quire.clients.data.silo import Rows
 from quire.clients.slopes import is_ours
 from quire.clients.tasks.base import Task
 from quire.clients.training import Workbench, workbench
+from quire.conf.schema import SgdTraining
 
 #: Most rows that are passed at once.
 MOST_ROWS = 2048
@@ -41,18 +43,43 @@ class ScoredAhead(Workbench):
         self.task = task
         self._model, self._rows, self._outputs = model, rows, outputs
         self._loaded: Mapping[str, np.ndarray] = {}
+        self._trained: Workbench | None = None  # a silo may tune a copy of the model before it is let go
 
     def load(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take parameters in; see :meth:`quire.clients.training.Workbench.load`."""
         if not same(arrays, self._model):
             _real(self.task, arrays)  # refuses what is no model of the task
-        self._loaded = arrays
+        self._loaded, self._trained = arrays, None
+
+    def train(
+        self,
+        rows: Rows,
+        plan: SgdTraining,
+        rng: np.random.Generator,
+        mu: float = 0.0,
+        correction: Mapping[str, np.ndarray] | None = None,
+    ) -> float:
+        """Train the model; see :meth:`quire.clients.training.Workbench.train`. None of it was done ahead."""
+        self._trained = self._bench()
+        return self._trained.train(rows, plan, rng, mu, correction)
+
+    def difference(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
+        """Return model minus ``arrays``."""
+        return self._bench().difference(arrays)
+
+    def arrays(self) -> Arrays:
+        """Return a copy of the model's parameters."""
+        return self._bench().arrays()
 
     def logits(self, rows: Rows) -> np.ndarray:
         """Return the model's outputs, if these are the rows and the model that were foreseen; else work them out."""
-        if rows is self._rows and same(self._loaded, self._model):
+        if self._trained is None and rows is self._rows and same(self._loaded, self._model):
             return self._outputs
-        return _real(self.task, self._loaded).logits(rows)
+        return self._bench().logits(rows)
+
+    def _bench(self) -> Workbench:
+        """Return a real workbench, which stands where this one does."""
+        return self._trained if self._trained is not None else _real(self.task, self._loaded)
 
 
 def is_scorable(task: Task, rows: int) -> bool:

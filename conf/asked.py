@@ -33,6 +33,19 @@ def is_short_cut(settings: Mapping[str, Any]) -> bool:
     return isinstance(aggregation, Mapping) and aggregation.get("simulate", "protocol") != "protocol"
 
 
+def attack_on(settings: Mapping[str, Any]) -> str:
+    """Return which attack a simulation carried out against itself; empty where none, or where nobody can tell.
+
+    Parameters
+    ----------
+    settings : mapping
+        As for :func:`is_chained`.
+    """
+    attack = settings.get("attack")
+    name = attack.get("name", "none") if isinstance(attack, Mapping) else "none"
+    return "" if name == "none" else str(name)
+
+
 def is_chained(settings: Mapping[str, Any]) -> bool:
     """Tell whether silos recompute every model: under masks, where every round asks all and each silo sees every sum.
 

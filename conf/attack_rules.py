@@ -11,15 +11,20 @@ from quire.conf.schema import (
     NoPrivacy,
     NoSuspicion,
     PlainAggregation,
+    QFedAvgStrategy,
     ScaffoldStrategy,
     Settings,
     SklearnData,
     SyntheticData,
+    TopKCompression,
 )
 from quire.errors import SettingsError
 
 #: With fewer silos than this in a round nothing is said about any: there is no telling who lies apart.
 FEWEST_COMPARED = 5
+
+#: Their silos send a control variate, a number of steps, or a divisor, along with the update.
+_MORE_THAN_UPDATES = (ScaffoldStrategy, FedNovaStrategy, QFedAvgStrategy)
 
 
 def colluders_of(fraction: float, silos: int) -> int:
@@ -49,7 +54,7 @@ def check_attack(settings: Settings) -> None:
             f"{where} replaces updates that are sent in clear: take privacy=none, and aggregation=plain or a robust "
             "rule."
         )
-    if isinstance(settings.strategy, ScaffoldStrategy | FedNovaStrategy):
+    if isinstance(settings.strategy, _MORE_THAN_UPDATES):
         raise SettingsError(
             f"{where} says what becomes of updates, and strategy={settings.strategy.name} has silos send more than "
             "them: take fedavg, fedprox or a server optimiser."
@@ -58,6 +63,11 @@ def check_attack(settings: Settings) -> None:
         raise SettingsError(
             f"{where} replaces whole updates, and compression={settings.compression.name} sends parts of them: take "
             "compression=none."
+        )
+    if settings.training.local_layers:
+        raise SettingsError(
+            f"{where} is told by what the final model does on all test rows, and training.local_layers="
+            f"{','.join(settings.training.local_layers)} leaves no one model to ask: leave the layers out."
         )
     if colluders_of(attack.fraction, settings.partition.silos) < 1:
         raise SettingsError(
@@ -117,10 +127,15 @@ def check_suspicion(settings: Settings) -> None:
             f"{where} compares silos' updates, and privacy={settings.privacy.name} hides in noise what it looks for: "
             "take suspicion=none or privacy=none."
         )
-    if isinstance(settings.strategy, ScaffoldStrategy | FedNovaStrategy):
+    if isinstance(settings.strategy, _MORE_THAN_UPDATES):
         raise SettingsError(
             f"{where} scores updates, and strategy={settings.strategy.name} has silos send more than them: take "
             "fedavg, fedprox or a server optimiser."
+        )
+    if isinstance(settings.compression, TopKCompression):
+        raise SettingsError(
+            f"{where} compares updates number by number, and with compression=top_k each silo sends others: take "
+            "suspicion=none, or compression=none or eight_bit."
         )
     if settings.silos_asked < FEWEST_COMPARED:
         raise SettingsError(

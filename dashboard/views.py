@@ -152,9 +152,10 @@ def _line(run: Run, may: frozenset[Part], folder: Folder) -> dict[str, Any]:
 def _facts(run: Run) -> list[tuple[str, str]]:
     about = run.about
     versions = about.get("versions")
-    told = versions if isinstance(versions, dict) else {}
+    told, attacked = versions if isinstance(versions, dict) else {}, about.get("attacked")
     pairs = [("Runtime", about.get("runtime")), ("Code", about.get("code")), ("Model", about.get("model"))]
     pairs += [(name, told.get(name.lower())) for name in ("Quire", "Flwr", "Torch")]
+    pairs += [("Attacked on purpose", str(attacked.get("name"))[:40])] if isinstance(attacked, dict) else []
     return [(name, value) for name, value in pairs if isinstance(value, str)]
 
 

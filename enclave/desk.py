@@ -40,14 +40,19 @@ def packed(paths: Iterable[Path]) -> bytes:
     EnclaveError
         If one cannot be read, is nested deeper, or has a name that is not a plain one.
     """
-    found: dict[str, Path] = {}
-    for path in paths:
-        inner = sorted(path.iterdir()) if path.is_dir() else [path]
-        found |= {f"{path.name}/{one.name}" if path.is_dir() else one.name: one for one in inner}
+    body: dict[str, str] = {}
     try:
-        body = {name: base64.b64encode(one.read_bytes()).decode() for name, one in found.items()}
+        for path in paths:
+            folder = path.is_dir()
+            for one in sorted(path.iterdir()) if folder else [path]:
+                name = f"{path.name}/{one.name}" if folder else one.name
+                if name in body:
+                    raise EnclaveError(f"Two files would lie on the desk as '{visible(name, 120)}': pack one of them.")
+                if one.exists() and not one.is_file():  # a pipe would keep us until somebody writes into it
+                    raise EnclaveError(f"'{visible(str(one), 200)}' is no file.")
+                body[name] = base64.b64encode(one.read_bytes()).decode()
     except OSError as error:
-        raise EnclaveError(f"{error.filename} cannot be read: {error.strerror}.") from error
+        raise EnclaveError(f"'{visible(str(error.filename), 200)}' cannot be read: {error.strerror}.") from error
     data = (json.dumps(body, indent=0) + "\n").encode()
     unpacked(data)
     return data
@@ -73,6 +78,8 @@ def unpacked(data: bytes) -> dict[str, bytes]:
         )
     if strange := [name for name in body if not _NAME.fullmatch(name)]:
         raise EnclaveError(f"'{visible(strange[0], 120)}' cannot lie on the desk: a plain name, in one folder at most.")
+    if both := sorted({name.split("/")[0] for name in body if "/" in name} & set(body)):
+        raise EnclaveError(f"'{both[0]}' cannot lie on the desk as a file and as a folder.")
     if SILO_FILE not in body:
         raise EnclaveError(f"There is no {SILO_FILE} among what is laid on the desk.")
     try:
@@ -101,7 +108,7 @@ def install(data: bytes, store: Path) -> list[str]:
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace(place, content)
     except (OSError, StoreError) as error:
-        raise EnclaveError(f"{store / FOLDER} cannot be written: {error}.") from error
+        raise EnclaveError(f"{store / FOLDER} cannot be written: {str(error).rstrip('.')}.") from error
     return sorted(found)
 
 

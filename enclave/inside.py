@@ -17,8 +17,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,12 +40,6 @@ _STARTS = frozenset(
     {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system", "pty.spawn"}
     | {"subprocess.Popen"}
 )
-#: What is run while tracing, so that all that a silo may need is seen.
-REHEARSED = [
-    "strategy.rounds=1 output.report=false output.baselines=false output.progress=none",
-    "strategy.rounds=1 output.report=false output.baselines=false output.progress=none aggregation=secure "
-    "privacy=record_distributed",
-]
 #: Gramine's own files; outside of SGX those of attestation are not there.
 DEVICE = Path("/dev/attestation")
 
@@ -141,12 +137,15 @@ def _work(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s enclave %(levelname)s: %(message)s")
     one_process()
     if tracing:
-        seen_working(told.silo, told.rehearse or REHEARSED)
+        seen_working(told.silo, told.rehearse, told.root_certificates)
         return
-    work(Connection(told.superlink, told.root_certificates, told.node_key), told.silo.resolve(), end_on_signals())
+    connection = Connection(told.superlink, told.root_certificates, told.node_key)
+    with suppress(KeyboardInterrupt):  # told to end while nothing was being answered
+        work(connection, told.silo.resolve(), end_on_signals())
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def seen_working(silo: Path, rehearsals: list[str]) -> None:
+def seen_working(silo: Path, rehearsals: list[str], root: Path | None = None) -> None:
     """Open what the worker would, and end: only to be seen doing so. A silo's own rows are read once.
 
     Parameters
@@ -154,17 +153,21 @@ def seen_working(silo: Path, rehearsals: list[str]) -> None:
     silo : pathlib.Path
         The silo's own file, where it is outside; what lies on a desk that is sealed is not there yet.
     rehearsals : list of str
-        Settings of small federations that are run, a run for each.
+        Settings of small federations that are run, a run for each; none: two over made-up rows.
+    root : pathlib.Path or None
+        The certificates of the server's authority; what lies below /silo is not there yet.
     """
-    import httpx  # noqa: F401
-
-    import quire.clients.client_app
-    import quire.clients.gate.starter
-    import quire.clients.policy.attested
-    import quire.enclave.worker  # noqa: F401
     from quire.clients.data.own import count_rows
     from quire.clients.data.silo_file import SiloFile, read_silo_file
+    from quire.enclave.rehearsal import connect_to_nobody, import_all, rehearse_own_rows
+    from quire.enclave.worker import root_of
 
+    if root is not None and not root.is_relative_to("/silo"):
+        root_of(root)
+    import_all()
+    connect_to_nobody()
+    if not rehearsals:
+        rehearse_own_rows()
     for overrides in rehearsals:
         rehearse(overrides)
     if silo.is_file():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ LOG = logging.getLogger("quire.enclave")
 
 #: Seconds between two looks for a message: a tenth of the time since the last one, within these.
 SHORTEST, LONGEST, PART = 0.1, 3.0, 0.1
+#: Seconds that are waited for the SuperLink once the worker is to end.
+PATIENCE = 5.0
+_ANSWERING: list[int] = []
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def work(
     from flwr.supernode.nodestate import NodeStateFactory
     from flwr.supernode.start_client_internal import _pull_and_store_message, _push_messages
 
-    root = None if connection.root is None else _read(connection.root)
+    root = None if connection.root is None else root_of(connection.root)
     keys = None if connection.key is None else _node_keys(connection.key)
     if keys is not None and root is None:
         raise EnclaveError("A node's key needs TLS: name the certificates of the server's authority as well.")
@@ -169,7 +173,11 @@ def work(
             if run is None:
                 time.sleep(min(LONGEST, max(SHORTEST, PART * (time.monotonic() - last))))
                 continue
-            _answer_all(state, store, run, silo, answer)
+            _ANSWERING.append(run)
+            try:
+                _answer_all(state, store, run, silo, answer)
+            finally:
+                _ANSWERING.clear()
             _push_messages(state=state, object_store=store, send=send, push_object=push_object)
             last = time.monotonic()
 
@@ -187,7 +195,13 @@ def _answer_all(
     for head in state.get_messages_legacy(run_ids=[run_id], is_reply=False):
         name = head.metadata.message_id
         state.record_message_processing_start(name)
-        message: Any = inflate_object_from_contents(name, _contents(store, name))
+        try:
+            message: Any = inflate_object_from_contents(name, _contents(store, name))
+        except Exception as error:  # what a server sends must not end a silo, whatever it is
+            LOG.error("A message cannot be read, and is not answered: %s", type(error).__name__)
+            state.record_message_processing_end(name)
+            store.delete(name)
+            continue
         message.metadata.__dict__["_message_id"] = name
         run = state.get_run(run_id)
         context = state.get_run_series_context(run.series_id)
@@ -211,6 +225,22 @@ def _contents(store: Any, name: str) -> dict[str, bytes]:
     from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 
     return {part.object_id: store.get(part.object_id) for part in iterate_object_tree(store.get_object_tree(name))}
+
+
+def root_of(path: Path) -> bytes:
+    """Read the certificates that the SuperLink's own has to be signed by.
+
+    Raises
+    ------
+    EnclaveError
+        If the file cannot be read, or holds none.
+    """
+    data = _read(path)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=data.decode("ascii"))
+    except (ssl.SSLError, ValueError):
+        raise EnclaveError(f"{path} holds no certificates in PEM.") from None
+    return data
 
 
 def _read(path: Path) -> bytes:
@@ -242,7 +272,14 @@ def end_on_signals() -> Callable[[], bool]:
         if asked:  # asked twice: not when the message is done, but now
             raise KeyboardInterrupt
         asked.append(number)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
 
+    def stop_waiting(number: int, frame: FrameType | None) -> None:
+        if not _ANSWERING:  # Flower tries for ever to reach a SuperLink that is away
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGALRM, stop_waiting)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     return lambda: not asked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,7 +42,7 @@ def record(
 
     if (charter is None) == (allow is None):
         raise EnclaveError("Give --charter, or --allow with a list of your own.")
-    if out.exists():
+    if os.path.lexists(out):
         raise EnclaveError(f"{out} exists; choose a new name.")
     other = None if root is None else read(root, MAX_FILE)
     if charter is not None:

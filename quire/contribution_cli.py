@@ -82,6 +82,8 @@ def _words(found: Contribution) -> list[str]:
         f"From {how}, with {found.runs} federations trained. Fewer than {found.least} silos train no model, and are "
         "worth what the first one is.",
     ]
+    if found.attack:
+        words.insert(0, f"These federations were attacked on purpose (attack={found.attack}): no silo is worth this.")
     if found.truncated:
         words.append(
             f"{found.truncated} times a silo was taken to add nothing, because all before it scored as everybody does."

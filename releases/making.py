@@ -46,9 +46,11 @@ from quire.releases.recipients import Recipient, read_recipient
 from quire.releases.registry import Registry, opened
 from quire.releases.watermark import BITS, embed
 from quire.simulation.verify import verify_run
+from quire.strategies.attacked import attack_told
 from quire.strategies.checkpoint import safetensors
 from quire.strategies.folder import read_about
 from quire.strategies.material import CardError, read_material
+from quire.text import visible
 
 _MAX_FILE = 64 * 2**20
 
@@ -136,6 +138,7 @@ def release(run: Path, folder: Path, terms: Terms, identity: PrivateIdentity, no
         raise ReleaseError(f"The release would have expired on {moment(terms.expires)}: name a later day.")
     notes: list[str] = []
     about = _about(run)
+    _not_attacked(run, about)
     recipients = _recipients(terms, now, notes)
     origin = _origin(run, about, terms, notes)
     charter = _charter(about, terms)
@@ -192,6 +195,15 @@ def _about(run: Path) -> Mapping[str, Any]:
     if not isinstance(about.get("model"), str) or not is_hash(about["model"]):
         raise ReleaseError(f"{shown(run)} holds no finished run: its run.json names no model.")
     return about
+
+
+def _not_attacked(run: Path, about: Mapping[str, Any]) -> None:
+    """Refuse the model of a run that a simulation attacked on purpose: no word in an envelope makes it a result."""
+    if name := attack_told(run, about):
+        raise ReleaseError(
+            f"{shown(run)} was attacked on purpose (attack={visible(name)[:40]}): its model is no result, and is not "
+            "released."
+        )
 
 
 def _recipients(terms: Terms, now: int, notes: list[str]) -> list[Recipient]:

@@ -39,6 +39,15 @@ def notices(run: Run, own: bool) -> list[Notice]:
         found.append(Notice("bad", "It does not verify", text))
     if run.simulated:
         found.append(_SIMULATION)
+    if run.attack:
+        found.append(
+            Notice(
+                "bad",
+                "Attacked on purpose",
+                f"A simulation of attack={run.attack}: some of its silos sent what no honest silo sends. Its model is "
+                "no result, and no assessment of a run with real silos follows from this one.",
+            )
+        )
     if run.short_cut:
         found.append(Notice("bad", "No secure aggregation", NOT_SECURE))
     if run.privacy == "none" and not run.masked:

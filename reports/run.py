@@ -12,7 +12,7 @@ from quire.charter.document import Charter
 from quire.charter.errors import CharterError
 from quire.charter.signed import MAX_BYTES as MAX_CHARTER
 from quire.clients.identity import read_roster
-from quire.conf.asked import is_short_cut
+from quire.conf.asked import attack_on, is_short_cut
 from quire.conf.schema import SecureAggregation
 from quire.conf.strict_yaml import loaded
 from quire.privacy.identity.errors import IdentityError
@@ -96,6 +96,12 @@ class Run:
     def short_cut(self) -> bool:
         """Whether sums were made in clear that the protocol would have masked: there was no secure aggregation."""
         return is_short_cut(self.settings)
+
+    @property
+    def attack(self) -> str:
+        """Which attack a simulation carried out against itself; empty where none."""
+        told = self.about.get("attacked")
+        return visible(attack_on(self.settings)) or ("" if told is None else word(mapping(told).get("name")))
 
     @property
     def masked(self) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from quire.clients.data.silo import concatenate
 from quire.clients.tasks.local_layers import first_model
 from quire.clients.training import Workbench
+from quire.conf.asked import attack_on
 from quire.conf.compose import compose
 from quire.conf.numbers import colluders_of
 from quire.conf.overrides import parse
@@ -43,7 +44,14 @@ from quire.simulation.silos import local_silos
 MOST_EXACT = 10
 MOST_CYCLES = 10_000
 SCORES = ("accuracy", "loss")
-_LEFT_OUT = ("output", "tracking", "strategy.fraction_evaluate", "strategy.evaluate_every", "training.tuning_epochs")
+_LEFT_OUT = (
+    "output",
+    "tracking",
+    "strategy.fraction_evaluate",
+    "strategy.evaluate_every",
+    "training.tuning_epochs",
+    "training.tuning_lr",
+)
 
 
 @dataclass
@@ -115,6 +123,8 @@ class Contribution:
     overrides : str
         What `quire run` would be told for everybody.
     secure : bool
+    attack : str
+        Which attack the federations were under; empty where none.
     """
 
     score: str
@@ -131,12 +141,14 @@ class Contribution:
     truncated: int
     overrides: str
     secure: bool
+    attack: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the JSON file holds; an interval from one order has no width that could be told."""
         return {
             "score": self.score,
             "overrides": self.overrides,
+            **({"attacked": self.attack} if self.attack else {}),
             "rows": self.rows,
             "fewest_silos": self.least,
             "federations": self.runs,
@@ -233,6 +245,7 @@ def contribution(
         truncated,
         settings.overrides,
         isinstance(settings.aggregation, SecureAggregation),
+        attack_on(settings.as_dict()),
     )
 
 

@@ -101,8 +101,8 @@ def _notes(data: RunData) -> list[str]:
     if layers:
         kept = ", ".join(str(layer) for layer in layers) if isinstance(layers, list) else str(layers)
         notes.append(
-            f"Each {data.label} uses layers of its own ({kept}): federated scores on everyone's rows are the mean "
-            "of theirs by rows, and model.safetensors lacks these layers. The other models are whole, one for all rows."
+            f"Each {data.label} uses layers of its own ({kept}): so this page compares scores on its own rows, "
+            "and model.safetensors lacks these layers. The other models are whole, one for all rows."
         )
     if tuning := number(data.setting("training.tuning_epochs")):
         passes = "one pass" if tuning == 1 else f"{tuning:.0f} passes"

@@ -23,7 +23,8 @@ from quire.simulation.drawing import (
     whole_numbers,
 )
 from quire.simulation.report_data import METRIC_NAMES, RunData, number
-from quire.simulation.report_words import APOSTROPHE, Scores, everyone, name, percent, plural, points
+from quire.simulation.report_scores import Scores, everyone, personal
+from quire.simulation.report_words import APOSTROPHE, name, percent, plural, points
 
 MANY = 16
 """With more silos than this, distributions are drawn instead of single silos."""
@@ -56,7 +57,9 @@ def comparison(data: RunData) -> list[tuple[str, Markup]]:
         + f"a {data.label} alone {low} to {high}"
     )
     paint: Callable[[Any], None] = lambda axes: (_everyone_few if few else _everyone_many)(axes, scores)  # noqa: E731
-    figures = [(f"On everyone{APOSTROPHE}s test rows", draw("c0", 420, height, label, paint))]
+    figures: list[tuple[str, Markup]] = []
+    if not personal(data):  # who has another model each has no score that could be a line through all of them
+        figures.append((f"On everyone{APOSTROPHE}s test rows", draw("c0", 420, height, label, paint)))
     if own:
         gains = [federated - alone for alone, federated, _ in own.values()]
         label = (

@@ -81,7 +81,8 @@ class Federated:
         for silo, rows in zip(self._names, data, strict=True):
             rng = stream(self._settings.seed, "tuned", silo)
             tuned(self._bench, self._settings, self.of(silo), rows.train, rng)
-            found[silo] = self._bench.score(rows.test)
+            scores = self._bench.score(rows.test)
+            found[silo] = {name: value for name, value in scores.items() if np.isfinite(value)}  # as in the rounds
         return found
 
 

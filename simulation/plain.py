@@ -35,6 +35,8 @@ STEPS = "federated_steps"
 WAYS = (STEPS, PLAIN)
 
 _LEFT_OUT = ("privacy", "aggregation", "compression", "runtime", "output", "tracking")
+#: What is about scores of the rounds alone: nobody is asked for any.
+_OF_SCORING = ("strategy.fraction_evaluate", "training.tuning_epochs", "training.tuning_lr")
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def train_plainly(overrides: str, silos: Path | None = None, private: bool = Fal
 
     from quire.simulation.inline import run_inline
 
-    unscored = [item for item in parse(overrides) if item.key != "strategy.fraction_evaluate"]
+    unscored = [item for item in parse(overrides) if item.key not in _OF_SCORING]
     LOG.info("Training a federation in clear, to compare with: quire run %s", overrides)
     split = set_aside_row_by_row() if private else nullcontext()
     try:

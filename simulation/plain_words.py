@@ -10,6 +10,7 @@ from quire.simulation import report_words as words
 from quire.simulation.figures import MANY
 from quire.simulation.plain import PLAIN, STEPS, WAYS
 from quire.simulation.report_data import METRIC_NAMES, RunData, number
+from quire.simulation.report_scores import everyone
 
 _SHARES = ("balanced_accuracy", "accuracy", "r2")
 
@@ -83,7 +84,7 @@ def cost(data: RunData) -> Cost | None:
     if not beside:
         return None
     errors = [str(about["error"]) for about in beside.values() if isinstance(about, dict) and about.get("error")]
-    scores, what = words.everyone(data), cause(data)
+    scores, what = everyone(data), cause(data)
     if scores.federated is None or scores.plain is None or data.metric is None:
         why = (
             f"the same federation without it could not be trained: {errors[0].rstrip('.')}"

@@ -20,6 +20,7 @@ from quire.simulation import (
 from quire.simulation import report_words as words
 from quire.simulation.page import render, write_page
 from quire.simulation.report_data import METRIC_NAMES, ReportError, RunData, number, read_run
+from quire.simulation.report_scores import everyone, personal
 from quire.strategies import enclaves
 
 __all__ = ["ReportError", "write_report"]
@@ -70,7 +71,8 @@ def _context(data: RunData) -> dict[str, Any]:
         "metric": METRIC_NAMES.get(data.metric or "", "score"),
         "tiles": _tiles(data),
         "test_rows": _whole(data.scored("rows").get("test")),
-        "scores": words.everyone(data),
+        "scores": everyone(data),
+        "personal": personal(data),
         "cost": plain_words.cost(data),
         "models": _models(data),
         "plain_name": plain_words.in_clear(data),
@@ -130,7 +132,7 @@ def _kicker(data: RunData) -> list[str]:
 
 def _tiles(data: RunData) -> list[dict[str, Any]]:
     """The ways to train, as large figures with a bar each; only where there is something to compare."""
-    scores = words.everyone(data)
+    scores = everyone(data)
     if scores.federated is None or scores.mean_alone is None:
         return []
     low, high = min(scores.alone.values()), max(scores.alone.values())
@@ -191,7 +193,7 @@ def _silo_rows(data: RunData) -> list[dict[str, Any]]:
                 "test": _whole(facts.get("test", seen.get("test_rows"))),
                 "labels": _label_mix(facts.get("labels"), _classes(data)),
                 "all_alone": alone,
-                "all_gain": None if alone is None or federated is None else federated - alone,
+                "all_gain": None if alone is None or federated is None or personal(data) else federated - alone,
                 "own": own,
                 "own_gain": None
                 if own["alone"] is None or own["federated"] is None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from quire.conf.schema import GROUPS
-from quire.simulation.plain import WAYS
 from quire.simulation.report_data import METRIC_NAMES, RunData, number
+from quire.simulation.report_scores import Scores, everyone, personal
 from quire.strategies import secure_words
 from quire.strategies.secure_words import Masked
 
@@ -90,46 +90,6 @@ def name(silo: str, limit: int = 40) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-@dataclass(frozen=True)
-class Scores:
-    """The ways to train, on one score. Shares between 0 and 1; None where unknown.
-
-    ``plain`` is the federation in clear that a run with privacy or under masks is held against.
-    """
-
-    federated: float | None = None
-    pooled: float | None = None
-    majority: float | None = None
-    alone: dict[str, float] = field(default_factory=dict)
-    plain: float | None = None
-
-    @property
-    def mean_alone(self) -> float | None:
-        """The mean over silos, each counting the same."""
-        return fmean(self.alone.values()) if self.alone else None
-
-    @property
-    def gain(self) -> float | None:
-        """Federated less the mean of the silos alone."""
-        return None if self.federated is None or self.mean_alone is None else self.federated - self.mean_alone
-
-
-def everyone(data: RunData) -> Scores:
-    """Return the scores on the union of all silos' test rows."""
-    metric = data.metric or "accuracy"
-    alone = {silo: number(data.scored("everyone", "alone", silo).get(metric)) for silo in data.silos}
-    federated, pooled, majority, *plain = (
-        number(data.scored("everyone", way).get(metric)) for way in ("federated", "pooled", "majority", *WAYS)
-    )
-    return Scores(
-        federated,
-        pooled,
-        majority,
-        alone={silo: value for silo, value in alone.items() if value is not None},
-        plain=next((value for value in plain if value is not None), None),
-    )
-
-
 def own_gains(data: RunData) -> dict[str, float]:
     """Return federated less alone on each silo's own test rows."""
     gains: dict[str, float] = {}
@@ -175,6 +135,8 @@ def headline(data: RunData) -> Headline:
         where = f"mean over those that scored, weighted by {data.kept} rows"
         if scores.federated is not None:
             where = f"one on all {plural(data.label)}{APOSTROPHE} test rows together"
+            if personal(data):
+                where = f"mean over {plural(data.label)}, each on its own rows, weighted by these"
         return Headline(
             f"Federating {who} reached {percent(last)} {metric} after {count(last_round, 'round')}.",
             f"What federating bought cannot be told from this run: the models to compare with, pooled and each "
@@ -227,7 +189,7 @@ def _notes(data: RunData, scores: Scores) -> Iterable[str]:
             f"their own model does, {down} worse ({points(fmean(gains.values()))} points on average)."
         )
     federated = scores.federated or 0.0
-    better = {silo: value for silo, value in scores.alone.items() if value > federated}
+    better = {silo: value for silo, value in scores.alone.items() if value > federated and not personal(data)}
     if better:
         best = max(better, key=lambda silo: better[silo])
         others = f" and {count(len(better) - 1, 'other')}" if len(better) > 1 else ""

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from quire.conf.asked import attack_on
 from quire.conf.overrides import Value, parse, render
 from quire.errors import SettingsError
 from quire.simulation.jobs import JOB_FILE
@@ -68,6 +69,8 @@ class Job:
         What a run with this end exits with; 1 for a job whose process is gone.
     exact : bool
         Whether it took the short cut of ``aggregation.simulate=exact_sum``.
+    attack : str
+        Which attack it carried out against itself; empty where none.
     silo : str
         What a silo is called; empty where nobody can tell.
     scores : dict of str to dict
@@ -85,6 +88,7 @@ class Job:
     silo: str
     scores: Mapping[str, Scores] = field(default_factory=dict)
     exact: bool = False
+    attack: str = ""
 
 
 def read_jobs(folder: Path) -> list[Job]:
@@ -127,6 +131,7 @@ def _job(path: Path) -> Job | None:
         silo=run.label if run is not None else "",
         scores={kept: last_scores(run, kept) for kept in KEPT} if run is not None and done else {},
         exact=run is not None and run.exact,
+        attack=attack_on(run.settings) if run is not None else "",
     )
 
 

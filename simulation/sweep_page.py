@@ -62,6 +62,7 @@ def _context(data: SweepData, found: PrivacyData | None) -> dict[str, Any]:
         "kicker": _kicker(data),
         "banner": words.banner(data),
         "short_cut": words.short_cut(data),
+        "attacked": words.attacked(data),
         "question": "What does privacy cost?" if found is not None and found.several else "Which settings do best?",
         "headline": (privacy_headline(found) if found is not None else None) or words.headline(data),
         "privacy": privacy_context(found) if found is not None else None,

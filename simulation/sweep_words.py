@@ -15,6 +15,7 @@ from quire.simulation.report_words import (
     NBSP,
     Headline,
     count,
+    name,
     percent,
     plural,
     points,
@@ -249,6 +250,16 @@ def short_cut(data: SweepData) -> str:
         f"{who} had NO secure aggregation: {SHORT_CUT}, adds up in clear what the protocol would mask, and comes to "
         "the same model, bit for bit."
     )
+
+
+def attacked(data: SweepData) -> str:
+    """Say which jobs were attacked on purpose; empty where none was."""
+    jobs = [job for job in data.jobs if job.attack]
+    if not jobs:
+        return ""
+    who = "All jobs" if len(jobs) == len(data.jobs) else f"{len(jobs)} of {len(data.jobs)} jobs"
+    names = ", ".join(sorted({name(job.attack) for job in jobs})[:12])
+    return f"{who} were attacked on purpose (attack={names}): their models are no results."
 
 
 def commands(data: SweepData) -> list[tuple[str, str]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from flwr.serverapp import Grid
 
+from quire.conf.asked import attack_on
 from quire.conf.schema import Attack, Settings
 from quire.errors import RunFailed
 from quire.strategies.secure_words import about_masks
@@ -34,6 +37,25 @@ def about_run(settings: Settings) -> dict[str, Any]:
         return about_masks(settings)
     words = f"This run was attacked on purpose: a simulation of attack={attack.name}. Its model is no result."
     return {**about_masks(settings), "attacked": {"words": words, **dataclasses.asdict(attack)}}
+
+
+def attack_told(folder: Path, about: Mapping[str, Any]) -> str:
+    """Return the attack that a run's folder tells of, by its settings or by ``run.json``; empty where by neither.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    about : mapping
+        Its ``run.json``.
+    """
+    from quire.conf.strict_yaml import loaded
+
+    try:
+        tree = loaded((folder / "settings.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # whoever verifies says what is wrong with it
+        tree = None
+    name = attack_on(tree) if isinstance(tree, Mapping) else ""
+    return name or ("" if about.get("attacked") is None else "unknown")
 
 
 def check_attack(settings: Settings, grid: Grid, simulated: bool) -> None:

@@ -110,7 +110,7 @@ def _enclaves(material: Material) -> dict[str, Any]:
     """Return what is said of enclaves, by the roster that signed for it; nothing where there is nothing to say."""
     found = material.enclaves
     if material.roster is not None:
-        found = found.by(material.roster.roster)
+        found = found.by(material.roster.roster, material.start.get("silos", []))
     elif found.attested or found.server:
         found = Enclaves(found.says, {})
     said = sentences(found)

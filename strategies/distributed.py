@@ -31,8 +31,10 @@ LOG = logging.getLogger("quire.strategies")
 MEMORY = "probes"
 #: Where it keeps, in a self-test of the noise, the opened sums of all rounds, and how many silos are in each.
 SUMS, SILOS = "selftest-sums", "selftest-silos"
+#: And after a round that was lost, how many were in a row, and whether any sum of the run was taken.
+SETBACKS = "setbacks"
 #: All that a state holds for this layer: no algorithm's, and no part of the model chain.
-OWN = (MEMORY, SUMS, SILOS)
+OWN = (MEMORY, SUMS, SILOS, SETBACKS)
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,10 @@ class Enclaves:
     def __bool__(self) -> bool:
         return bool(self.says or self.attested or self.server)
 
-    def by(self, roster: Roster) -> Enclaves:
-        """Return the same with what a roster records, and nobody else."""
-        known = {one.name: one.attested for one in roster.members if one.attested is not None}
+    def by(self, roster: Roster, silos: Iterable[str]) -> Enclaves:
+        """Return the same with what a roster records of these silos and of the server, and nobody else."""
+        names = set(silos)
+        known = {one.name: one.attested for one in roster.members if one.attested is not None and one.name in names}
         server = None if roster.aggregator is None else roster.aggregator.attested
         return Enclaves(self.says, known, server)
 
@@ -77,8 +78,7 @@ def keep(folder: Path, says: Mapping[str, str], roster: Roster | None, silos: It
     told = {**says, **{name: word for name, word in before.says.items() if word == DIRECT}}
     found = Enclaves(told, {})
     if roster is not None:
-        found, names = found.by(roster), set(silos)
-        found = Enclaves(told, {name: one for name, one in found.attested.items() if name in names}, found.server)
+        found = found.by(roster, silos)
     if not found:
         return
     body = {
@@ -138,7 +138,9 @@ def sentences(found: Enclaves) -> list[str]:
         if word != DIRECT and name not in found.attested
     ]
     if found.server is not None:
-        said.append(f"The server: {_statement(found.server)}")
+        said.append(
+            f"The server: {_statement(found.server)} Whether that key signed this run's log, the log itself shows."
+        )
     return said
 
 

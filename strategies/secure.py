@@ -36,7 +36,7 @@ from quire.privacy.secagg.server_session import ServerSession
 from quire.strategies.chain import Chain
 from quire.strategies.cohort import Roster
 from quire.strategies.courier import NOT_AWAITED, Answer, Courier, Line, carrying
-from quire.strategies.distributed import Collected, announce, collected
+from quire.strategies.distributed import SETBACKS, Collected, announce, collected
 from quire.strategies.exchange import Deadlines
 from quire.strategies.log_bound import Bound
 from quire.strategies.report import RoundReport
@@ -131,7 +131,7 @@ class SecureRounds:
             )
         self._courier = Courier(roster.silos, indices, roster.code_hash)
         number = state.round + 1
-        self._setbacks.begin(number)
+        self._setbacks.begin(number, state.memory)
         agreement = self.agreement(state.model)
         asked = sorted(indices[name] for name in cohort)
         model = self._chain.begin(state, arrays)
@@ -143,6 +143,11 @@ class SecureRounds:
     def fewest(self) -> int:
         """Silos without whose answers the attempt under way comes to nothing."""
         return self._round.server.limits.min_survivors if self._round and self._round.server else 0
+
+    @property
+    def kept(self) -> Arrays:
+        """What the server has to remember once a round was lost."""
+        return self._setbacks.kept
 
     def announce(self, model: Arrays) -> dict[str, Any]:
         """Say how large distributed noise will be, and return what the journal begins with; see `distributed`."""
@@ -194,6 +199,7 @@ class SecureRounds:
             found = collected(one.agreement, total, silos, memory)
         except EncodingError as error:
             raise RunFailed(f"Round {one.line.round} failed: {error}.") from error
+        found.kept.update(self.kept if SETBACKS in memory else {})
         self._chain.opened(total, one.agreement, len(silos))
         one.clamped = found.metrics.pop(contract.CLAMPED, 0.0)
         return found

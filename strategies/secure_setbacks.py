@@ -7,11 +7,16 @@ is, and the next round asks all again. Both kinds are counted alike, and end the
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+
+import numpy as np
 
 from quire.errors import RunFailed
 from quire.privacy.dp.plausible import BeyondHonest
 from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.secagg.masks import Words
+from quire.strategies.distributed import SETBACKS
+from quire.strategies.rounds import Arrays
 from quire.strategies.secure_round import Round, RoundLost
 
 LOG = logging.getLogger("quire.strategies")
@@ -33,9 +38,24 @@ class Setbacks:
         self._moved: bool | None = None  # whether a sum of the run was taken; None before the first round
         self._in_vain = 0
 
-    def begin(self, number: int) -> None:
-        """Learn which round begins: what is gone on with has a model."""
-        self._moved = number > 1 if self._moved is None else self._moved
+    def begin(self, number: int, memory: Mapping[str, np.ndarray]) -> None:
+        """Learn which round begins, and of a run that is resumed what the rounds before it came to.
+
+        Parameters
+        ----------
+        number : int
+            The round's.
+        memory : mapping of str to numpy.ndarray
+            What the server remembers; see :attr:`kept`.
+        """
+        if self._moved is None:
+            told = memory.get(SETBACKS)
+            self._in_vain, self._moved = (0, number > 1) if told is None else (int(told[0]), bool(told[1]))
+
+    @property
+    def kept(self) -> Arrays:
+        """What the server has to remember, once a round of the run was lost."""
+        return {SETBACKS: np.array([self._in_vain, bool(self._moved)], dtype=np.int64)}
 
     def lost(self, number: int, text: str, found: bool, none: str = "no sum of this run was opened") -> Exception:
         """Count a round that was lost, and return what to raise.

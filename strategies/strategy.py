@@ -165,7 +165,7 @@ class FederatedStrategy(Strategy):
         except RoundLost as why:
             report.lost = str(why)
             secure.tell(report)
-            self._state = RoundState(self._state.round + 1, self._state.model, self._state.memory)
+            self._state = RoundState(self._state.round + 1, self._state.model, {**self._state.memory, **secure.kept})
             return encode(self._state.model), MetricRecord()
         count = len(collected.silos)
         after = self.algorithm.step(self._state, collected.mean, count / len(silos))

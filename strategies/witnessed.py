@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,10 @@ def _folders(folder: Path) -> list[Path]:
 
 def _receipts(journal: Path) -> Iterator[bytes]:
     try:
-        with journal.open("rb") as file:
+        # Not waiting: a pipe of that name would keep the server until somebody writes into it.
+        with open(os.open(journal, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return
             size = file.seek(0, 2)
             file.seek(max(0, size - TAIL))
             lines = file.read(TAIL).split(b"\n")

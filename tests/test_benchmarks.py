@@ -20,6 +20,7 @@ HELPERS = {
         "noisy_sgd",
         "pfl_contender",
         "pfl_environment",
+        "poisoning_roc",
         "record_runs",
         "render",
         "run_all",

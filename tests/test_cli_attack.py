@@ -63,6 +63,15 @@ def test_an_attack_leaves_a_page_and_its_numbers(quire, tmp_path, kind, more):
         )
 
 
+def test_a_run_with_clipping_and_no_noise_is_told_as_its_card_tells_it(quire, tmp_path):
+    more = ["--shadows", "20", "privacy=record", "privacy.epsilon=inf"]
+    status, _, err = quire("attack", "property", *SMALL, *more, "--out", "here")
+    assert (status, err) == (0, "")
+    result = json.loads((tmp_path / "here" / "result.json").read_text())
+    assert [one["epsilon"] for one in result["variants"]] == [None, None, "inf"]
+    assert "epsilon inf" in (tmp_path / "here" / "attack.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -79,6 +88,12 @@ def test_an_attack_leaves_a_page_and_its_numbers(quire, tmp_path, kind, more):
         (["membership", "seed=1", "seed=2"], "'seed' is set twice"),
         (["membership", "--out", "file/below"], "cannot be written"),
         (["membership", "privacy=silo"], "privacy.delta"),
+        (["membership", "training.local_layers=[head]"], "about what stays in a silo"),
+        (["membership", "training.tuning_epochs=1"], "about what stays in a silo"),
+        (["property", "attack=sign_flip"], "silos that send bad updates"),
+        (["membership", "aggregation=krum"], "aggregation=krum is for the run with noise"),
+        (["membership", "aggregation=secure", "privacy=none"], "aggregation=secure is for the run with noise"),
+        (["membership", "privacy.epsilon=2", "privacy=none"], "'privacy.epsilon' is for a run with noise"),
     ],
 )
 def test_a_mistake_is_answered_with_one_sentence(quire, tmp_path, args, words):

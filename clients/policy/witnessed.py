@@ -74,9 +74,9 @@ def hold_to_witnessed(member: Member, message: Message) -> None:
         if not own:
             return
         with Store.open(operator.store, signer, witness=operator.witness) as store:
-            ledger = store.ledger(population)
-            for one in own:
-                ledger.require(Stand(one.body["ledger"]["entries"], one.body["ledger"]["head"]), _who(one))
+            store.ledger(population).require_all(
+                (Stand(one.body["ledger"]["entries"], one.body["ledger"]["head"]), _who(one)) for one in own
+            )
     except QuireError as error:
         raise Refusal(Code.BOOKS_UNUSABLE, str(error).rstrip(".")) from None
 

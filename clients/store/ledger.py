@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -23,6 +24,7 @@ from quire.clients.store.errors import BudgetExceeded, RolledBack, StoreError
 from quire.clients.store.heads import NO_HEAD, Head, HeadsFile
 from quire.clients.store.lines import START, Writer, create
 from quire.clients.store.scan import Place, read_ledger, write_checkpoint
+from quire.clients.store.shown import note
 from quire.privacy.dp.contract import PrivacyError, Unit
 from quire.privacy.dp.spending import Budget, Spending
 
@@ -129,8 +131,21 @@ class Ledger:
         ------
         RolledBack
         """
+        self.require_all([(receipt, who)])
+
+    def require_all(self, seen: Iterable[tuple[Receipt, str]]) -> None:
+        """Do what :meth:`require` does for many receipts, reading the ledger once.
+
+        How far the furthest has seen is noted if it is refused, so that an override begins beyond it.
+        """
+        marks = [(receipt.count, receipt.head, who) for receipt, who in seen]
         head = self._heads.now.ledgers.get(self.population, NO_HEAD)
-        read_ledger(self._place, head, [(receipt.count, receipt.head, who)])
+        try:
+            read_ledger(self._place, head, marks)
+        except RolledBack:
+            with suppress(StoreError):  # what it says is said all the same
+                note(self._place, max(count for count, _, _ in marks))
+            raise
 
     def check(self, charges: Iterable[Charge], budget: Budget | None, since: date | None = None) -> tuple[Booked, ...]:
         """Tell whether charges fit, without charging them; return them as they would be booked.

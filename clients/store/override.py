@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quire.clients.store import files
+from quire.clients.store import files, shown
 from quire.clients.store.counters import Counters
 from quire.clients.store.entries import Entry, common, opening_body
 from quire.clients.store.errors import StoreDamaged, StoreError
@@ -143,7 +143,7 @@ def _reset(
     counters = _counters(folder / "counters.jsonl", known, remains.sums, found)
 
     carried = {} if forget else highest([remains.sums.all_spent(), *(head.spent for head in witnessed)])
-    count = max([remains.count, *(head.count for head in witnessed)]) + 1
+    count = max([remains.count, _shown(place, found), *(head.count for head in witnessed)]) + 1
     after = ledger_place(folder, about, population, identity)
     kept, prev = _set_aside(after)
     body = common("opening", count, prev, about.store, population, now)
@@ -160,6 +160,7 @@ def _reset(
     files.replace(folder / "store.json", about.encode())
     if witness is not None:
         files.replace(witness, data)
+    shown.forget(place)
     _log.warning("the ledger of %s was overridden (%s): %s", population, because, " ".join(found) or "it was sound")
     return Override(population, " ".join(found), carried, kept)
 
@@ -194,6 +195,18 @@ def _heads(path: Path, signer: PublicIdentity, found: list[str]) -> Heads | None
     if heads is None:
         found.append(f"{path.name} is missing.")
     return heads
+
+
+def _shown(place: Place, found: list[str]) -> int:
+    """Return the number of the last entry that somebody else has seen, as the silo was shown."""
+    try:
+        count = shown.noted(place)
+    except StoreError as error:
+        found.append(_short(error))
+        return 0
+    if count:
+        found.append(f"A receipt of this silo's own has seen {count} entries.")
+    return count
 
 
 def _remains(place: Place, heads: list[Head], found: list[str]) -> _Remains:

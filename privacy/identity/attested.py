@@ -8,6 +8,7 @@ the admins' word for it, as for everything else in it, or asks them for the evid
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,6 +18,8 @@ from quire.privacy.identity.keys import PublicIdentity
 #: The root that Intel's processors end at; any other is named by the SHA-256 of its certificate, and is for tests.
 INTEL = "intel"
 MAX_ADVISORIES = 64
+#: A time that has a date; see :class:`datetime.date`.
+YEAR_10000 = 253_402_300_800
 _HASH = re.compile(r"[0-9a-f]{64}")
 _STATUS = re.compile(r"[A-Za-z]{1,40}")
 _ADVISORY = re.compile(r"INTEL-SA-[0-9]{5}")
@@ -69,7 +72,7 @@ class Attested:
         for name in ("product", "version"):
             if type(getattr(self, name)) is not int or not 0 <= getattr(self, name) < 2**16:
                 raise RosterError(f"'{name}' of an attested enclave must be a whole number below 65536.")
-        if type(self.verified) is not int or not 0 <= self.verified < 2**40:
+        if type(self.verified) is not int or not 0 <= self.verified < YEAR_10000:
             raise RosterError("'verified' of an attested enclave must be a time in seconds since 1970.")
         if not isinstance(self.status, str) or not _STATUS.fullmatch(self.status):
             raise RosterError("'status' of an attested enclave must be a word of Intel's, as UpToDate.")
@@ -109,6 +112,22 @@ class Aggregator:
 
     identity: PublicIdentity
     attested: Attested
+
+    def refuse_shared(self, others: Iterable[PublicIdentity]) -> None:
+        """Refuse a key that a member or an admin has: whoever runs a silo could sign the server's logs with it.
+
+        Raises
+        ------
+        RosterError
+            If one of theirs is the same.
+        """
+        for other in others:
+            second = other.mldsa65 is not None and other.mldsa65 == self.identity.mldsa65
+            if other.ed25519 == self.identity.ed25519 or second:
+                raise RosterError(
+                    f"The attested server has the key {self.identity.fingerprint[:16]}, which a member or an admin "
+                    "has as well: record the answer of the server's own enclave."
+                )
 
 
 def is_digest(value: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,13 +96,22 @@ def prepare(folder: Path) -> None:
 
 def write(folder: Path, page: Page, result: dict[str, Any]) -> Path:
     """Write the page and then ``result.json``, each whole or not at all; return the page."""
+    text = json.dumps({"format": FORMAT, "attack": page.kind, **_written(result)}, indent=1, allow_nan=False)
     shown = write_page(folder / PAGE_FILE, render("attack.html.j2", {"page": page}))
-    text = json.dumps({"format": FORMAT, "attack": page.kind, **result}, indent=1, allow_nan=False)
     try:
         replace(folder / RESULT_FILE, text.encode() + b"\n")
     except OSError as error:
         raise AttackInput(f"'{folder / RESULT_FILE}' cannot be written ({error.strerror}).") from error
     return shown
+
+
+def _written(value: Any) -> Any:
+    """Return what JSON can hold: ``"inf"`` for the epsilon of a run with clipping and no noise, as on its card."""
+    if isinstance(value, dict):
+        return {key: _written(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_written(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def picture(row: NDArray[np.float64], image: tuple[int, int], low: float = -1.0, high: float = 1.0) -> str:

@@ -86,6 +86,10 @@ def variants(given: Sequence[str], defaults: str) -> list[Variant]:
             raise AttackInput(f"'{item.key}' is set by the attack itself: leave it out.")
         if item.key.partition(".")[0] == "compression" and item.value != "none":
             raise AttackInput("Compressed updates are not attacked: leave compression out.")
+        if item.key.partition(".")[0] in ("attack", "suspicion") and item.value != "none":
+            raise AttackInput(f"'{item.key}' is about silos that send bad updates, of which there are none here.")
+        if item.key == "training.local_layers" or item.key.startswith("training.tuning_"):
+            raise AttackInput(f"'{item.key}' is about what stays in a silo, which nobody here sees: leave it out.")
     chosen = {item.key: item for item in asked}
     task = chosen.get("task")
     if task is not None and task.value in GROUPS["task"] and task.value not in TASKS:
@@ -96,6 +100,13 @@ def variants(given: Sequence[str], defaults: str) -> list[Variant]:
     modes = ["record", "record_distributed"] if mode is None else [str(mode.value)]
     if modes == ["none"]:
         modes = []
+        if privacy:
+            raise AttackInput(f"'{privacy[0].key}' is for a run with noise, and privacy=none has none: leave it out.")
+    if "aggregation" in chosen and (mode is None or not modes):
+        raise AttackInput(
+            f"aggregation={chosen['aggregation'].value} is for the run with noise, beside the one in clear and the one "
+            "under masks: name its privacy=MODE as well, or leave it out."
+        )
     base = _base(asked, parse(defaults))
     found = [
         Variant("plain", _joined(base, "privacy=none aggregation=plain"), _TITLES["plain"]),

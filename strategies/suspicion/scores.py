@@ -15,8 +15,9 @@ import numpy as np
 from quire.strategies.robust.coordinates import median
 from quire.strategies.rounds import Arrays
 
-#: A size 10 % off, in log, is never more than one deviation; nor is a cosine 0.05 off.
-SIZE_FLOOR, DIRECTION_FLOOR = 0.1, 0.05
+#: A size of a fifth off, in log, is never more than one deviation; nor is a cosine 0.05 off. With 0.1 honest silos were
+#: suspected whose updates were again and again four times as large as usual, as happens once most have little to learn.
+SIZE_FLOOR, DIRECTION_FLOOR = 0.2, 0.05
 _MAD = 1.4826
 _SMALLEST = 1e-300
 

@@ -18,7 +18,7 @@ from quire.charter.signed import SignedCharter
 from quire.charter.words import changes, described
 from quire.errors import DataError
 from quire.privacy.identity.attested import Aggregator, Attested
-from quire.privacy.identity.errors import IdentityError
+from quire.privacy.identity.errors import IdentityError, RosterError
 from quire.privacy.identity.roster import Admin, Member, Roster
 from quire.privacy.identity.roster import from_json as roster_from_json
 from quire.privacy.identity.roster import to_json as roster_to_json
@@ -128,11 +128,20 @@ def test_contradictions_are_refused(changes_, words) -> None:
         (replace(RECORD, root=B), "up to the root bbbb"),
         (replace(RECORD, policy=A), "another charter"),
         (replace(RECORD, verified=ISSUED - 91 * 86_400), "more than 90 days ago"),
+        (replace(RECORD, verified=ISSUED + 3601), "at a time that is still to come"),
+        (replace(RECORD, advisories=(), verified=ISSUED + 3600), None),
     ],
 )
 def test_a_record_is_let_in_by_measurement_or_signer_and_state(record, words) -> None:
     found = DEMAND.objection(record, C, ISSUED)
     assert found is None if words is None else words in found
+
+
+@pytest.mark.parametrize("who", ["bern", "anna"])
+def test_the_key_of_an_attested_server_is_nobody_elses(who) -> None:
+    with pytest.raises(RosterError, match="which a member or an admin has as well"):
+        roster(aggregator=Aggregator(key(who).public, RECORD))
+    assert roster(aggregator=Aggregator(key("server").public, RECORD)).aggregator is not None
 
 
 def test_an_amendment_says_what_it_demands_otherwise() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -175,3 +177,11 @@ def test_any_arrays_are_an_update_of_the_form_or_refused(arrays):
     except NotPacked:
         return
     assert all(update[name].shape == part.shape and np.isfinite(update[name]).all() for name, part in FORM.items())
+
+
+def test_scales_at_the_end_of_float32_come_out_as_not_finite_and_without_a_warning():
+    packed = {LEVELS: np.full(8, -128, np.int8), SCALES: np.full(1, np.finfo(np.float32).max, np.float32)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = expanded(packed, form_of(np.zeros(8, np.float32)))
+    assert not np.isfinite(flat(found)).any()

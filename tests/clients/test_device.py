@@ -29,7 +29,7 @@ from quire.privacy.randomness import key
 
 MLP = Classification("t", 12, 3, "mlp", (7,))
 CNN = Classification("t", 64, 3, "cnn", (5,), (1, 8, 8))
-TRAINING = SgdTraining("sgd", epochs=2, steps=0, batch_size=8, lr=0.05, momentum=0.5, weight_decay=0.01)
+TRAINING = SgdTraining("sgd", 2, 0, 8, 0.05, 0.5, 0.01, local_layers=(), tuning_epochs=0, tuning_lr=None)
 PLAN = Plan(Unit.RECORD, 1.0, 1.1, 0.4, 3, 8, True, 1e-3)
 HERE = torch.device("cpu")
 PRIVATE = "privacy=record privacy.epsilon=5"

@@ -1,5 +1,7 @@
 """Scoring several silos' rows in one pass, beside each silo scoring its own."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from quire.clients.tasks.classification import Classification
 from quire.clients.tasks.models import Model
 from quire.clients.tasks.regression import Regression
 from quire.clients.training import Workbench, WrongModel, workbench
+from quire.conf.compose import compose
 
 TASKS = [
     Classification("t", 20, 2, "logistic", ()),
@@ -56,6 +59,26 @@ def test_asked_about_another_model_or_other_rows_it_passes_them():
         real.load(arrays)
         np.testing.assert_array_equal(bench.logits(rows), real.logits(rows))
     assert not np.array_equal(bench.logits(silos[1]), bench._outputs)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.model)
+def test_a_copy_that_is_tuned_is_scored_as_it_then_is(task):
+    """A silo asks the bench that it scored the model with, before its app lets go of it."""
+    rng = np.random.default_rng(3)
+    model = task.initial_arrays(rng)
+    silos = [rows_of(rng, count, task) for count in (5, 8)]
+    plan = dataclasses.replace(compose("task=digits").training, batch_size=4)
+    bench, real = score_together(task, model, silos)[0], Workbench(task)
+    before = bench.load(model) or bench.score(silos[0])
+    for one in (bench, real):
+        one.load(model)
+        assert one.train(silos[1], plan, np.random.default_rng(4)) > 0.0
+    assert bench.score(silos[0]) == real.score(silos[0]) != before
+    for name, part in real.difference(model).items():
+        np.testing.assert_array_equal(bench.difference(model)[name], part)
+        np.testing.assert_array_equal(bench.arrays()[name], real.arrays()[name])
+    bench.load(model)
+    assert bench.score(silos[0]) == before
 
 
 def test_what_is_no_model_of_the_task_is_refused():

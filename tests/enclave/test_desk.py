@@ -61,6 +61,7 @@ def test_files_come_in_whole_and_the_silos_file_last(tmp_path) -> None:
         ({"silo.yaml": "", "a/b/c": ""}, "cannot lie on the desk"),
         ({"silo.yaml": "", ".hidden": ""}, "cannot lie on the desk"),
         ({"silo.yaml": "", "a\x1b": ""}, "cannot lie on the desk"),
+        ({"silo.yaml": "", "a": "", "a/b": ""}, "'a' cannot lie on the desk as a file and as a folder"),
         ({"silo.yaml": "?"}, "not in base64"),
         ({"silo.yaml": 1}, "not in base64"),
     ],
@@ -70,6 +71,19 @@ def test_what_is_no_desk_is_refused_and_nothing_written(tmp_path, body, words) -
         desk.install(json.dumps(body).encode(), tmp_path)
     assert "\x1b" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_packed_is_said_and_keeps_nobody_waiting(tmp_path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "silo.yaml").touch()
+    with pytest.raises(EnclaveError, match="Two files would lie on the desk"):
+        desk.packed([tmp_path / "a" / "silo.yaml", tmp_path / "b" / "silo.yaml"])
+    os.mkfifo(tmp_path / "b" / "pipe")
+    with pytest.raises(EnclaveError, match="pipe' is no file"):
+        desk.packed([tmp_path / "a" / "silo.yaml", tmp_path / "b"])
+    with pytest.raises(EnclaveError, match="cannot be read: No such file"):
+        desk.packed([tmp_path / "no\x1bwhere"])
 
 
 @given(some.binary(max_size=200))

@@ -9,13 +9,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from gated import ROOT, Federation, checkout
+from sgx_chain import Authority
 
 import quire
-from quire.enclave import inside
+from quire.enclave import inside, worker
 from quire.enclave.errors import EnclaveError
 from quire.enclave.worker import Connection, work
 
@@ -69,15 +73,53 @@ def test_files_that_the_connection_names_have_to_be_what_they_should(tmp_path) -
     with pytest.raises(EnclaveError, match=r"cannot be read: No such file"):
         work(Connection("127.0.0.1:1", key), tmp_path)
     key.write_text("no key")
+    with pytest.raises(EnclaveError, match="holds no certificates in PEM"):
+        work(Connection("127.0.0.1:1", key), tmp_path)
+    root = tmp_path / "ca.pem"
+    root.write_bytes(Authority().root.public_bytes(Encoding.PEM))
     with pytest.raises(EnclaveError, match="no private key of a node"):
-        work(Connection("127.0.0.1:1", key, key), tmp_path)
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
+        work(Connection("127.0.0.1:1", root, key), tmp_path)
     made = ec.generate_private_key(ec.SECP384R1())
     key.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     with pytest.raises(EnclaveError, match="needs TLS"):
         work(Connection("127.0.0.1:1", None, key), tmp_path)
+
+
+def test_a_message_that_cannot_be_read_is_passed_over(caplog) -> None:
+    """A server may send anything at all: Flower's own reading of it may not end the silo."""
+    head, gone = SimpleNamespace(metadata=SimpleNamespace(message_id="torn")), []
+
+    def tree(name):
+        raise ValueError(f"{name} is no tree")
+
+    state = SimpleNamespace(
+        get_messages_legacy=lambda **_: [head],
+        record_message_processing_start=lambda name: None,
+        record_message_processing_end=lambda name: None,
+        get_tasks=lambda: [],
+    )
+    store = SimpleNamespace(get_object_tree=tree, delete=gone.append)
+    worker._answer_all(state, store, 1, Path("silo.yaml"), lambda *_: pytest.fail("it was answered"))
+    assert gone == ["torn"]
+    assert "cannot be read" in caplog.text
+
+
+def test_a_worker_whose_superlink_is_away_ends_when_it_is_told_to(tmp_path) -> None:
+    (tmp_path / "silo.yaml").write_text("name: a\n")
+    code = (
+        "import os, signal, sys, threading; from quire.enclave import inside, worker; worker.PATIENCE = 0.2\n"
+        "def tell():\n"
+        "    while signal.getsignal(signal.SIGALRM) is signal.SIG_DFL: threading.Event().wait(0.05)\n"
+        "    threading.Event().wait(1); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "threading.Thread(target=tell, daemon=True).start()\n"
+        f"sys.exit(inside.main(['--work', '--superlink', '127.0.0.1:1', '--silo', {str(tmp_path / 'silo.yaml')!r}, "
+        "'--insecure']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        **{"env": {**os.environ, "PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True, "timeout": 60},
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -86,6 +86,22 @@ def test_a_run_that_verifies_is_released_with_its_card(place):
     assert any("lies in the run folder itself" in note for note in found.notes)
 
 
+def test_the_model_of_an_attacked_run_is_not_released_whoever_asks(place):
+    run, words = place / "run", r"^[^\n]* was attacked on purpose.*: its model is no result, and is not released\.$"
+    about, tree = (run / "run.json").read_text(), (run / "settings.yaml").read_text()
+    (run / "run.json").write_text(json.dumps({**json.loads(about), "attacked": {"words": "", "name": "giant"}}))
+    refused(place, words)
+    refused(place, words, unverified=True)
+    (run / "run.json").write_text(about)  # and where only the settings say so
+    (run / "settings.yaml").write_text(tree.replace("attack:\n  name: none", "attack:\n  name: giant"))
+    assert (run / "settings.yaml").read_text() != tree
+    refused(place, r"was attacked on purpose \(attack=giant\)", unverified=True)
+    (run / "settings.yaml").write_text("attack: [")
+    refused(place, "does not verify")
+    (run / "settings.yaml").unlink()
+    refused(place, "does not verify")
+
+
 def test_it_says_against_which_roster(place):
     found = made(place, to=("berlin", "hospital-1"), roster=place / "roster.json")
     assert found.header.origin.verified == GIVEN

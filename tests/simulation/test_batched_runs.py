@@ -235,6 +235,15 @@ def test_silos_score_together_whatever_they_train(overrides, tmp_path, together,
     assert journal(other.folder)[0]["evaluate"] == pytest.approx(journal(one.folder)[0]["evaluate"], rel=1e-5)
 
 
+def test_silos_that_score_together_tune_copies_as_they_would_by_themselves(tmp_path, scored):
+    one, other, *_ = both(tmp_path, f"{SMALL} training.tuning_epochs=1 output.baselines=false")
+    assert sum(scored) == 15
+    for mine, theirs in zip(journal(one.folder), journal(other.folder), strict=True):
+        assert theirs["failed"] == []
+        assert "tuned_loss" in theirs["evaluate"]
+        assert theirs["evaluate"] == pytest.approx(mine["evaluate"], rel=1e-3)
+
+
 def test_of_a_silo_whose_operator_has_a_say_nothing_is_done_ahead(tmp_path, together, scored):
     """Its rows are not looked at before its policy has let it answer."""
     folder = tmp_path / "silos"

@@ -69,6 +69,11 @@ def test_under_secure_aggregation_no_coalition_is_smaller_than_a_sum_may_be():
     assert found.secure
 
 
+def test_tuning_of_copies_that_nobody_scores_is_left_out(exact):
+    tuned = contribution(f"{SMALL} training.tuning_epochs=1 training.tuning_lr=0.2", cycles=2)
+    assert (tuned.nobody, tuned.everybody) == (exact[0].nobody, exact[0].everybody)
+
+
 def test_loss_is_worth_the_more_the_smaller_it_is():
     found = contribution("task=diabetes partition=iid partition.silos=2 strategy.rounds=1", exact=True, score="loss")
     assert found.nobody < found.everybody < 0.0

@@ -191,6 +191,35 @@ def test_a_run_that_is_killed_after_a_rejected_round_goes_on_to_the_same_model(
     assert ["lost" in line for line in rounds_of(tmp_path / "run")] == [False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("silenced", "after", "rounds", "words"),
+    [
+        ((1, 2), 1, 2, "Round 2 failed: .*; no round of this run has moved its model"),
+        ((2, 3, 4), 3, 6, "Round 4 failed: .*; 3 rounds in a row were lost"),
+    ],
+)
+def test_a_run_that_is_killed_after_a_rejected_round_fails_as_the_whole_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silenced: tuple[int, ...], after: int, rounds: int, words: str
+) -> None:
+    """The rounds lost before the kill count: else who can have the server started anew goes on for ever."""
+    adds(monkeypatch, "hospital-5", giant, silenced)
+    overrides = f"{BOUND} strategy.rounds={rounds} output.progress=none"
+
+    def arm() -> None:
+        original = RunFolder._line
+
+        def line_then_die(self: RunFolder, event: Any) -> None:
+            original(self, event)
+            if event.get("round") == after:
+                die()
+
+        RunFolder._line = line_then_die  # type: ignore[method-assign]
+
+    killed(overrides, tmp_path / "run", arm)
+    with pytest.raises(RunFailed, match=words):
+        resumed(overrides, tmp_path / "run")
+
+
 def backwards(agreement: Any, honest: np.ndarray) -> np.ndarray:
     """Undo what four silos like this one add, and go the other way as far as the alarm leaves room, at full weight."""
     point, integers = agreement.point, honest.copy()

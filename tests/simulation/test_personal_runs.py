@@ -1,9 +1,12 @@
 """Runs with layers that stay in the silos, and with copies tuned to a silo's rows: at every runtime, and resumed."""
 
 import json
+import shutil
+from statistics import fmean
 
 import numpy as np
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
 
 import quire
@@ -14,6 +17,7 @@ from quire.clients.training import Workbench
 from quire.errors import DataError, SettingsError
 from quire.simulation.baselines import compare
 from quire.simulation.inline import run_inline
+from quire.simulation.launch import launch
 from quire.simulation.report import write_report
 from quire.strategies.checkpoint import Checkpoints
 
@@ -128,6 +132,17 @@ def test_tuning_takes_steps_of_its_own(local, tmp_path):
         assert scores["loss"] == rounds(local)[-1]["silos"][silo]["loss"]
 
 
+def test_scores_of_a_copy_that_tuning_threw_off_are_left_out(local, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(local, folder)
+    compare(compose(f"{LOCAL} {TUNED} training.tuning_lr=1e30"), folder)
+    text = (folder / "comparison.json").read_text()
+    assert "NaN" not in text
+    tuned = json.loads(text)["own"]["site-1"]["tuned"]
+    assert "accuracy" in tuned
+    assert "loss" not in tuned
+
+
 def test_the_page_says_who_is_served_worst_and_what_stays(local):
     page = " ".join(write_report(local).read_text().split())
     found = json.loads((local / "comparison.json").read_text())["fairness"]["federated"]["balanced_accuracy"]
@@ -157,3 +172,16 @@ def test_a_folder_without_the_silos_layers_cannot_be_compared(local, tmp_path):
     (tmp_path / "model.safetensors").write_bytes((local / "model.safetensors").read_bytes())
     with pytest.raises(DataError, match="cannot be scored as the silos use it"):
         compare(compose(LOCAL), tmp_path)
+
+
+def test_the_page_holds_like_against_like(tmp_path):
+    """A silo's own model is made for its own rows: there, and not on everyone's, it stands beside the silo alone."""
+    settings = compose(f"{LOCAL.replace(' output.baselines=false', '')} output.progress=none")
+    launch(settings, tmp_path / "run", Console(quiet=True))
+    found = json.loads((tmp_path / "run" / "comparison.json").read_text())["own"].values()
+    means = {way: 100 * fmean(own[way]["balanced_accuracy"] for own in found) for way in ("federated", "alone")}
+    page = " ".join((tmp_path / "run" / "report.html").read_text().split())
+    assert f"reached {means['federated']:.1f} % balanced accuracy; a site alone reaches {means['alone']:.1f} %" in page
+    assert "Scored on each site\u2019s own test rows" in page
+    assert "would have done better alone" not in page
+    assert "everyone\u2019s rows</li>" not in page

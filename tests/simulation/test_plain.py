@@ -142,6 +142,13 @@ def test_its_rounds_stay_out_of_the_log(caplog, scratch):
     assert logging.getLogger("quire").level == logging.INFO
 
 
+def test_tuning_of_copies_that_nobody_scores_does_not_stop_it(scratch):
+    base = "task=breast_cancer partition.silos=2 strategy.rounds=1"
+    tuned = train_plainly(f"{base} training.tuning_epochs=1 training.tuning_lr=0.2")
+    assert tuned.error is None
+    assert tuned.fingerprint == train_plainly(base).fingerprint
+
+
 def test_what_stops_it_is_said_and_stops_nothing_else(scratch):
     found = train_plainly(f"{BASE} strategy.min_silos=4 runtime.faults=[drop:train:2:hospital-1]")
     assert found.model is None

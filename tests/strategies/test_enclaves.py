@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from fake_grid import FakeGrid, identity
 
 from quire.clients.gate.mark import BANNER
-from quire.privacy.identity.attested import Aggregator, Attested
+from quire.privacy.identity.attested import YEAR_10000, Aggregator, Attested
+from quire.privacy.identity.errors import RosterError
 from quire.privacy.identity.keys import PrivateIdentity
 from quire.privacy.identity.roster import Admin, Member, Roster
 from quire.strategies.cohort import enrol
@@ -62,10 +64,26 @@ def test_only_what_was_verified_is_said_as_verified(tmp_path) -> None:
     )
     assert second == "b says that it runs in an enclave, and no roster records that anybody verified it."
     assert third.startswith("The server: its key was made")
+    assert third.endswith("Whether that key signed this run's log, the log itself shows.")
     keep(tmp_path, {"a": "direct-dev"}, roster(), ["a"])
     (loud,) = [text for text in sentences(read(tmp_path)) if text.startswith(BANNER)]
     assert "a ran under direct-dev" in loud
     assert not any(text.startswith("a: its key") for text in sentences(read(tmp_path)))
+
+
+def test_of_a_roster_those_are_named_who_took_part() -> None:
+    found = NONE.by(roster(), ["a", "b"])
+    assert sorted(found.attested) == ["a"]
+    assert sorted(found.by(roster(), ["a", "z"]).attested) == ["a", "z"]
+
+
+def test_the_last_second_that_a_record_can_name_is_said_as_a_day(tmp_path) -> None:
+    last = replace(RECORD, verified=YEAR_10000 - 1)
+    members = (Member(0, "a", key(1), attested=last),)
+    keep(tmp_path, {}, Roster("heart", 1, members, (Admin("anna", key(9)),), 1, 1), ["a"])
+    assert "verified on 9999-12-31" in sentences(read(tmp_path))[0]
+    with pytest.raises(RosterError, match="must be a time"):
+        replace(RECORD, verified=YEAR_10000)
 
 
 @pytest.mark.parametrize(

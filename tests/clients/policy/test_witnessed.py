@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from real_silo import RealSilo, code_of, merged
 
 from quire.clients import contract
 from quire.clients.client_app import SILO_KEY, app
-from quire.clients.identity import new_identity
+from quire.clients.identity import load_identity, new_identity
+from quire.clients.store import ledger
+from quire.clients.store.override import reset
 from quire.privacy.receipts import Receipt
 from quire.simulation.grid import server_identity
 from quire.strategies.witnessed import newest_receipts
@@ -65,8 +68,6 @@ def test_a_store_that_was_put_back_is_refused_with_what_to_do(trained, tmp_path,
 def test_nobody_else_can_keep_a_silo_out(trained, tmp_path) -> None:
     silo, _, second = trained
     stranger = new_identity(tmp_path / "stranger.key")
-    from quire.clients.identity import load_identity
-
     body = json.loads(second)["body"]
     body["ledger"] = {**body["ledger"], "entries": 99, "head": "ab" * 32}
     forged = Receipt.sign(body, load_identity(tmp_path / "stranger.key"))
@@ -100,3 +101,69 @@ def test_the_server_finds_the_newest_of_each_silo_beside_its_run(trained, tmp_pa
     (tmp_path / "file").touch()
     assert newest_receipts(tmp_path / "new") == [second]
     assert newest_receipts(tmp_path / "nowhere" / "new") == []
+
+
+def test_a_pipe_in_the_place_of_a_journal_keeps_no_server(trained, tmp_path: Path) -> None:
+    _, first, _ = trained
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "a" / "metrics.jsonl")
+    line = json.dumps({"receipts": {"clinic-1": base64.b64encode(first).decode()}})
+    (tmp_path / "b" / "metrics.jsonl").write_text(line + "\n")
+    found: list[list[bytes]] = []
+    waiting = threading.Thread(target=lambda: found.append(newest_receipts(tmp_path / "new")), daemon=True)
+    waiting.start()
+    waiting.join(20)
+    assert found == [[first]]
+
+
+def test_who_has_no_newer_copy_goes_on_after_an_override(trained, tmp_path) -> None:
+    silo, first, second = trained
+    newest = tmp_path / "newest"
+    shutil.move(silo.store, newest)
+    key = load_identity(silo.folder / "silo.key")
+    try:
+        for copy in (silo.folder / "backup", None):  # an old one, and none at all
+            shutil.rmtree(silo.store, ignore_errors=True)
+            if copy is not None:
+                shutil.copytree(copy, silo.store)
+            assert asked(silo, first, second) == "BOOKS_UNUSABLE"
+            done = reset(silo.store, "clinic", "the disk failed", key)
+            assert "A receipt of this silo's own has seen 3 entries." in done.found
+            assert asked(silo, first, second) == "ANSWERED"
+            assert asked(silo, second) == "ANSWERED"
+            assert not list((silo.store / "ledger").glob("*shown*"))
+    finally:
+        shutil.rmtree(silo.store, ignore_errors=True)
+        shutil.move(newest, silo.store)
+
+
+def test_a_note_that_was_tampered_with_is_said_and_not_believed(trained, tmp_path) -> None:
+    silo, first, second = trained
+    newest = tmp_path / "newest"
+    shutil.move(silo.store, newest)
+    try:
+        shutil.copytree(silo.folder / "backup", silo.store)
+        assert asked(silo, second) == "BOOKS_UNUSABLE"
+        note = silo.store / "ledger" / "clinic:shown.json"
+        note.write_bytes(note.read_bytes().replace(b":3,", b":9,"))
+        done = reset(silo.store, "clinic", "the disk failed", load_identity(silo.folder / "silo.key"))
+        assert "clinic:shown.json is not what was written." in done.found
+        assert asked(silo, second) == "BOOKS_UNUSABLE"  # and is noted anew
+        reset(silo.store, "clinic", "once more", load_identity(silo.folder / "silo.key"))
+        assert asked(silo, first, second) == "ANSWERED"
+    finally:
+        shutil.rmtree(silo.store, ignore_errors=True)
+        shutil.move(newest, silo.store)
+
+
+def test_however_many_receipts_are_shown_the_ledger_is_read_once(trained, monkeypatch) -> None:
+    silo, first, second = trained
+    reads: list[int] = []
+    before = ledger.read_ledger
+    monkeypatch.setattr(ledger, "read_ledger", lambda *given, **more: reads.append(1) or before(*given, **more))
+    asked(silo, first)
+    alone = len(reads)
+    reads.clear()
+    assert asked(silo, first, *[second] * 20) == "ANSWERED"
+    assert len(reads) == alone

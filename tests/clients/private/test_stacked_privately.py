@@ -26,7 +26,7 @@ def plan_of(steps=3, rate=0.3, noise=1.0, clip=1.0, batch=4, discrete=True):
 
 def training_of(**told):
     given = {"name": "sgd", "epochs": 1, "steps": 0, "batch_size": 8, "lr": 0.05, "momentum": 0.0, "weight_decay": 0.0}
-    return SgdTraining(**{**given, **told})
+    return SgdTraining(**{**given, "local_layers": (), "tuning_epochs": 0, "tuning_lr": None, **told})
 
 
 def rows_of(rng, count, task, dtype=np.float32):

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+import yaml
 
 from quire.conf.compose import compose
+from quire.contribution_cli import _words
+from quire.dashboard.runs import read as read_shown
+from quire.dashboard.views import _facts
 from quire.errors import RunFailed
+from quire.reports.audit import audit
+from quire.reports.checks import Keys
+from quire.reports.details import Details
+from quire.reports.dpia import dpia
+from quire.reports.inputs import Inputs
+from quire.reports.markdown import markdown
+from quire.reports.run import read_run as read_documented
+from quire.simulation.contribution import contribution
 from quire.simulation.inline import run_inline
 from quire.simulation.poisoning.grid import colluding
 from quire.simulation.poisoning.outcome import write_outcome
 from quire.simulation.poisoning_section import banner, section
 from quire.simulation.report import write_report
 from quire.simulation.report_data import read_run
+from quire.simulation.sweep_page import write_sweep_page
 from quire.strategies.robust.coordinates import median
 
 SMALL = (
@@ -76,6 +90,39 @@ def test_the_run_says_loudly_that_it_was_attacked_and_by_whom(quarantined):
     for words in (about["attacked"]["words"], "Suspicion, not verdicts", "2 sites colluded", "quarantined"):
         assert words in page
     assert page.index("attacked on purpose") < page.index("<h1>")
+
+
+def test_what_is_made_of_the_run_says_so_too(quarantined, tmp_path):
+    """The documents for those who answer for it, the page of a sweep, and the dashboard."""
+    _, folder, _ = quarantined
+    found = read_documented(folder, Keys(), Inputs())
+    document = dpia(found, None, Details(), None, Inputs(), "2026-11-22")
+    for text in (markdown(document), markdown(audit([found], None, [], Inputs(), "2026-11-22"))):
+        assert "Attacked on purpose" in text
+        assert "A simulation of attack=giant" in text
+    assert ("Attacked on purpose", "giant") in _facts(read_shown(folder.parent, folder))
+    for number, name in enumerate(("giant", "none")):
+        job = tmp_path / str(number)
+        job.mkdir()
+        for file in ("run.json", "metrics.jsonl"):
+            (job / file).write_bytes((folder / file).read_bytes())
+        tree = yaml.safe_load((folder / "settings.yaml").read_text())
+        (job / "settings.yaml").write_text(yaml.safe_dump({**tree, "attack": {**tree["attack"], "name": name}}))
+        record = {"job": number, "overrides": [f"seed={number}"], "pid": 1, "status": 0, "seconds": 1.0}
+        (job / "job.json").write_text(json.dumps(record))
+    (tmp_path / "sweep.json").write_text(json.dumps({"status": "completed", "args": ["-m", "seed=0,1"], "planned": 2}))
+    words = "1 of 2 jobs were attacked on purpose (attack=giant): their models are no results."
+    assert words in write_sweep_page(tmp_path).read_text()
+    (tmp_path / "0" / "settings.yaml").write_bytes((tmp_path / "1" / "settings.yaml").read_bytes())
+    assert "attacked on purpose" not in write_sweep_page(tmp_path).read_text()
+
+
+def test_what_silos_add_to_an_attacked_federation_is_called_that(tmp_path):
+    text = "task=breast_cancer partition=iid partition.silos=3 strategy.rounds=1 training.epochs=1 strategy.min_silos=1"
+    attacked = contribution(f"{text} attack=giant attack.fraction=0.4", cycles=2)
+    assert attacked.as_dict()["attacked"] == "giant"
+    assert _words(attacked)[0].startswith("These federations were attacked on purpose (attack=giant)")
+    assert "attacked" not in dataclasses.replace(attacked, attack="").as_dict()
 
 
 def test_a_run_without_an_attack_says_nothing_of_the_kind(tmp_path):
@@ -197,7 +244,8 @@ def test_silos_that_vote_clear_whom_they_lose_nothing_by(tmp_path):
     """A silo with half of its labels turned is kept out; one that merely answers larger than usual may be let be."""
     text = (
         "task=digits partition=iid partition.silos=7 strategy.rounds=2 training.epochs=1 data.validation_fraction=0.2 "
-        "strategy.fraction_evaluate=0 attack.fraction=0.15 suspicion=quarantine suspicion.vote=true"
+        "strategy.fraction_evaluate=0 attack.fraction=0.15 suspicion=quarantine suspicion.vote=true "
+        "suspicion.allowance=1 suspicion.false_alarms=0.05"  # six times as large is then suspected at once
     )
     for attack, event in (("sign_flip attack.scale=5", "quarantined"), ("scaling attack.factor=6", "cleared")):
         folder = tmp_path / event
