@@ -18,6 +18,7 @@ from quire.errors import SettingsError
 from quire.simulation.batched_grid import BatchedGrid
 from quire.simulation.faults import Fault
 from quire.simulation.grid import InlineGrid, server_identity
+from quire.simulation.memory import keep_freed_memory
 from quire.simulation.poisoning.grid import with_attack
 from quire.simulation.workers import WorkersGrid, processes
 
@@ -86,6 +87,7 @@ def run_inline(
     from quire.strategies.server_app import DEVICE_KEY, RESUME_KEY, RUN_DIR_KEY, SCHEMA_KEY
     from quire.strategies.server_app import app as server_app
 
+    keep_freed_memory()
     torch.set_num_threads(settings.runtime.threads)
     device = choose(settings)
     local = local_silos(settings, silos)

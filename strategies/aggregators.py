@@ -11,7 +11,9 @@ import numpy as np
 
 from quire.strategies.rounds import Aggregator, Arrays, Cohort, Update
 
-_PIECE = 32_768  # numbers: a piece of the sum and its scratch space stay in the processor's cache
+# Numbers: a piece of the sum and its scratch space stay in the processor's cache. Threads take larger ones, for before
+# each operation on a piece they wait for one another.
+_PIECE, _PIECE_OF_THREADS = 32_768, 131_072
 _AT_ONCE = 8  # updates that are held until the sum is gone through once for all of them
 _WORTH_THREADS = 1_000_000  # numbers
 _SCALE = 2.0**-40  # of weights; exact, and keeps the sum of float64 updates from overflowing before it is divided
@@ -75,22 +77,24 @@ def _add(sums: np.ndarray, arrays: Sequence[np.ndarray], weights: Sequence[float
     """Add weight * array, array after array, in place; large ones in as many threads as there are cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if sums.size < _WORTH_THREADS or cores < 2:
-        _add_part(sums, arrays, weights, 0, sums.size)
+        _add_part(sums, arrays, weights, 0, sums.size, _PIECE)
         return
     share = -(-sums.size // cores)
     with ThreadPoolExecutor(cores) as pool:
         parts = [
-            pool.submit(_add_part, sums, arrays, weights, start, min(start + share, sums.size))
+            pool.submit(_add_part, sums, arrays, weights, start, min(start + share, sums.size), _PIECE_OF_THREADS)
             for start in range(0, sums.size, share)
         ]
     for part in parts:
         part.result()
 
 
-def _add_part(sums: np.ndarray, arrays: Sequence[np.ndarray], weights: Sequence[float], start: int, end: int) -> None:
-    scratch = np.empty(min(_PIECE, end - start))
-    for low in range(start, end, _PIECE):
-        piece = sums[low : min(low + _PIECE, end)]
+def _add_part(
+    sums: np.ndarray, arrays: Sequence[np.ndarray], weights: Sequence[float], start: int, end: int, width: int
+) -> None:
+    scratch = np.empty(min(width, end - start))
+    for low in range(start, end, width):
+        piece = sums[low : min(low + width, end)]
         term = scratch[: len(piece)]
         for array, weight in zip(arrays, weights, strict=True):
             term[:] = array[low : low + len(piece)]
