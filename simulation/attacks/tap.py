@@ -7,10 +7,7 @@ that the server takes. An attack is given some of :class:`Seen` and nothing else
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from quire.conf.compose import compose
 from quire.conf.schema import NoPrivacy, Settings
 from quire.simulation.attacks.errors import AttackInput
 from quire.simulation.inline import run_inline
+from quire.simulation.plain import quietly
 from quire.strategies.card import CARD_FILE
 from quire.strategies.rounds import RoundState
 from quire.strategies.watch import watching
@@ -106,7 +104,7 @@ def observe(overrides: str) -> Seen:
         identity: Any = reply.content.get(contract.IDENTITY)
         seen.updates[-1][str(identity[contract.SILO])] = decode(record)
 
-    with tempfile.TemporaryDirectory(prefix="quire-attack-") as scratch, watching(step), _quietly():
+    with tempfile.TemporaryDirectory(prefix="quire-attack-") as scratch, watching(step), quietly():
         folder = run_inline(settings, Path(scratch) / "run", listener=heard).folder
         if not isinstance(settings.privacy, NoPrivacy):
             seen.spent = _spent(folder)
@@ -119,14 +117,3 @@ def _spent(folder: Path) -> Spent:
     card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
     worst = max((silo["statement"] for silo in card["silos"]), key=lambda said: float(said["epsilon"]))
     return Spent(float(worst["epsilon"]), float(worst["delta"]), str(worst["unit"]))
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    logger = logging.getLogger("quire")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
