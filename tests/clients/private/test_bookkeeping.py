@@ -98,7 +98,9 @@ def numbers(*shape, seed=1):
 )
 @settings(max_examples=25, deadline=None)
 def test_a_dense_layer_on_rows_and_on_sequences(wide, out, between, bias):
-    hold(drawn(Scored(nn.Linear(wide, out, bias=bias))), numbers(ROWS, *between, wide))
+    hold(
+        drawn(Scored(nn.Linear(wide, out, bias=bias))).double(), numbers(ROWS, *between, wide).double(), tolerance=1e-9
+    )
 
 
 @st.composite
@@ -123,8 +125,9 @@ def convolutions(draw):
 @given(case=convolutions())
 @settings(max_examples=60, deadline=None)
 def test_a_convolution(case):
+    """In float64: with one weight, a row's gradient may cancel to nothing next to the terms that float32 rounds."""
     layer, shape = case
-    hold(drawn(Scored(layer)), numbers(ROWS, *shape))
+    hold(drawn(Scored(layer)).double(), numbers(ROWS, *shape).double(), tolerance=1e-9)
 
 
 def test_a_convolution_of_volumes():
