@@ -98,9 +98,8 @@ def numbers(*shape, seed=1):
 )
 @settings(max_examples=25, deadline=None)
 def test_a_dense_layer_on_rows_and_on_sequences(wide, out, between, bias):
-    hold(
-        drawn(Scored(nn.Linear(wide, out, bias=bias))).double(), numbers(ROWS, *between, wide).double(), tolerance=1e-9
-    )
+    model, x = Scored(nn.Linear(wide, out, bias=bias)), numbers(ROWS, *between, wide)
+    hold(drawn(model).double(), x.double(), tolerance=1e-9)
 
 
 @st.composite
