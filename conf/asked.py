@@ -46,8 +46,42 @@ def attack_on(settings: Mapping[str, Any]) -> str:
     return "" if name == "none" else str(name)
 
 
+def groups_in(settings: Mapping[str, Any]) -> int:
+    """Return in how many groups silos are summed under masks; 0 where there is one sum of all, or none.
+
+    Parameters
+    ----------
+    settings : mapping
+        As for :func:`is_chained`.
+    """
+    aggregation = settings.get("aggregation")
+    groups = aggregation.get("groups") if isinstance(aggregation, Mapping) else None
+    return groups if type(groups) is int and groups > 1 else 0
+
+
+def byzantine_among(groups: int, stated: int | None) -> int:
+    """Return how many silos may send anything: as stated, or as many as leave most groups good; 0 without groups."""
+    return 0 if groups < 1 else (groups - 1) // 2 if stated is None else stated
+
+
+def byzantine_in(settings: Mapping[str, Any]) -> int:
+    """Return how many silos may send anything without a majority of those groups being bad; 0 without groups.
+
+    Parameters
+    ----------
+    settings : mapping
+        As for :func:`is_chained`.
+    """
+    groups = groups_in(settings)
+    aggregation = settings.get("aggregation")
+    stated = aggregation.get("byzantine") if isinstance(aggregation, Mapping) else None
+    return byzantine_among(groups, stated if type(stated) is int else None)
+
+
 def is_chained(settings: Mapping[str, Any]) -> bool:
     """Tell whether silos recompute every model: under masks, where every round asks all and each silo sees every sum.
+
+    With groups they do not: each would have to be shown the sums of all groups, which are over fewer silos.
 
     Parameters
     ----------
@@ -58,7 +92,7 @@ def is_chained(settings: Mapping[str, Any]) -> bool:
     groups = [settings.get(name) for name in ("aggregation", "strategy", "partition")]
     aggregation, strategy, partition = (group if isinstance(group, Mapping) else {} for group in groups)
     fraction, least, silos = strategy.get("fraction"), strategy.get("min_silos"), partition.get("silos")
-    if aggregation.get("name") != "secure" or type(least) is not int or type(silos) is not int:
+    if aggregation.get("name") != "secure" or groups_in(settings) or type(least) is not int or type(silos) is not int:
         return False
     if not isinstance(fraction, int | float) or not (0.0 < fraction <= 1.0 and 0 < silos < 2**31):
         return False

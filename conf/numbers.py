@@ -26,10 +26,26 @@ def rows_of(data: SklearnData | SyntheticData) -> int:
 
 
 def colluders_of(secure: SecureAggregation, members: int) -> int:
-    """Return how many of a roster's members may side with the server: as set, or a third of them."""
+    """Return how many of a roster's members may side with the server: as set, or a third of them.
+
+    With groups it is how many of any one group, and always set: a third of a roster may all be in one group of it.
+    """
     if secure.colluders is not None:
         return secure.colluders
     return max(1, (members - 1) // 3) if members >= 4 else 0
+
+
+def parties_of(settings: Settings, secure: SecureAggregation, members: int) -> int:
+    """Return how many vectors are added to one sum at most: all that are asked, or with groups the largest of them.
+
+    Parameters
+    ----------
+    settings : Settings
+    secure : SecureAggregation
+    members : int
+        Of the roster.
+    """
+    return min(settings.silos_asked, -(-members // (secure.groups or 1)))
 
 
 def max_rows_of(settings: Settings, secure: SecureAggregation) -> int:

@@ -112,7 +112,8 @@ class SecureAggregation:
 
     name: str
     colluders: int | None = setting(
-        "members of the roster that may side with a lying server; null: a third of them, none of two or three",
+        "members of the roster that may side with a lying server, with groups of each; null: a third of them, none of "
+        "two or three (has to be given with groups)",
         ge=0,
         le=2000,
     )
@@ -141,6 +142,20 @@ class SecureAggregation:
     )
     rekey_every: int = setting("rounds after which silos agree on keys anew", ge=1, le=1000)
     attempts: int = setting("how often a round is tried, with fresh masks and those still there", ge=1, le=8)
+    groups: int | None = setting(
+        "groups of silos that are summed apart, and combined so that bad groups do not count; null: one sum of all",
+        ge=3,
+        le=600,
+    )
+    byzantine: int | None = setting(
+        "groups: silos that may send anything (f), each of which spoils a group; null: as many as the groups allow",
+        ge=1,
+        le=300,
+    )
+    combine: str = setting(
+        "groups: of each coordinate of the groups' means the median, or the mean without the f smallest and largest",
+        choices=("median", "trimmed_mean"),
+    )
     simulate: str = setting(
         "in a simulation: the whole protocol, or exact_sum, the same sums and the same model in clear, with NO secure "
         "aggregation: for sweeps",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from quire.conf.numbers import colluders_of, max_rows_of
+from quire.conf.group_rules import check_groups
+from quire.conf.numbers import colluders_of, max_rows_of, parties_of
 from quire.conf.schema import (
     DistributedPrivacy,
     FedNovaStrategy,
@@ -37,6 +38,7 @@ def check_secure(settings: Settings) -> None:
     _fits_the_strategy(settings)
     _nothing_travels_in_clear(settings)
     _enough_silos(settings, secure)
+    check_groups(settings, secure)
     _short_cut_stands_alone(settings, secure)
     _norm_is_bounded_once(settings, secure)
     if isinstance(settings.privacy, DistributedPrivacy):
@@ -71,6 +73,8 @@ def _enough_silos(settings: Settings, secure: SecureAggregation) -> None:
     silos, asked = settings.partition.silos, settings.silos_asked
     if silos > MOST_SILOS:
         raise SettingsError(f"aggregation=secure serves at most {MOST_SILOS} silos, and partition.silos={silos}.")
+    if secure.groups is not None:
+        return  # counted in each group: see conf/group_rules.py
     colluders = colluders_of(secure, silos)
     if silos - colluders < 2:
         raise SettingsError(
@@ -126,7 +130,7 @@ def _norm_is_bounded_once(settings: Settings, secure: SecureAggregation) -> None
 
 
 def _numbers_fit(settings: Settings, secure: SecureAggregation) -> None:
-    asked = settings.silos_asked
+    asked = parties_of(settings, secure, settings.partition.silos)
     step = secure.bound / ((2**31 - 1) // asked)
     if secure.bits is None and step > secure.resolution:
         raise SettingsError(

@@ -10,8 +10,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from quire.clients.secure.agreement import terms_of
 from quire.clients.secure.noise import noise_of
+from quire.clients.secure.terms import terms_of
 from quire.conf.compose import compose
 from quire.conf.schema import SecureAggregation, Settings
 from quire.errors import QuireError, SettingsError

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from quire.conf.asked import byzantine_in, groups_in
 from quire.conf.schema import GROUPS
 from quire.simulation.report_data import METRIC_NAMES, RunData, number
 from quire.simulation.report_scores import Scores, everyone, personal
@@ -267,7 +268,13 @@ def _saw_sums(data: RunData) -> list[str]:
         for value in (known[-1].get("members"), known[-1].get("colluders"), data.setting("strategy.min_silos"))
     )
     masked = Masked(
-        members or len(data.silos), colluders, least, chained=known[-1].get("chain") is True, clear=data.exact
+        members or len(data.silos),
+        colluders,
+        least,
+        chained=known[-1].get("chain") is True,
+        clear=data.exact,
+        groups=groups_in(data.settings),
+        byzantine=byzantine_in(data.settings),
     )
     code = (
         "Silos run code that the server sends. Where no gate at a silo held it against what its operator approved, "

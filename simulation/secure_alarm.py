@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quire.simulation import report_words as words
+from quire.simulation.group_section import reaches
 from quire.simulation.report_data import RunData, number
 
 
@@ -37,6 +38,7 @@ def alarm_words(data: RunData) -> Alarm:
             rejected.append(f"Round {event['round']}: {lost}" if lost else str(event.get("error")))
         elif (reach := number(secure.get("reach"))) is not None:
             reached.append(reach)
+        reached += reaches(event)
     more = len(rejected) - _MOST
     shown = (*rejected[:_MOST], *((f"And {words.count(more, 'round')} more.",) if more > 0 else ()))
     quiet = ""

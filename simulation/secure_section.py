@@ -2,82 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
-import numpy as np
-from markupsafe import Markup
-
+from quire.conf.asked import byzantine_in, groups_in
+from quire.simulation import group_section
 from quire.simulation import report_words as words
-from quire.simulation.drawing import ALONE, BAD, FED, INK, POOLED, SERIES, draw, whole_numbers
 from quire.simulation.exchanges import EXCHANGES, IN_CLEAR, REASONS
 from quire.simulation.report_data import RunData, number
 from quire.simulation.secure_alarm import alarm_words
+from quire.simulation.secure_attempts import Attempt, attempts_in, events_of, good, least
+from quire.simulation.secure_figures import figures
 from quire.strategies.secure_words import NOT_SECURE
 
-_KEYS = ("open", "pairs", "ready")
 _MOST_ROWS = 300
 _MOST_BLAME = 60
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """One attempt of a round, as journalled."""
-
-    event: Mapping[str, Any]
-    log: Mapping[str, Any]
-
-    @property
-    def round(self) -> int:
-        return int(self.event["round"])
-
-    @property
-    def error(self) -> str | None:
-        return None if self.log.get("error") is None else str(self.log["error"])
-
-    @property
-    def stages(self) -> Mapping[str, Mapping[str, Any]]:
-        return self.log.get("stages") or {}
-
-    @property
-    def rejected(self) -> bool:
-        """Whether the round's sum was opened, and is none of honest silos."""
-        return self.error is None and (self.event.get("secure") or {}).get("rejected") is True
-
-    @property
-    def rekeyed(self) -> bool:
-        return "open" in self.stages
-
-    def figure(self, stage: str, key: str) -> float:
-        """Return a figure of an exchange, 0 where there was none."""
-        return number(self.stages.get(stage, {}).get(key)) or 0.0
-
-    def seconds(self, *stages: str) -> float:
-        return sum(self.figure(stage, "seconds") for stage in stages)
 
 
 def section(data: RunData) -> dict[str, Any] | None:
     """Return what the template shows; None for a run without secure aggregation."""
     if not data.secure:
         return None
-    attempts = list(_attempts(data))
+    attempts = list(attempts_in(data))
     if not attempts:
         return {"begun": False, "exact": NOT_SECURE if data.exact else ""}
     blame = list(_blame(attempts))
-    silos = _silos(data, attempts)
+    silos, grouped = _silos(data, attempts), groups_in(data.settings) > 0
     return {
         "begun": True,
         "exact": NOT_SECURE if data.exact else "",
-        "opened": bool(_good(attempts)),
-        "verdict": _verdict(data, attempts),
+        "opened": bool(good(attempts)),
+        "verdict": group_section.verdict(data, attempts) if grouped else _verdict(data, attempts),
+        "groups": group_section.groups_of(data, attempts) if grouped else [],
+        "without": group_section.reasons(data) if grouped else [],
         "clamped": _clamped(data),
         "alarm": alarm_words(data),
         "simulated": data.simulated,
         "numbers": _numbers(data, attempts),
         "stages": _stages(attempts, blame, data.exact),
-        "figures": _figures(data, attempts),
+        "figures": figures(data, attempts),
         "exchanges": [("k0", "keys"), *((f"k{at + 1}", name) for at, name in enumerate(list(EXCHANGES)[3:]))],
         "rounds": [_course(data, attempt) for attempt in attempts[:_MOST_ROWS]],
         "rounds_left_out": max(0, len(attempts) - _MOST_ROWS),
@@ -89,29 +53,10 @@ def section(data: RunData) -> dict[str, Any] | None:
     }
 
 
-def _events(data: RunData) -> tuple[Mapping[str, Any], ...]:
-    """Return the rounds, and the one that ended the run after them."""
-    return (*data.rounds, *data.failed)
-
-
-def _attempts(data: RunData) -> Iterator[_Attempt]:
-    for event in _events(data):
-        for log in (event.get("secure") or {}).get("attempts", ()):
-            yield _Attempt(event, log)
-
-
 def _last(data: RunData, key: str) -> int | None:
     """Return a number that the journal repeats in every round."""
-    known = [number((event.get("secure") or {}).get(key)) for event in _events(data)]
+    known = [number((event.get("secure") or {}).get(key)) for event in events_of(data)]
     return next((int(value) for value in reversed(known) if value is not None), None)
-
-
-def _good(attempts: list[_Attempt]) -> list[_Attempt]:
-    return [attempt for attempt in attempts if attempt.error is None]
-
-
-def _least(attempts: list[_Attempt]) -> int:
-    return max(int(number(attempt.log.get("threshold")) or 0) for attempt in attempts)
 
 
 def _clamped(data: RunData) -> str:
@@ -122,8 +67,8 @@ def _clamped(data: RunData) -> str:
     return f"{text} {100 * max(cut.values()):.2g} % of a round: raise the bound." if cut else ""
 
 
-def _verdict(data: RunData, attempts: list[_Attempt]) -> str:
-    sums = [len(attempt.log.get("u3", ())) for attempt in _good(attempts)]
+def _verdict(data: RunData, attempts: list[Attempt]) -> str:
+    sums = [len(attempt.log.get("u3", ())) for attempt in good(attempts)]
     if not sums:
         return "No sum was opened."
     over = f"{sums[0]}" if min(sums) == max(sums) else f"{min(sums)} to {max(sums)}"
@@ -138,16 +83,21 @@ def _verdict(data: RunData, attempts: list[_Attempt]) -> str:
     )
 
 
-def _numbers(data: RunData, attempts: list[_Attempt]) -> list[tuple[str, str]]:
-    members, least = _last(data, "members") or len(data.silos), _least(attempts)
+def _numbers(data: RunData, attempts: list[Attempt]) -> list[tuple[str, str]]:
+    members, fewest = _last(data, "members") or len(data.silos), least(attempts)
+    groups = groups_in(data.settings)
     made = [attempt.round for attempt in attempts if attempt.rekeyed]
     length, bits = _last(data, "length"), _last(data, "bits")
-    failed = len(attempts) - len(_good(attempts))
+    failed = len(attempts) - len(good(attempts))
     found = [
         ("On the roster", str(members)),
-        ("May side with the server", _text(_last(data, "colluders"))),
-        ("Fewest in a sum", _text(least or None)),
-        ("May drop out of a round", str(max(0, members - least)) if least else words.DASH),
+        *([("Groups", str(groups)), ("May send anything", str(byzantine_in(data.settings)))] if groups else []),
+        ("May side with the server" + (", in a group" if groups else ""), _text(_last(data, "colluders"))),
+        ("Fewest in a sum", _text(fewest or None)),
+        (
+            "May drop out of a " + ("group" if groups else "round"),
+            str(max(0, members // (groups or 1) - fewest)) if fewest else words.DASH,
+        ),
         ("Bits a coordinate", _text(bits)),
         ("Numbers in the sum" if data.exact else "Numbers under the mask", _text(length)),
         (
@@ -163,7 +113,7 @@ def _text(value: int | None) -> str:
     return words.DASH if value is None else str(value)
 
 
-def _stages(attempts: list[_Attempt], blame: list[dict[str, Any]], exact: bool) -> list[dict[str, Any]]:
+def _stages(attempts: list[Attempt], blame: list[dict[str, Any]], exact: bool) -> list[dict[str, Any]]:
     """Return the table of exchanges, summed over the run."""
     rows = []
     for stage, purpose in (IN_CLEAR if exact else EXCHANGES).items():
@@ -192,10 +142,10 @@ def _stages(attempts: list[_Attempt], blame: list[dict[str, Any]], exact: bool) 
 _FIGURES = ("asked", "answered", "bytes_down", "bytes_up")
 
 
-def _course(data: RunData, attempt: _Attempt) -> dict[str, Any]:
+def _course(data: RunData, attempt: Attempt) -> dict[str, Any]:
     """Return one attempt as a row: how many were left after each exchange, and who was lost."""
     log = attempt.log
-    asked = [str(silo) for silo in attempt.event.get("cohort", ())]
+    asked = [] if attempt.group else [str(silo) for silo in attempt.event.get("cohort", ())]
     cohort, dealt, masked = ([str(silo) for silo in log.get(key, ())] for key in ("cohort", "u2", "u3"))
     steps = [("without keys", asked, cohort), ("no shares", cohort, dealt), ("no vector", dealt, masked)]
     lost = [
@@ -205,9 +155,9 @@ def _course(data: RunData, attempt: _Attempt) -> dict[str, Any]:
     ]
     return {
         "round": attempt.round,
-        "attempt": int(number(log.get("attempt")) or 0),
+        "attempt": _attempt(attempt),
         "session": "new" if attempt.rekeyed else "kept",
-        "asked": len(asked),
+        "asked": len(asked) or len(cohort),
         "dealt": len(dealt) or None,
         "masked": len(masked) or None,
         "lost": "; ".join(lost),
@@ -219,12 +169,17 @@ def _course(data: RunData, attempt: _Attempt) -> dict[str, Any]:
     }
 
 
+def _attempt(attempt: Attempt) -> str:
+    of = f" of group {attempt.group}" if attempt.group else ""
+    return f"{int(number(attempt.log.get('attempt')) or 0)}{of}"
+
+
 def _names(silos: list[str]) -> str:
     shown = ", ".join(words.name(silo) for silo in silos[:4])
     return shown + (f" and {len(silos) - 4} more" if len(silos) > 4 else "")
 
 
-def _failed(attempts: list[_Attempt]) -> list[dict[str, Any]]:
+def _failed(attempts: list[Attempt]) -> list[dict[str, Any]]:
     """Say of every attempt that came to nothing why, and who was missing in its round."""
     found = []
     for attempt in attempts:
@@ -239,7 +194,7 @@ def _failed(attempts: list[_Attempt]) -> list[dict[str, Any]]:
         found.append(
             {
                 "round": attempt.round,
-                "attempt": int(number(attempt.log.get("attempt")) or 0),
+                "attempt": _attempt(attempt),
                 "words": REASONS.get(attempt.error, attempt.error),
                 "missing": "; ".join(missing[:6]) + more,
             }
@@ -247,7 +202,7 @@ def _failed(attempts: list[_Attempt]) -> list[dict[str, Any]]:
     return found[:_MOST_BLAME]
 
 
-def _blame(attempts: list[_Attempt]) -> Iterator[dict[str, Any]]:
+def _blame(attempts: list[Attempt]) -> Iterator[dict[str, Any]]:
     for attempt in attempts:
         for note in attempt.log.get("blame", ()):
             yield {
@@ -261,12 +216,12 @@ def _blame(attempts: list[_Attempt]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _silos(data: RunData, attempts: list[_Attempt]) -> list[dict[str, Any]]:
+def _silos(data: RunData, attempts: list[Attempt]) -> list[dict[str, Any]]:
     """Return one row for each silo: in how many sums it was, what it missed, and what it sent and received."""
     sums = dict.fromkeys(data.silos, 0)
     asked, down, up = dict(sums), dict(sums), dict(sums)
     missed: dict[str, dict[str, int]] = {silo: {} for silo in data.silos}
-    for event in _events(data):
+    for event in events_of(data):
         for silo in event.get("cohort", ()):
             asked[silo] = asked.get(silo, 0) + 1
         for silo in event.get("replied", ()):
@@ -290,55 +245,4 @@ def _silos(data: RunData, attempts: list[_Attempt]) -> list[dict[str, Any]]:
             "up": up[silo],
         }
         for silo in data.silos
-    ]
-
-
-def _figures(data: RunData, attempts: list[_Attempt]) -> list[tuple[str, Markup]]:
-    """Draw how many were in each sum, and what the seconds of a round went into."""
-    good = _good(attempts)
-    rounds = np.array([attempt.round for attempt in good])
-    asked = np.array([len(attempt.event.get("cohort", ())) for attempt in good])
-    dealt, masked = (np.array([len(attempt.log.get(key, ())) for attempt in good]) for key in ("u2", "u3"))
-    width, least = 0.8 if len(rounds) <= 60 else 1.0, _least(attempts)
-    retried = sorted({attempt.round for attempt in attempts if attempt.error is not None})
-
-    def bars(axes: Any, stacked: list[tuple[Any, str]]) -> None:
-        base = np.zeros(len(rounds))
-        for values, color in stacked:
-            axes.bar(rounds, values, bottom=base, width=width, color=color, alpha=0.75, linewidth=0)
-            base = base + values
-        axes.set_xlim(0.5, max(data.planned, int(rounds[-1])) + 0.5)
-        axes.set_xlabel("round")
-        axes.grid(axis="x", visible=False)
-        whole_numbers(axes.xaxis)
-
-    def survivors(axes: Any) -> None:
-        bars(axes, [(masked, FED), (dealt - masked, POOLED), (asked - dealt, ALONE)])
-        axes.axhline(least, color=INK, linewidth=1.4, linestyle=(0, (4, 2.5)))
-        top = float(asked.max())
-        if retried:
-            axes.plot(retried, [top * 1.06] * len(retried), "x", color=BAD, markersize=7, markeredgewidth=2)
-        axes.set_ylim(0, top * 1.12)
-        whole_numbers(axes.yaxis)
-
-    if not good:
-        return []
-    label = (
-        f"In the sum by round: {masked.min()} to {masked.max()} {words.plural(data.label)}, of {asked.min()} to "
-        f"{asked.max()} asked; fewer than {least} would not have been opened; {len(retried)} rounds took another try"
-    )
-    # A round's time is that of all its attempts: those that failed were waited for as well.
-    parts = [_KEYS, *((name,) for name in list(EXCHANGES)[3:])]
-    spent = [np.zeros(len(rounds)) for _ in parts]
-    places = {number: at for at, number in enumerate(rounds)}
-    for attempt in attempts:
-        if attempt.round in places:
-            for part, stages in zip(spent, parts, strict=True):
-                part[places[attempt.round]] += attempt.seconds(*stages)
-    seconds = "Seconds by exchange: " + ", ".join(
-        f"{name} {part.sum():.3g}" for name, part in zip(("keys", *list(EXCHANGES)[3:]), spent, strict=True)
-    )
-    return [
-        ("In the sum", draw("s0", 460, 230, label, survivors)),
-        ("Seconds", draw("s1", 460, 230, seconds, lambda axes: bars(axes, list(zip(spent, SERIES, strict=False))))),
     ]

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from quire.clients.arrays import fingerprint
-from quire.clients.secure.agreement import Agreement, agreement_of, terms_of
+from quire.clients.secure.agreement import Agreement, agreement_of
 from quire.clients.secure.chain import after, digest_of
+from quire.clients.secure.terms import terms_of
 from quire.conf.schema import SecureAggregation, Settings
 from quire.privacy.identity.roster import Roster
 from quire.privacy.secagg.context import GENESIS

@@ -1,13 +1,10 @@
-"""``aggregation=secure`` at the server: sessions, rounds and attempts, over the exchanges that a strategy has anyway.
+"""``aggregation=secure`` at the server: the rounds of a run, over the exchanges that a strategy has anyway.
 
 A round is what Flower's two hooks bracket. ``begin``, from ``configure_train``, sees to it that there are keys and
 writes the first messages of the round; ``complete``, from ``aggregate_train``, takes their replies and goes through
-the other stages. What comes out is the mean of the updates that survived: no update is ever here.
-
-Nothing of a session is in a checkpoint. A run that is resumed agrees on keys anew, which changes no sum: in a seeded
-simulation the rounding is seeded as well, and it comes to the model of the run that was never killed, bit for bit, as
-long as no silo had missed the keys before. A deployment goes on from the checkpoint with other rounding, as another
-run of Flower's, and silos charge for its rounds.
+the other stages, which are those of a circle (:mod:`quire.strategies.secure_circle`). All silos are one circle, or each
+group of them is one. What comes out is the mean of the updates that survived, or of groups what their means combine to
+(:mod:`quire.strategies.secure_groups`): no update is ever here.
 """
 
 from __future__ import annotations
@@ -17,35 +14,31 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from quire.clients import contract
 from quire.clients.arrays import Arrays
-from quire.clients.secure.agreement import Agreement, agreement_of, terms_of
+from quire.clients.secure.agreement import Agreement, agreement_of
+from quire.clients.secure.terms import Terms, terms_of
 from quire.conf.schema import SecureAggregation, Settings
 from quire.errors import RunFailed
 from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.identity.roster import Roster as Members
-from quire.privacy.randomness import stream
-from quire.privacy.secagg.errors import CohortTooSmall, SecAggError
-from quire.privacy.secagg.masks import Words
-from quire.privacy.secagg.params import thresholds
-from quire.privacy.secagg.server_round import ServerRound
-from quire.privacy.secagg.server_session import ServerSession
+from quire.privacy.secagg.errors import CohortTooSmall
+from quire.privacy.secagg.groups import dealt
 from quire.strategies.chain import Chain
 from quire.strategies.cohort import Roster
-from quire.strategies.courier import NOT_AWAITED, Answer, Courier, Line, carrying
+from quire.strategies.courier import Courier, Line
 from quire.strategies.distributed import SETBACKS, Collected, announce, collected
 from quire.strategies.exchange import Deadlines
 from quire.strategies.log_bound import Bound
 from quire.strategies.report import RoundReport
 from quire.strategies.rounds import RoundState
-from quire.strategies.secure_conduct import Conduct
-from quire.strategies.secure_log import AttemptLog, StageLog
-from quire.strategies.secure_replies import Beside, take_in
-from quire.strategies.secure_round import GONE, HOPELESS, LOST, Round, clause, filled_up
-from quire.strategies.secure_session import Sessions
+from quire.strategies.secure_circle import Circle, Common, NeverOpens, NoAttemptLeft
+from quire.strategies.secure_groups import Outcome, Rule, combined, lacking, outcome_of
+from quire.strategies.secure_replies import Beside
+from quire.strategies.secure_round import Round, tell
 from quire.strategies.secure_setbacks import Setbacks
 from quire.strategies.transcripts import Transcripts
 from quire.transparency.log import Log
@@ -69,6 +62,13 @@ class SecureRounds:
         Whether silos are simulated, and have to be told who else there is.
     log : Log, optional
         The run's transparency log, which every round is bound to.
+    transcripts : Transcripts, optional
+        Keeps what is received, for an audit.
+
+    Raises
+    ------
+    RunFailed
+        If the members of the roster make groups that are too small.
     """
 
     def __init__(
@@ -79,15 +79,18 @@ class SecureRounds:
         run: int,
         simulated: bool,
         log: Log | None = None,
+        transcripts: Transcripts | None = None,
     ) -> None:
-        self._members, self._bound = members, Bound(log, members)
-        self._terms = terms_of(settings, secure, len(members.members), self._bound.name)
-        self._sessions = Sessions(members, run, simulated, secure.exact)
-        self._courier = Courier({}, {}, None)
-        self._conduct = Conduct([member.index for member in members.members], self._terms.colluders)
-        self._seed, self._setbacks = settings.seed, Setbacks(self._terms.attempts, settings.rounds)
-        self._round: Round | None = None
-        self._chain, self.transcripts = Chain(self._terms.chain), Transcripts()
+        self._members, self._bound, self._rule = members, Bound(log, members), Rule.of(secure)
+        self._transcripts, exact = transcripts or Transcripts(), secure.exact and simulated
+        groups = dealt([member.index for member in members.members], secure.groups or 1)
+        terms = [terms_of(settings, secure, len(members.members), self._bound.name, one.number) for one in groups]
+        self._terms, self._chain, self._exact = terms[0], Chain(terms[0].chain), exact
+        common = Common(members, run, simulated, exact, settings.seed, self._bound, self._chain, self._transcripts)
+        self._circles = [_circle(common, *about) for about in zip(terms, (one.members for one in groups), strict=True)]
+        self._setbacks = Setbacks(self._terms.attempts, settings.rounds)
+        self._outcomes: list[Outcome] = []
+        self._names: dict[int, str] = {}
 
     # ----------------------------------------------------------------------------------- the two hooks
     def begin(
@@ -121,7 +124,7 @@ class SecureRounds:
         Raises
         ------
         RunFailed
-            If there is no session to be had in as many attempts as the settings allow.
+            If there is no session to be had in as many attempts as the settings allow, in no group.
         """
         indices = {member.name: member.index for member in self._members.members}
         if missing := [name for name in roster.silos.values() if name not in indices]:
@@ -129,20 +132,34 @@ class SecureRounds:
                 f"The roster {self._members.roster_id} has no member '{missing[0]}', so that nobody could check its "
                 "keys: aggregation=secure needs every silo in it."
             )
-        self._courier = Courier(roster.silos, indices, roster.code_hash)
+        self._names = {indices[name]: name for name in roster.silos.values()}
         number = state.round + 1
         self._setbacks.begin(number, state.memory)
-        agreement = self.agreement(state.model)
-        asked = sorted(indices[name] for name in cohort)
-        model = self._chain.begin(state, arrays)
-        self._round = Round(Line(grid, number, deadlines), asked, told, model, agreement, exact=self._sessions.exact)
-        self._sessions.check(number, set(asked) - self._conduct.out)
-        return self._attempt(self._round)
+        self._outcomes = []
+        model, asked = self._chain.begin(state, arrays), sorted(indices[name] for name in cohort)
+        line, messages = Line(grid, number, deadlines), list[Message]()
+        why: NoAttemptLeft | None = None
+        for circle in self._circles:
+            there = {node: name for node, name in roster.silos.items() if indices[name] in circle.members}
+            courier = Courier(there, indices, roster.code_hash)
+            agreement = self._agreement(circle.terms, state.model)
+            part = [index for index in asked if index in circle.members]
+            one = Round(line, part, told, model, agreement, exact=self._exact)
+            try:
+                messages += circle.begin(one, courier)
+            except NoAttemptLeft as error:
+                why = error
+                self._outcomes += [] if circle.terms.group is None else [Outcome(circle.terms.group, why=_within(why))]
+        if why is not None and not messages:
+            raise why
+        return messages
 
     @property
     def fewest(self) -> int:
-        """Silos without whose answers the attempt under way comes to nothing."""
-        return self._round.server.limits.min_survivors if self._round and self._round.server else 0
+        """Silos without whose answers the attempts under way come to nothing."""
+        least = sorted(circle.fewest for circle in self._circles if circle.fewest)
+        # Whatever alarms there will be: of f bad groups all may be found out, and one good one is left.
+        return sum(least if self._rule is None else least[: self._rule.byzantine + 1])
 
     @property
     def kept(self) -> Arrays:
@@ -154,11 +171,20 @@ class SecureRounds:
         return announce(self.agreement(model))
 
     def agreement(self, model: Arrays) -> Agreement:
-        """Return what server and silos work out alike for this model; RunFailed if it cannot be summed."""
+        """Return what server and silos work out alike for this model, in the first group if there are several.
+
+        Raises
+        ------
+        RunFailed
+            If it cannot be summed.
+        """
+        return self._agreement(self._terms, model)
+
+    def _agreement(self, terms: Terms, model: Arrays) -> Agreement:
         try:
-            return agreement_of(self._terms, model)
+            return agreement_of(terms, model)
         except EncodingError as error:
-            wide = "; aggregation.bits=null takes as many as it needs" if self._terms.noise and self._terms.bits else ""
+            wide = "; aggregation.bits=null takes as many as it needs" if terms.noise and terms.bits else ""
             raise RunFailed(f"aggregation=secure cannot sum this model: {error}{wide}.") from error
 
     def complete(self, replies: Iterable[Message], beside: Beside, memory: Mapping[str, np.ndarray]) -> Collected:
@@ -179,170 +205,90 @@ class SecureRounds:
         RunFailed
             If no attempt succeeds, naming who was missing; or if too many rounds in a row were lost.
         """
-        one = self._round
-        if one is None:
-            raise RunFailed("A round of secure aggregation was to be completed that never began.")
-        answers = self._courier.read(one.sent, replies, one.log)
-        while True:
-            try:
-                silos, total = self._finish(one, answers, beside)
-                break
-            except SecAggError as error:
-                self._came_to_nothing(one, error)
-            messages = self._attempt(one)
-            answers = self._courier.carry(one.line, messages, one.log)
+        if self._rule is None:
+            return self._one_sum(self._circles[0], replies, beside, memory)
+        return self._of_groups(self._rule, list(replies), beside, memory)
+
+    def _one_sum(
+        self, circle: Circle, replies: Iterable[Message], beside: Beside, memory: Mapping[str, np.ndarray]
+    ) -> Collected:
+        number = 0 if circle.round is None else circle.round.line.round
+        circle.take(replies)
+        try:
+            silos, total = circle.finish(beside)
+        except NeverOpens as why:
+            raise self._setbacks.lost(number, str(why), why.found) from why
+        one = circle.begun
         beside.opened(silos)
-        if found_out := self._conduct.note(one.log.blame):
-            self._sessions.end()
-        self._setbacks.hold(one, total, len(silos), found_out)
+        self._setbacks.hold(one, total, len(silos), circle.learn())
         try:
             found = collected(one.agreement, total, silos, memory)
         except EncodingError as error:
-            raise RunFailed(f"Round {one.line.round} failed: {error}.") from error
+            raise RunFailed(f"Round {number} failed: {error}.") from error
         found.kept.update(self.kept if SETBACKS in memory else {})
         self._chain.opened(total, one.agreement, len(silos))
         one.clamped = found.metrics.pop(contract.CLAMPED, 0.0)
         return found
 
+    def _of_groups(
+        self, rule: Rule, replies: list[Message], beside: Beside, memory: Mapping[str, np.ndarray]
+    ) -> Collected:
+        """Finish one group after the other, and combine what they come to."""
+        found_out, number = False, self._circles[0].begun.line.round
+        given_up = {one.group for one in self._outcomes}
+        going_on = [(at, circle) for at, circle in enumerate(self._circles) if at not in given_up]
+        for _, circle in going_on:
+            circle.take(replies)
+        for at, circle in going_on:
+            try:
+                silos, total = circle.finish(beside)
+            except (NeverOpens, NoAttemptLeft) as why:
+                found_out |= isinstance(why, NeverOpens) and why.found
+                self._outcomes.append(Outcome(at, why=_within(why)))
+            else:
+                found_out |= circle.learn()
+                self._outcomes.append(outcome_of(circle.begun.agreement, at, silos, total))
+        self._outcomes.sort(key=lambda one: one.group)
+        for one in self._outcomes:
+            if one.mean is None:
+                LOG.warning("Round %d goes on without group %d: %s.", number, one.group + 1, one.why)
+        in_a_sum = {silo for one in self._outcomes for silo in one.silos}
+        beside.opened([name for name in self._names.values() if name in in_a_sum])
+        if why_not := lacking(rule, self._outcomes):
+            raise self._setbacks.lost(number, why_not, found_out, "no round of this run has moved its model")
+        self._setbacks.moved()
+        mean, metrics = combined(rule, self._outcomes)
+        self._circles[0].begun.clamped = metrics.pop(contract.CLAMPED, 0.0)
+        used = [silo for one in self._outcomes if one.mean is not None for silo in one.silos]
+        return Collected(mean, metrics, used, dict(self.kept) if SETBACKS in memory else {})
+
     def tell(self, report: RoundReport, failed: bool = False) -> None:
         """Put into a round's report how it went: stages, dropouts, bytes, seconds, blame, of every attempt."""
-        one = self._round
-        if one is None or one.line.round != report.round:
+        rounds = [circle.round for circle in self._circles if circle.round is not None]
+        if not rounds or rounds[0].line.round != report.round:
             return
-        self.transcripts.seal(one.attempts, failed)
-        about = {"members": self._terms.members, "colluders": self._terms.colluders, "session": self._sessions.made_in}
-        one.tell(
-            report, self._courier.names, one.ever | (set(one.asked) - self._conduct.out), **about, **self._bound.about()
-        )
+        self._transcripts.seal([log for one in rounds for log in one.attempts], failed)
+        about = {"members": len(self._members.members), "colluders": self._terms.colluders}
+        made = {"session": max(circle.sessions.made_in for circle in self._circles)}
+        asked = {index for circle in self._circles for index in circle.expected}
+        tell(rounds, report, self._names, asked, **about, **made, **self._bound.about(), **self._told())
 
-    # ------------------------------------------------------------------------------------- attempts
-    def _attempt(self, one: Round) -> list[Message]:
-        """Begin another attempt and return its first messages; one without a session counts as one that failed."""
-        while True:
-            one.attempts.append(AttemptLog(len(one.attempts) + 1))
-            try:
-                without = one.left_out | self._conduct.out
-                if self._sessions.due:
-                    without |= self._conduct.aside(lambda out: self._suffice(one.left_out | out))
-                session = self._sessions.ready(one.line, self._courier, one.agreement, without, one.log)
-                one.server = self._server_round(one, session)
-            except SecAggError as error:
-                self._came_to_nothing(one, error)
-                continue
-            one.log.stages["shares"] = StageLog()  # its clock runs from here, whoever sends the messages
-            start = carrying(one.server.start(), **{contract.CONFIG: one.told})
-            told = self._bound.beside(self._chain.asked(one.server.cohort, start), self._courier.names)
-            one.sent = self._courier.messages(one.line, contract.SHARES, told)
-            return one.sent
+    def _told(self) -> dict[str, Any]:
+        """Return what the journal says of the groups of a round; nothing where all silos are summed together."""
+        if self._rule is None:
+            return {}
+        return {"groups": [one.as_dict() for one in self._outcomes]}
 
-    def _server_round(self, one: Round, session: ServerSession) -> ServerRound:
-        cohort = self._cohort(one, session)
-        server = self.transcripts.begin(session, one.line.round, one.log.number, cohort, one.model, self._bound.root)
-        one.ever |= set(cohort)
-        one.log.cohort, one.log.threshold = self._named(cohort), server.limits.min_survivors
-        return server
 
-    def _cohort(self, one: Round, session: ServerSession) -> tuple[int, ...]:
-        """Return those asked who can be, and stand-ins drawn from the seed, so that a resumed run asks the same."""
-        able = set(session.members) - one.left_out - self._conduct.out
-        source = stream(self._seed, "cohort", "stand-in", one.line.round)
-        order: list[int] = source.permutation(sorted(self._courier.names)).tolist()
-        return filled_up(one.asked, able, order, self._terms.parties)
+def _circle(common: Common, terms: Terms, members: tuple[int, ...]) -> Circle:
+    try:
+        return Circle(common, terms, members)
+    except CohortTooSmall as error:
+        of = "" if terms.group is None else f" in group {terms.group + 1}"
+        raise RunFailed(f"The members of the roster cannot be summed under masks{of}: {error}") from error
 
-    def _finish(self, one: Round, answers: Iterable[Answer], beside: Beside) -> tuple[list[str], Words]:
-        server, log = one.server, one.log
-        if server is None:
-            raise CohortTooSmall("There is no attempt.")
-        try:
-            for index in take_in(answers, server, log, self._courier.names, beside, self._bound):
-                self._chain.answered(index)
-            self._bound.keep()
-            log.failed += self._chain.strays(server.blame, self._courier.names)
-            log.u2 = self._named(server.close_shares())
-            requests = {index: carrying(server.mask_request(index)) for index in server.u2}
-            self._courier.gather(one.line, server, contract.MASK, requests, log, needed=self.fewest)
-            confirm = carrying(server.close_masked())
-            log.u3 = self._named(server.u3)
-            signers = dict.fromkeys(server.u3, confirm)
-            threshold = server.limits.threshold
-            self._courier.gather(one.line, server, contract.CONFIRM, signers, log, threshold, needed=threshold)
-            opening = carrying(server.close_survivors())
-            total = self._open(one, server, opening)
-        finally:
-            log.note(server.blame)
-        if any(note.code in LOST for note in log.blame):
-            self._sessions.end()  # a silo has lost its state, and takes part again with new keys
-        return log.u3, total
 
-    def _open(self, one: Round, server: ServerRound, opening: RecordDict) -> Words:
-        """Ask for the shares, and those who do not answer again: silos that gave theirs take part in no other try.
-
-        Raises
-        ------
-        RoundLost
-            If the sum does not open, which it then never will.
-        RunFailed
-            If that goes on and on.
-        """
-        slow = {self._courier.indices[failure.silo] for failure in one.log.failed if failure.code == NOT_AWAITED[0]}
-        missing, came, tries = set(server.confirmed) | (slow & set(server.u3)), set[int](), self._terms.attempts
-        while True:
-            contents, enough = dict.fromkeys(sorted(missing), opening), max(1, server.limits.threshold - len(came))
-            came |= self._courier.gather(one.line, server, contract.UNMASK, contents, one.log, enough)
-            missing, tries = missing - came, tries - 1
-            try:
-                return server.unmask()
-            except SecAggError as error:
-                one.log.note(server.blame)
-                if not tries or not missing or any(note.code in HOPELESS for note in server.blame):
-                    raise self._lost(one, error) from error
-
-    def _lost(self, one: Round, why: SecAggError) -> Exception:
-        """Note that a round is lost, and return what to raise."""
-        names, number = self._courier.names, one.line.round
-        one.log.error = why.code
-        self._sessions.end()
-        text = f"its sum cannot be opened, because {clause(why, names)} ({one.missing(names)})"
-        return self._setbacks.lost(number, text, self._conduct.note(one.log.blame))
-
-    def _came_to_nothing(self, one: Round, error: SecAggError) -> None:
-        """Note why an attempt failed, and whom the next one does without.
-
-        Raises
-        ------
-        RunFailed
-            If it was the last one.
-        """
-        log, names = one.log, self._courier.names
-        log.error = error.code
-        self._sessions.end()
-        self._conduct.note(log.blame)
-        why = clause(error, names)
-        LOG.warning("Round %d: attempt %d of secure aggregation failed: %s.", one.line.round, log.number, why)
-        if len(one.attempts) >= self._terms.attempts:
-            tries = f"{len(one.attempts)} attempt{'s' if len(one.attempts) > 1 else ''}"
-            raise RunFailed(
-                f"Round {one.line.round} failed: secure aggregation came to nothing in {tries}, the last because "
-                f"{why} ({one.missing(names)})."
-            ) from error
-        suspects = log.suspects()
-        gone = {self._courier.indices[failure.silo] for failure in log.failed if failure.code in GONE}
-        # Who was gone, or sent what does not hold, is not waited for once more, unless that takes too many.
-        for left_out in (one.left_out | suspects | gone, one.left_out | suspects, suspects):
-            if self._suffice(left_out | self._conduct.out):
-                one.left_out = left_out
-                return
-        one.left_out = set()
-
-    def _suffice(self, left_out: set[int]) -> bool:
-        """Whether those who are left can be a cohort."""
-        left = len(set(self._courier.names) & self._sessions.active() - left_out)
-        try:
-            limits = thresholds(self._terms.members, self._terms.colluders, self._terms.min_survivors)
-            limits.admit(min(left, self._terms.parties))
-        except CohortTooSmall:
-            return False
-        return True
-
-    def _named(self, indices: Iterable[int]) -> list[str]:
-        return [self._courier.names[index] for index in indices]
+def _within(why: Exception) -> str:
+    """Return why a group came to nothing, as a clause."""
+    text = str(why).rstrip(".")
+    return text.partition(" failed: ")[2] if isinstance(why, NoAttemptLeft) else text

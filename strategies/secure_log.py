@@ -81,6 +81,8 @@ class AttemptLog:
     ----------
     number : int
         From 1.
+    group : int or None
+        Whose attempt it is, from 0; None where all members are summed together.
     cohort, u2, u3 : list of str
         Silos that were asked, that sent shares, and whose masked vector arrived.
     stages : dict of str to StageLog
@@ -98,6 +100,7 @@ class AttemptLog:
     """
 
     number: int
+    group: int | None = None
     cohort: list[str] = field(default_factory=list)
     u2: list[str] = field(default_factory=list)
     u3: list[str] = field(default_factory=list)
@@ -123,6 +126,7 @@ class AttemptLog:
         """Return it for the journal."""
         return {
             "attempt": self.number,
+            **({} if self.group is None else {"group": self.group + 1}),
             "cohort": self.cohort,
             "threshold": self.threshold,
             "u2": self.u2,

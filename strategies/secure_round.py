@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,33 +84,6 @@ class Round:
         """That of the attempt under way."""
         return self.attempts[-1]
 
-    def tell(self, report: RoundReport, names: Mapping[int, str], asked: set[int], **about: Any) -> None:
-        """Put into a round's report how it went: stages, dropouts, bytes, seconds, blame, of every attempt.
-
-        Parameters
-        ----------
-        report : RoundReport
-        names : mapping of int to str
-            By roster index.
-        asked : set of int
-            Who counts as asked.
-        **about
-            Of the run, for the journal.
-        """
-        report.failed += self.failures(names)
-        report.cohort = [name for index, name in names.items() if index in asked]
-        point = self.agreement.point
-        report.secure = {"bits": point.bits, "length": point.length, **about}
-        report.secure["attempts"] = [attempt.as_dict(names) for attempt in self.attempts]
-        report.secure |= {"chain": True} if self.agreement.terms.chain else {}
-        report.secure |= {"simulate": "exact_sum"} if self.exact else {}
-        report.secure |= {"clamped": self.clamped} if self.clamped > 0.0 else {}
-        report.secure |= {"rejected": True} if self.rejected else {}
-        report.secure |= {"reach": self.reach} if self.reach > 0.0 else {}
-        for stage in (stage for attempt in self.attempts for stage in attempt.stages.values()):
-            report.bytes_down += stage.bytes_down
-            report.bytes_up += stage.bytes_up
-
     def failures(self, names: Mapping[int, str]) -> list[Failure]:
         """Return who failed, at which stage and how, each once."""
         found: list[Failure] = []
@@ -122,6 +95,37 @@ class Round:
         """Say who failed, in words."""
         named = [f"{failure.silo}, {failure.stage}: {failure.words}" for failure in self.failures(names)]
         return "; ".join(named[:5]) + (f"; and {len(named) - 5} more" if len(named) > 5 else "") or "nobody was missing"
+
+
+def tell(rounds: Sequence[Round], report: RoundReport, names: Mapping[int, str], asked: set[int], **about: Any) -> None:
+    """Put into a round's report how it went: stages, dropouts, bytes, seconds, blame, of every attempt.
+
+    Parameters
+    ----------
+    rounds : sequence of Round
+        That of all silos, or of each group.
+    report : RoundReport
+    names : mapping of int to str
+        By roster index, in the order of the run's silos.
+    asked : set of int
+        Who counts as asked.
+    **about
+        Of the run, for the journal.
+    """
+    one, attempts = rounds[0], [attempt for part in rounds for attempt in part.attempts]
+    report.failed += [failure for part in rounds for failure in part.failures(names)]
+    report.cohort = [name for index, name in names.items() if index in asked]
+    point = one.agreement.point
+    report.secure = {"bits": point.bits, "length": point.length, **about}
+    report.secure["attempts"] = [attempt.as_dict(names) for attempt in attempts]
+    report.secure |= {"chain": True} if one.agreement.terms.chain else {}
+    report.secure |= {"simulate": "exact_sum"} if one.exact else {}
+    report.secure |= {"clamped": one.clamped} if one.clamped > 0.0 else {}
+    report.secure |= {"rejected": True} if one.rejected else {}
+    report.secure |= {"reach": one.reach} if one.reach > 0.0 else {}
+    for stage in (stage for attempt in attempts for stage in attempt.stages.values()):
+        report.bytes_down += stage.bytes_down
+        report.bytes_up += stage.bytes_up
 
 
 def filled_up(asked: list[int], able: AbstractSet[int], order: list[int], size: int) -> tuple[int, ...]:

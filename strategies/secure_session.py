@@ -22,7 +22,7 @@ REJOIN = 5
 
 
 class Sessions:
-    """The sessions of one run, one after the other.
+    """The sessions of one circle of a run, one after the other.
 
     Parameters
     ----------
@@ -30,6 +30,8 @@ class Sessions:
         Who has which keys.
     run : int
         Flower's number of the run.
+    circle : frozenset of int
+        Those of them who agree on keys with each other, by roster index.
     simulated : bool
         Whether silos are simulated, and have to be told who else there is.
     exact : bool
@@ -42,8 +44,8 @@ class Sessions:
         The round in which the last one was made.
     """
 
-    def __init__(self, members: Roster, run: int, simulated: bool, exact: bool = False) -> None:
-        self._members, self._run, self._simulated = members, run, simulated
+    def __init__(self, members: Roster, run: int, circle: frozenset[int], simulated: bool, exact: bool = False) -> None:
+        self._members, self._run, self._circle, self._simulated = members, run, circle, simulated
         self.exact = exact and simulated
         self._kind: type[ServerSession] = ExactSession if self.exact else ServerSession
         self._session: ServerSession | None = None
@@ -115,5 +117,5 @@ class Sessions:
         return session
 
     def active(self) -> frozenset[int]:
-        """Return the members whose keys count now, as the silos themselves see it."""
-        return frozenset(member.index for member in self._members.active(int(time.time())))
+        """Return the members of the circle whose keys count now, as the silos themselves see it."""
+        return self._circle & {member.index for member in self._members.active(int(time.time()))}

@@ -112,4 +112,8 @@ class Setbacks:
             raise self.lost(number, text, found, "no round of this run has moved its model") from error
         except EncodingError as error:
             raise RunFailed(f"Round {number} failed: {error}.") from error
+        self.moved()
+
+    def moved(self) -> None:
+        """Learn that a round came to a step."""
         self._moved, self._in_vain = True, 0

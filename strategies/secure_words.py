@@ -7,6 +7,7 @@ from typing import Any
 
 from quire.conf.schema import PlainAggregation, SecureAggregation, Settings
 from quire.errors import RunFailed
+from quire.privacy.secagg.groups import LEAST_IN_GROUP
 
 #: What a run with ``aggregation.simulate=exact_sum`` is called wherever it is spoken of.
 SHORT_CUT = "aggregation.simulate=exact_sum, a short cut for simulations"
@@ -37,6 +38,8 @@ class Masked:
         Whether silos work out every model themselves; see :mod:`quire.clients.secure.chain`.
     clear : bool
         Whether nothing was masked, by the short cut of a simulation.
+    groups, byzantine : int
+        In how many groups silos are summed apart, and how many silos may send anything; 0 of one sum of all.
     """
 
     members: int
@@ -46,11 +49,19 @@ class Masked:
     shared: bool = False
     chained: bool = False
     clear: bool = False
+    groups: int = 0
+    byzantine: int = 0
+
+    @property
+    def smallest(self) -> int:
+        """Members of the smallest group, or of the roster."""
+        return self.members // (self.groups or 1)
 
     @property
     def least(self) -> int:
         """The fewest silos whose sum is opened; see :mod:`quire.privacy.secagg.params`."""
-        return max((self.members + self.colluders) // 2 + 1, self.colluders + 2, self.min_silos)
+        least = max((self.smallest + self.colluders) // 2 + 1, self.colluders + 2, self.min_silos)
+        return max(least, LEAST_IN_GROUP) if self.groups else least
 
 
 def sees(masked: Masked) -> list[str]:
@@ -60,9 +71,17 @@ def sees(masked: Masked) -> list[str]:
         return [NOT_SECURE, f"The server saw every silo's update on its own{noise if masked.noised else ''}."]
     noise = "with the noise of each of these silos in it" if masked.noised else "without noise"
     weights = "" if masked.shared else ", and the sum of their weights"
+    sums = f"one sum of updates for each round, over at least {masked.least} of {masked.members} silos"
+    if masked.groups:
+        largest = -(-masked.members // masked.groups)
+        of = f"{masked.smallest}" if largest == masked.smallest else f"{masked.smallest} or {largest}"
+        sums = (
+            f"{masked.groups} sums of updates for each round, one for each group of {of} silos and over at least "
+            f"{masked.least} of them; the groups stay the same in all rounds. The sums are"
+        )
     text = [
-        f"The server sees one sum of updates for each round, over at least {masked.least} of {masked.members} silos, "
-        f"{noise}{weights}. It sees no silo's update, and neither does anybody else.",
+        f"The server sees {sums}{'' if masked.groups else ','} {noise}{weights}. It sees no silo's update, and neither "
+        "does anybody else.",
         "The server also sees who takes part, who drops out and at which exchange, how many bytes each silo sends and "
         "when, and whose messages do not hold.",
     ]
@@ -89,7 +108,12 @@ def trusted(masked: Masked) -> list[str]:
     """Say who is trusted with what."""
     if masked.clear:
         return ["The server, with every silo's update: nothing was masked."]
-    if masked.colluders:
+    if masked.groups:
+        side = "none" if not masked.colluders else f"no more than {masked.colluders}"
+        who = (
+            f"{side} of the members of any one group {'side' if masked.colluders > 1 else 'sides'} with a lying server"
+        )
+    elif masked.colluders:
         side = "sides" if masked.colluders == 1 else "side"
         who = (
             f"no more than {masked.colluders} of the {masked.members} members of the roster {side} with a lying server"
@@ -109,6 +133,9 @@ def trusted(masked: Masked) -> list[str]:
         "The roster that each silo has pinned, and so the admins who signed it: a quorum of them could enrol members "
         "of their own making.",
     ]
+    if masked.groups:
+        most = "one of all silos sends" if masked.byzantine == 1 else f"{masked.byzantine} of all silos send"
+        text.append(f"For the model: no more than {most} anything but what Quire's code makes of its rows.")
     if masked.members == 2:
         text.append("With two silos each knows the other's update once it sees the sum; no protocol helps there.")
     return text
@@ -118,10 +145,20 @@ def not_protected(masked: Masked) -> list[str]:
     """Say what secure aggregation does nothing for."""
     if masked.clear:
         return ["Any silo's update, from the server: the whole protocol hides it (aggregation.simulate=protocol)."]
+    right = (
+        "That the sum is right: a silo can put any numbers into it, and nobody sees which one did. Only a sum beyond "
+        "what honest silos can come to together is rejected, and its round lost."
+    )
+    if masked.groups:
+        right = (
+            "That the sum of a group is right: a silo can put any numbers into it, and nobody sees which one did. As "
+            f"long as no more than {masked.byzantine} of all silos do, every number of the update lies within those "
+            "that good groups come to; what honest silos of a bad group have learned is lost with it. A mean over few "
+            "silos also tells more of each than one over all."
+        )
     text = [
         "That a round succeeds: the server can stop it, and so can silos that drop out in numbers.",
-        "That the sum is right: a silo can put any numbers into it, and nobody sees which one did. Only a sum beyond "
-        "what honest silos can come to together is rejected, and its round lost.",
+        right,
         "Who dropped out, when, and at which exchange.",
     ]
     if not masked.noised:

@@ -289,11 +289,11 @@ def _secure(
         )
     try:
         shown = log.log if log is not None else None
-        rounds = SecureRounds(settings, secure, signed.roster, context.run_id, simulated, shown)
+        kept = Transcripts(folder / TRANSCRIPTS_FOLDER) if settings.output.transcripts else None
+        rounds = SecureRounds(settings, secure, signed.roster, context.run_id, simulated, shown, kept)
     except PrivacyError as error:
         raise RunFailed(f"The noise of this run cannot be planned: {error}") from error
     if settings.output.transcripts:
-        rounds.transcripts = Transcripts(folder / TRANSCRIPTS_FOLDER)
         replace(folder / ROSTER_FILE, signed.encode())  # by whose keys they are audited
     return rounds
 

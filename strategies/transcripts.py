@@ -3,7 +3,8 @@
 ``transcripts/round-0003-1.bin`` is the first attempt of round 3; the form is that of
 :mod:`quire.privacy.secagg.transcript`. A file grows under another name while the attempt goes on, and gets its own once
 it is sealed and on the disk. None is ever overwritten: a round that is run again, after a stop, has files of its own,
-``round-0003-1-again-1.bin``. The journal's line of the round names each with its SHA-256.
+``round-0003-1-again-1.bin``. Where silos are summed in groups it says which: ``round-0003-group-2-1.bin``. The
+journal's line of the round names each with its SHA-256.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Transcripts:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
-        self._open: dict[int, tuple[_File, RecordedRound]] = {}
+        self._open: dict[tuple[int | None, int], tuple[_File, RecordedRound]] = {}  # by group and attempt
 
     def begin(
         self,
@@ -52,6 +53,7 @@ class Transcripts:
         cohort: tuple[int, ...],
         model: bytes,
         log_root: bytes,
+        group: int | None = None,
     ) -> ServerRound:
         """Return an attempt of a round, which is recorded where transcripts are kept.
 
@@ -59,6 +61,8 @@ class Transcripts:
         ----------
         session, round_number, attempt, cohort, model, log_root
             As for :class:`quire.privacy.secagg.server_round.ServerRound`.
+        group : int, optional
+            Whose attempt it is, from 0.
 
         Raises
         ------
@@ -69,9 +73,10 @@ class Transcripts:
         about = session, round_number, attempt, cohort, model, log_root
         if self._folder is None or isinstance(session, ExactSession):  # settings refuse to keep what was in clear
             return ExactRound(*about) if isinstance(session, ExactSession) else ServerRound(*about)
-        file = _File(self._folder, f"round-{round_number:04d}-{attempt}")
+        of = "" if group is None else f"group-{group + 1}-"
+        file = _File(self._folder, f"round-{round_number:04d}-{of}{attempt}")
         server = RecordedRound(*about, lambda: Writer(file))
-        self._open[attempt] = file, server
+        self._open[group, attempt] = file, server
         return server
 
     def seal(self, attempts: Iterable[AttemptLog], failed: bool = False) -> None:
@@ -89,13 +94,13 @@ class Transcripts:
         RunFailed
             If a file cannot be written; those that can are sealed all the same.
         """
-        logs, unfinished = {log.number: log for log in attempts}, self._open
+        logs, unfinished = {(log.group, log.number): log for log in attempts}, self._open
         self._open = {}
         why: RunFailed | None = None
-        for number, (file, server) in unfinished.items():
+        for key, (file, server) in unfinished.items():
             if file.broken:  # which has ended the run, for a reason that is to be told
                 continue
-            log = logs[number]
+            log = logs[key]
             try:
                 digest, total = server.finish(log.error)
                 log.transcript = {"file": file.keep(), "sha256": digest, "sum": total}

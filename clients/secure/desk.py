@@ -19,15 +19,16 @@ from quire.clients.policy.attested import hold_to_server
 from quire.clients.policy.books import Books, now
 from quire.clients.policy.membership import roster_of
 from quire.clients.receipts import Stand
-from quire.clients.secure.agreement import Terms, terms_of
 from quire.clients.secure.memory import InContext, InStore, Memory
 from quire.clients.secure.shown import check_pinned, log_of
+from quire.clients.secure.terms import Terms, terms_of
 from quire.conf.schema import SecureAggregation, Settings
 from quire.privacy.csprng import Csprng
 from quire.privacy.identity.keys import PublicIdentity
 from quire.privacy.identity.roster import Roster
 from quire.privacy.receipts import simulated_identity, simulated_roster
 from quire.privacy.secagg.client import Party
+from quire.privacy.secagg.groups import Group, group_of
 from quire.privacy.secagg.policy import Policy
 from quire.privacy.secagg.state import ClientState
 
@@ -128,9 +129,16 @@ def desk(
             check_pinned(member, log)
             if books is not None:
                 hold_to_server(member.bound, roster, None if log is None else log.key)
-        terms = terms_of(settings, secure, len(roster.members), log)
+        group = _group(roster, secure, index)
+        members = {other: members[other] for other in members if other in group.members}
+        terms = terms_of(settings, secure, len(roster.members), log, group.number)
         party = Party(index, identity, members, bytes.fromhex(roster.hash), _limits(member, terms), draw)
         yield Desk(party, memory, terms, state, member, settings, code, books)
+
+
+def _group(roster: Roster, secure: SecureAggregation, index: int) -> Group:
+    """Return with whom this silo is summed, by the roster alone: members of other groups are strangers to it."""
+    return group_of([member.index for member in roster.members], secure.groups or 1, index)
 
 
 def _limits(member: Member, terms: Terms) -> Policy:

@@ -20,9 +20,9 @@ from secure_silos import overrides_of, serve
 from quire.clients import contract
 from quire.clients.answering import Refusal
 from quire.clients.identity import load_identity, new_identity
-from quire.clients.secure.agreement import terms_of
 from quire.clients.secure.memory import InContext
 from quire.clients.secure.shown import take
+from quire.clients.secure.terms import terms_of
 from quire.conf.compose import compose
 from quire.errors import RunFailed
 from quire.privacy.identity.keys import PrivateIdentity

@@ -9,8 +9,9 @@ from flwr.app import RecordDict
 
 from quire.clients.contract import CLAMPED, TRAIN_LOSS
 from quire.clients.identity import load_identity, new_identity
-from quire.clients.secure.agreement import agreement_of, run_name, terms_of
+from quire.clients.secure.agreement import agreement_of, run_name
 from quire.clients.secure.memory import KEPT_DAYS, InContext, InStore, Memory, Vector
+from quire.clients.secure.terms import terms_of
 from quire.clients.store import Store
 from quire.conf.compose import compose
 from quire.privacy.csprng import Csprng

@@ -5,7 +5,7 @@ import re
 import pytest
 from secure_runs import SECURE
 
-from quire.clients.secure.agreement import terms_of
+from quire.clients.secure.terms import terms_of
 from quire.conf.asked import is_chained
 from quire.conf.compose import compose
 from quire.conf.numbers import colluders_of

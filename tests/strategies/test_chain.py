@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from quire.clients import contract
 from quire.clients.arrays import decode, encode, fingerprint
-from quire.clients.secure.agreement import Agreement, agreement_of, terms_of
+from quire.clients.secure.agreement import Agreement, agreement_of
 from quire.clients.secure.chain import digest_of
+from quire.clients.secure.terms import terms_of
 from quire.conf.compose import compose
 from quire.privacy.dp.wire import unpack
 from quire.privacy.secagg.blame import Blame

@@ -7,8 +7,9 @@ from functools import cache
 import numpy as np
 
 from quire.clients import contract
-from quire.clients.secure.agreement import Agreement, agreement_of, terms_of
+from quire.clients.secure.agreement import Agreement, agreement_of
 from quire.clients.secure.chain import Known, Path, digest_of
+from quire.clients.secure.terms import terms_of
 from quire.conf.compose import compose
 from quire.conf.schema import Settings
 from quire.errors import SettingsError

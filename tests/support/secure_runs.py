@@ -7,7 +7,8 @@ from safetensors.numpy import load_file
 
 from quire.clients import contract
 from quire.clients.arrays import decode
-from quire.clients.secure.agreement import agreement_of, terms_of
+from quire.clients.secure.agreement import agreement_of
+from quire.clients.secure.terms import terms_of
 from quire.clients.tasks import task_of
 from quire.conf.compose import compose
 from quire.privacy.randomness import stream

@@ -1,0 +1,76 @@
+"""Which settings groups under secure aggregation cannot serve, and why: what protects less than it says is refused."""
+
+from __future__ import annotations
+
+from quire.conf.asked import byzantine_among
+from quire.conf.numbers import colluders_of
+from quire.conf.schema import FedNovaStrategy, NoPrivacy, SecureAggregation, Settings
+from quire.errors import SettingsError
+
+#: The fewest silos of a group: quire.privacy.secagg.groups.LEAST_IN_GROUP, which a room of settings cannot import.
+LEAST = 3
+
+
+def check_groups(settings: Settings, secure: SecureAggregation) -> None:
+    """Refuse settings under which groups of silos cannot be summed apart, or their combination holds against nobody.
+
+    Raises
+    ------
+    SettingsError
+        With the first contradiction found.
+    """
+    if secure.groups is None:
+        if secure.byzantine is not None:
+            raise SettingsError(
+                "aggregation.byzantine counts bad silos among groups, and aggregation=secure opens one sum of all: set "
+                "aggregation.groups as well, or leave aggregation.byzantine out."
+            )
+        return
+    where = f"aggregation.groups={secure.groups}"
+    if not isinstance(settings.privacy, NoPrivacy):
+        raise SettingsError(
+            f"{where} opens a sum for each group, and under privacy={settings.privacy.name} each would have to carry "
+            "the noise that one sum of all carries once, which drowns what is to be told apart: take privacy=none, or "
+            "leave aggregation.groups out."
+        )
+    if isinstance(settings.strategy, FedNovaStrategy):
+        raise SettingsError(
+            f"strategy=fednova multiplies updates by the number of steps that silos state, and {where} bounds the "
+            "influence on updates alone: take fedavg, fedprox or a server optimiser."
+        )
+    silos, asked = settings.partition.silos, settings.silos_asked
+    if asked < silos:
+        raise SettingsError(
+            f"{where} asks all silos of each group in every round, and strategy.fraction="
+            f"{settings.strategy.fraction:g} asks {asked} of {silos}: set strategy.fraction=1."
+        )
+    if secure.colluders is None:
+        raise SettingsError(
+            f"{where} counts in each group who may side with the server, and nobody but you can say how many that are: "
+            "set aggregation.colluders, where 0 has every silo trust all others of its group not to."
+        )
+    _enough_groups(secure, where)
+    _groups_large_enough(settings, secure, where)
+
+
+def _enough_groups(secure: SecureAggregation, where: str) -> None:
+    groups, byzantine = secure.groups or 1, byzantine_among(secure.groups or 1, secure.byzantine)
+    if groups < 2 * byzantine + 1:
+        raise SettingsError(
+            f"{where} holds against no more than {(groups - 1) // 2} bad silos, as each may spoil a group and more "
+            f"groups have to be good than bad: aggregation.byzantine={byzantine} takes {2 * byzantine + 1} groups."
+        )
+
+
+def _groups_large_enough(settings: Settings, secure: SecureAggregation, where: str) -> None:
+    """Refuse groups of which no sum could be opened."""
+    silos, colluders = settings.partition.silos, colluders_of(secure, settings.partition.silos)
+    size, minimum = silos // (secure.groups or 1), settings.strategy.min_silos
+    least = max(LEAST, colluders + 2, (size + colluders) // 2 + 1, minimum)
+    if size < least:
+        why = f"with aggregation.colluders={colluders} in each" if colluders else "for a sum to hide any one of them"
+        why = f"with strategy.min_silos={minimum}, which is counted in each" if minimum == least > LEAST else why
+        raise SettingsError(
+            f"{where} leaves {size} of {silos} silos in the smallest group, and it takes {least} {why}: take fewer "
+            "groups or more silos."
+        )
