@@ -6,6 +6,7 @@ left out as if it were not there; a line that is none is counted.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -202,7 +203,10 @@ def _clean(event: dict[str, Any], place: int) -> dict[str, Any]:
 
 def _attempts(secure: object) -> int | None:
     found = secure.get("attempts") if isinstance(secure, dict) else None
-    return len(found) if isinstance(found, list) else None
+    if not isinstance(found, list):
+        return None
+    # Where silos are summed in groups, that of most attempts: a round without trouble has one, as everywhere.
+    return max(Counter(str(one.get("group")) for one in found if isinstance(one, dict)).values(), default=0)
 
 
 def _failures(event: dict[str, Any], place: int) -> list[Failure]:

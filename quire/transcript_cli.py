@@ -44,6 +44,7 @@ def verify(
         {
             "round": one.round,
             "attempt": one.attempt,
+            **({"group": one.group} if one.group else {}),
             "file": one.file,
             "sha256": one.replay.sha256,
             "cohort": len(one.replay.head.cohort),
@@ -59,13 +60,13 @@ def verify(
             json.dumps({"verified": not found.wrong, "attempts": attempts, "wrong": found.wrong, "notes": found.notes})
         )
         raise typer.Exit(1 if found.wrong else 0)
-    for about in attempts:
+    for one, about in zip(found.attempts, attempts, strict=True):
         came = (
             f"sum over {about['in_the_sum']} of {about['cohort']} silos"
             if about["sum"]
             else about["error"] or "stopped"
         )
         model = ", model recomputed" if about["model_recomputed"] else ""
-        typer.echo(f"round {about['round']}, attempt {about['attempt']}: {came}{model}  {about['file']}")
+        typer.echo(f"{one.name}: {came}{model}  {one.file}")
     tell(found.notes, found.wrong)
     typer.echo("Verified.")

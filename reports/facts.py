@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from quire.clients.tasks.schema import Categorical, Numeric, Schema
+from quire.conf.asked import groups_in
 from quire.reports.document import Standing, Statement, Table, gap
 from quire.reports.run import Run
 from quire.reports.values import counted, figure, mapping, names, number, part, text, word
@@ -107,7 +108,9 @@ def aggregation(run: Run) -> Statement:
         says = (NOT_SECURE, f"The server saw each silo's update on its own{noise}.")
         return Statement("Aggregation", says, _SETTINGS, run.signed_settings)
     if run.masked:
-        words = "Updates were summed under masks: the server opened one sum for each round."
+        groups = groups_in(run.settings)
+        what = f"a sum for each of {groups} groups of silos" if groups else "one sum"
+        words = f"Updates were summed under masks: the server opened {what} for each round."
         sums = text(part(run.card, "words", "sees", 0), words)
         standing = run.by("card", "receipts") if run.card else run.signed_settings
         return Statement("Aggregation", (sums,), _CARD if run.card else _SETTINGS, standing)

@@ -290,6 +290,11 @@ def _check(settings: Settings, exact: bool) -> None:
             f"strategy.fraction={settings.strategy.fraction:g} asks too few of a coalition for a sum to be opened: "
             "with aggregation=secure set strategy.fraction=1."
         )
+    if isinstance(settings.aggregation, SecureAggregation) and settings.aggregation.groups is not None:
+        raise SettingsError(
+            f"aggregation.groups={settings.aggregation.groups} sums silos in groups that a coalition has too few "
+            "silos for: leave it out."
+        )
     if exact and settings.partition.silos > MOST_EXACT:
         raise SettingsError(
             f"--exact trains 2^{settings.partition.silos} coalitions of partition.silos={settings.partition.silos}: it "

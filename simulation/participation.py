@@ -82,8 +82,9 @@ def _column(events: tuple[dict[str, Any], ...], place: dict[str, int]) -> dict[s
 
     for event in events:
         replied = {str(silo) for silo in event.get("replied", ())}
-        rejected = bool(event.get("lost"))  # with replies: the sum was opened, and the alarm rejected it
+        lost, in_vain = bool(event.get("lost")), _in_vain(event)  # with replies: the sum was opened, and not taken
         for silo in replied:
+            rejected = lost or silo in in_vain
             put(silo, *(("unscored", "trained, for a sum that was rejected") if rejected else ("trained", "trained")))
         for silo in event.get("cohort", ()):
             if silo not in replied:
@@ -96,11 +97,20 @@ def _column(events: tuple[dict[str, Any], ...], place: dict[str, int]) -> dict[s
     return state
 
 
+def _in_vain(event: dict[str, Any]) -> set[str]:
+    """Return the silos of groups whose sum was opened, and that a round went on without."""
+    groups = (event.get("secure") or {}).get("groups", ())
+    return {str(silo) for group in groups if "reach" not in group for silo in group.get("silos", ())}
+
+
 def _why_not(event: dict[str, Any], silo: str) -> str:
     """Say why somebody who was to train is not in the mean, as long as nothing better is known."""
     if event.get("lost"):
         return "the round was lost: its sum did not open"
-    attempts = (event.get("secure") or {}).get("attempts") or [{}]
+    secure = event.get("secure") or {}
+    attempts = secure.get("attempts") or [{}]
+    if "groups" in secure:
+        attempts = [one for one in attempts if silo in one.get("cohort", ())] or [{"cohort": []}]
     if "cohort" in attempts[-1] and silo not in attempts[-1]["cohort"]:
         return "not in the round: it has no keys in this session, or was missing from an earlier attempt"
     return "asked, but no good reply"

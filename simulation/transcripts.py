@@ -10,76 +10,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from quire.clients.arrays import fingerprint
-from quire.clients.secure.agreement import Agreement, agreement_of
+from quire.clients.secure.agreement import agreement_of
 from quire.clients.secure.chain import after, digest_of
 from quire.clients.secure.terms import terms_of
 from quire.conf.schema import SecureAggregation, Settings
 from quire.privacy.identity.roster import Roster
 from quire.privacy.secagg.context import GENESIS
 from quire.privacy.secagg.errors import SecAggError, TooFewClients, TooFewSurvivors
+from quire.privacy.secagg.groups import dealt
 from quire.privacy.secagg.recording import Replay, TranscriptError, replay
+from quire.simulation.audited import Attempt, Audit
+from quire.simulation.audited_groups import GroupAudit, Opened
 from quire.simulation.verify_secure import check_opened
 from quire.strategies.chosen import algorithm_of
 from quire.strategies.rounds import RoundState
+from quire.strategies.secure_groups import Rule
 from quire.strategies.transcripts import TRANSCRIPTS_FOLDER
 from quire.transparency.shown import LogName
 
 #: Exchanges of a round in which signed messages can convict their sender, as the journal calls them.
 _ROUND = ("shares", "mask", "confirm", "unmask")
 _EXCHANGES = {"masked": "mask", "survivors": "confirm", "unmasked": "unmask"}
-
-
-@dataclass
-class Attempt:
-    """One transcript, replayed.
-
-    Attributes
-    ----------
-    round, attempt : int
-    file : str
-        Its name in the folder.
-    replay : Replay
-    models : bool
-        Whether the model after the round was recomputed from its sum.
-    """
-
-    round: int
-    attempt: int
-    file: str
-    replay: Replay
-    models: bool = False
-
-
-@dataclass
-class Audit:
-    """What came out.
-
-    Attributes
-    ----------
-    attempts : list of Attempt
-        Those that hold.
-    wrong, notes : list of str
-    """
-
-    attempts: list[Attempt] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def summary(self) -> str:
-        """What was covered, in a sentence."""
-        sums = [attempt for attempt in self.attempts if attempt.replay.total is not None]
-        vectors = sum(len(attempt.replay.u3) for attempt in sums)
-        models = sum(attempt.models for attempt in sums)
-        return (
-            f"Transcripts: {len(self.attempts)} attempts replayed from stored messages; {len(sums)} sums opened again, "
-            f"out of {vectors} masked vectors, and {models} models recomputed from them."
-        )
 
 
 class Auditor:
@@ -123,11 +79,15 @@ class Auditor:
         self._keys = {
             member.index: member.identity for member in roster.members if any(member.active(when) for when in span)
         }
-        self._terms = terms_of(settings, settings.aggregation, len(roster.members))
+        secure, rule = settings.aggregation, Rule.of(settings.aggregation)
+        self._circles = dealt(list(self._names), secure.groups or 1)  # all members are one, or each group is
+        self._terms = [terms_of(settings, secure, len(self._names), None, one.number) for one in self._circles]
         self._algorithm = algorithm_of(settings.strategy)
         self._state = None if first is None else RoundState(0, first)
-        self._agreement: Agreement | None = None if first is None else agreement_of(self._terms, first)
+        self._agreements = [] if first is None else [agreement_of(terms, first) for terms in self._terms]
         self._required = settings.output.transcripts  # else a run that was gone on with may have begun to keep them
+        about = self._agreements, self._algorithm, self._required
+        self._grouped = None if rule is None else GroupAudit(rule, *about)
         self._log = log
         self._known: set[str] = set()
         self._there: set[str] = set()  # SHA-256 of every file that was replayed, whether it holds or not
@@ -143,7 +103,7 @@ class Auditor:
         before : str
             SHA-256 of the model before it.
         """
-        number, opened = line["round"], None
+        number, opened = line["round"], dict[int, Attempt]()  # by circle
         secure = line.get("secure")
         listed, bound = (secure.get("attempts"), secure.get("checkpoint")) if isinstance(secure, dict) else (None, None)
         if not isinstance(listed, list) or not all(isinstance(log, dict) for log in listed):
@@ -154,13 +114,16 @@ class Auditor:
             if found is None:
                 continue
             if found.replay.digest is None and found.replay.error is None and line.get("event") == "round":
-                self._wrong(f"Round {number}, attempt {found.attempt}: it was stopped, and the run went on.")
+                self._wrong(f"{found.name.capitalize()}: it was stopped, and the run went on.")
             if found.replay.total is not None:
-                if opened is not None:
-                    self._wrong(f"Round {number}: two of its attempts opened a sum.")
-                opened = found
-        if line.get("event") == "round":
-            self._step(line, opened)
+                if (found.group or 1) - 1 in opened:
+                    of = f", group {found.group}" if found.group else ""
+                    self._wrong(f"Round {number}{of}: two of its attempts opened a sum.")
+                opened[(found.group or 1) - 1] = found
+        if line.get("event") == "round" and self._grouped is not None:
+            self._step_of_groups(self._grouped, line, opened)
+        elif line.get("event") == "round":
+            self._step(line, opened.get(0))
 
     def others(self, logged: Mapping[str, str]) -> None:
         """Look at what the journal does not name: files of rounds that were run again, and what the log tells of.
@@ -191,7 +154,15 @@ class Auditor:
     # ------------------------------------------------------------------------------------ one attempt
     def _attempt(self, number: int, log: Mapping[str, Any], before: str, bound: object) -> Attempt | None:
         """Replay an attempt and hold the journal to it; None if there is nothing that holds."""
-        where, kept = f"Round {number}, attempt {log.get('attempt')}", log.get("transcript")
+        where, kept, group = f"Round {number}, attempt {log.get('attempt')}", log.get("transcript"), log.get("group")
+        if self._grouped is not None:
+            if type(group) is not int or not 1 <= group <= len(self._circles):
+                self._wrong(f"{where}: the journal does not say of which group it is.")
+                return None
+            where += f" of group {group}"
+        elif group is not None:
+            self._wrong(f"{where}: the journal says that it is of a group, and the settings ask for none.")
+            return None
         if kept is None:
             if log.get("cohort") and self._required:  # without a cohort it came to no round, only to keys
                 self._wrong(f"{where}: the settings ask for transcripts, and the journal names none.")
@@ -207,12 +178,13 @@ class Auditor:
         found = self._replay(name, where)
         if found is None:
             return None
-        contradictions = [*self._against_journal(number, log, kept, found), *self._against_run(found, before, bound)]
+        contradictions = self._against_journal(number, log, kept, found)
+        contradictions += self._against_run(found, before, bound, (group or 1) - 1)
         for words in contradictions:
             self._wrong(f"{where}: {words}.")
         if contradictions:
             return None
-        attempt = Attempt(number, log["attempt"], name, found)
+        attempt = Attempt(number, log["attempt"], name, found, group)
         self.audit.attempts.append(attempt)
         return attempt
 
@@ -266,28 +238,30 @@ class Auditor:
             wrong.append("the journal blames other members than the stored messages do")
         return wrong
 
-    def _against_run(self, found: Replay, before: str, bound: object) -> list[str]:
+    def _against_run(self, found: Replay, before: str, bound: object, circle: int) -> list[str]:
         """Say where the transcript is of another run, of another log, or began from another model.
 
         The checkpoint is the one that the journal has for the round; the log has it as well, which is checked with it.
         A run may get a log when it is gone on with: the rounds before are bound to none.
         """
         config, wrong = found.config, []
-        terms = replace(self._terms, log=self._log if bound is not None else None)
+        terms = replace(self._terms[circle], log=self._log if bound is not None else None)
+        if not set(found.members) <= set(self._circles[circle].members):
+            wrong.append("silos of other groups had keys in it")
         if bound is not None and self._log is None:
             wrong.append("the journal has a checkpoint for the round, and there is no log that can be read")
         if found.head.log_root.hex() != (GENESIS.hex() if bound is None else bound):
             wrong.append("it is bound to another checkpoint of the log than the journal has, or to none")
-        if self._agreement is not None:
-            expected = replace(self._agreement.config(0, 0), run=config.run, first_round=config.first_round)
+        if self._agreements:
+            expected = replace(self._agreements[circle].config(0, 0), run=config.run, first_round=config.first_round)
             expected = replace(expected, application=terms.application)
             if config != expected:
                 wrong.append("its session was agreed on other settings than the run's")
         elif config.application != terms.application:
             wrong.append("its session was agreed on other settings than the run's")
-        if not self._terms.chain and found.head.model.hex() != before:
+        if not terms.chain and found.head.model.hex() != before:
             wrong.append("it began from another model than that of the round before")
-        if self._terms.chain and self._state is not None and found.head.model != digest_of(self._state):
+        if terms.chain and self._state is not None and found.head.model != digest_of(self._state):
             wrong.append("it began from another state than the one that the rounds before come to")
         return wrong
 
@@ -295,11 +269,12 @@ class Auditor:
     def _step(self, line: Mapping[str, Any], opened: Attempt | None) -> None:
         """Work out the model after a round."""
         state = self._state
-        if state is None or self._agreement is None:
+        if state is None:
             return
+        agreement = self._agreements[0]
         if "lost" in line:
             total, silos = (None, 0) if opened is None else (opened.replay.total, len(opened.replay.u3))
-            self.audit.wrong += check_opened(line, self._agreement, total, silos, self._required)
+            self.audit.wrong += check_opened(line, agreement, total, silos, self._required)
             self._state = RoundState(line["round"], state.model, state.memory)
         elif opened is None or opened.replay.total is None:
             self._state = None  # from here on nothing follows from anything
@@ -308,13 +283,36 @@ class Auditor:
             return
         else:
             try:
-                self._state = after(self._agreement, self._algorithm, state, opened.replay.total, len(opened.replay.u3))
+                self._state = after(agreement, self._algorithm, state, opened.replay.total, len(opened.replay.u3))
             except SecAggError as error:
                 self._state = None
                 self._wrong(str(error))
                 return
             opened.models = True
-        if fingerprint(self._state.model) != line["model"]:
+        self._same_model(self._state, line)
+
+    def _step_of_groups(self, groups: GroupAudit, line: Mapping[str, Any], opened: Mapping[int, Attempt]) -> None:
+        """Work out the model after a round whose silos were summed in groups."""
+        if self._state is None:
+            return
+        if not opened and not self._required and "lost" not in line:
+            self._state = None  # the run had not begun to keep them
+            self.audit.notes.append(f"Round {line['round']}: no sum is opened again, and no model from here on.")
+            return
+        sums = {
+            group: Opened(tuple(self._names[index] for index in one.replay.u3), one.replay.total)
+            for group, one in opened.items()
+            if one.replay.total is not None
+        }
+        self._state, wrong = groups.step(line, self._state, sums)
+        self.audit.wrong += wrong
+        if self._state is not None:
+            for one in opened.values():
+                one.models = "lost" not in line
+            self._same_model(self._state, line)
+
+    def _same_model(self, state: RoundState, line: Mapping[str, Any]) -> None:
+        if fingerprint(state.model) != line["model"]:
             self._state = None
             self._wrong(
                 f"Round {line['round']}: its sum leads to another model than the journal has (on the kind of processor "

@@ -43,6 +43,9 @@ def check_lost(line: Mapping[str, Any], settings: Settings | None, model: str) -
         # Its sum was opened, so that there are receipts. Whether it was too large only a transcript says.
         if rejected is not True or not line["replied"] or line.get("released"):
             wrong.append(f"{where} by the alarm, and no sum is told of it, or probes of its noise are.")
+    elif isinstance(secure, Mapping) and "groups" in secure:
+        if line.get("receipts") or line.get("released"):  # some of its sums may have been opened
+            wrong.append(f"{where}, and receipts or probes are told of it.")
     elif line["replied"] or line.get("receipts") or line.get("released"):
         wrong.append(f"{where}, and replies, receipts or probes are told of it.")
     return wrong

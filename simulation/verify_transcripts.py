@@ -18,7 +18,8 @@ from quire.privacy.dp.rounding import EncodingError
 from quire.privacy.identity.errors import IdentityError
 from quire.privacy.identity.keys import PublicIdentity
 from quire.privacy.identity.roster import Roster
-from quire.simulation.transcripts import Audit, Auditor
+from quire.simulation.audited import Audit
+from quire.simulation.transcripts import Auditor
 from quire.simulation.verify_roster import trusted_roster
 from quire.strategies.folder import read_about, read_overrides
 from quire.strategies.material import CardError, Material, read_material
@@ -80,7 +81,7 @@ def check_transcripts(
     auditor.others({digest: f"round {number}, attempt {attempt}" for digest, number, attempt in logged})
     if log is not None:
         audit.wrong += [
-            f"Round {one.round}, attempt {one.attempt}: the log has no entry for its transcript."
+            f"{one.name.capitalize()}: the log has no entry for its transcript."
             for one in audit.attempts
             if (one.replay.sha256, one.round, one.attempt) not in logged
         ]

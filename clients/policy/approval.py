@@ -103,8 +103,10 @@ def terms(policy: Policy, settings: Settings, state: State) -> list[tuple[str, s
 
     asks = {line.name: line.asks for line in lines_of_run(Case(policy, settings, state))}
     strategy, task = settings.strategy, settings.task
-    secure = isinstance(settings.aggregation, SecureAggregation)
-    merged = "the server learns the sum alone" if secure else "the server sees this silo's update by itself"
+    merged = "the server sees this silo's update by itself"
+    if isinstance(settings.aggregation, SecureAggregation):
+        groups = settings.aggregation.groups
+        merged = f"the server learns the sums of {groups} groups alone" if groups else "the server learns the sum alone"
     return [
         ("learns", f"task {task.name}, model {task.model}, from {policy.population.name}"),
         ("privacy", _promise(policy, settings)),

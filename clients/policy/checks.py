@@ -149,10 +149,16 @@ def _cohort(case: Case) -> Objection:
 
 
 def _colluders(case: Case) -> Objection:
-    honest, settings = case.cohort - case.policy.colluders, case.settings
-    if isinstance(settings.aggregation, SecureAggregation) and isinstance(settings.privacy, DistributedPrivacy):
+    honest, settings, secure = case.cohort - case.policy.colluders, case.settings, case.settings.aggregation
+    if isinstance(secure, SecureAggregation) and secure.groups and (secure.colluders or 0) < case.policy.colluders:
+        return (
+            f"{case.policy.place('colluders')} is {case.policy.colluders}, and each of aggregation.groups="
+            f"{secure.groups} is to be safe from {secure.colluders} that side with the server: set "
+            f"aggregation.colluders={case.policy.colluders}"
+        )
+    if isinstance(secure, SecureAggregation) and isinstance(settings.privacy, DistributedPrivacy):
         members = settings.partition.silos if case.state.members is None else case.state.members
-        planned = colluders_of(settings.aggregation, members)
+        planned = colluders_of(secure, members)
         if planned < case.policy.colluders:
             return (
                 f"{case.policy.place('colluders')} is {case.policy.colluders}, and the noise of this run is planned "

@@ -201,6 +201,8 @@ def _aggregation_asked(case: Case) -> str:
     exact = isinstance(secure, SecureAggregation) and secure.exact
     if exact:
         return "none (aggregation.simulate=exact_sum)"
+    if isinstance(secure, SecureAggregation) and secure.groups is not None:
+        return f"{secure.name}, in {secure.groups} groups that are summed apart"
     return secure.name if secure.seen == secure.name else f"{secure.name} ({secure.seen} to a policy)"
 
 

@@ -96,6 +96,8 @@ def variants(given: Sequence[str], defaults: str) -> list[Variant]:
         raise AttackInput(_NO_TASK.format(task.value))
     privacy = [item for item in asked if item.key.startswith("privacy.")]
     masks = [item for item in asked if item.key.startswith("aggregation.")]
+    if grouped := [item.key for item in masks if item.key.partition(".")[2] in ("groups", "byzantine", "combine")]:
+        raise AttackInput(f"'{grouped[0]}' is about several sums, and what is attacked is one of all: leave it out.")
     mode = chosen.get("privacy")
     modes = ["record", "record_distributed"] if mode is None else [str(mode.value)]
     if modes == ["none"]:

@@ -59,6 +59,7 @@ ALLOWED = {
         "quire.clients.tasks",
         "quire.clients.code",  # the hash by which server and silos know that they run the same code
         "quire.clients.secure.agreement",  # the numbers that server and silos work out for themselves, alike
+        "quire.clients.secure.terms",
         "quire.clients.secure.noise",
         "quire.clients.secure.chain",
         "quire.clients.gate.mark",  # the words for an enclave in which a silo runs
