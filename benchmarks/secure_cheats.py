@@ -37,6 +37,8 @@ class Cheat:
         Whether it fills up all that the alarm leaves to the whole sum; see :func:`filled`.
     giant : bool
         Whether it adds an eighth of the ring to each coordinate.
+    silent : bool
+        Whether it does not answer what begins a round.
     every : int
         Does none of it in each round whose number this divides; 0: cheats in every round.
     """
@@ -47,6 +49,7 @@ class Cheat:
     full: bool = False
     limit: bool = False
     giant: bool = False
+    silent: bool = False
     every: int = 0
 
 
@@ -117,6 +120,8 @@ def cheating(silos: Collection[str], cheat: Cheat, sums: int = 1) -> Iterator[No
         return dataclasses.replace(found, update=changed, rows=10**9 if cheat.full else found.rows)
 
     def lying(silo: Any, context: Any, agreement: Any, *rest: Any) -> Any:
+        if cheat.silent and silo.member.name in silos:
+            raise RuntimeError("this silo does not answer")
         vector, shown = ready(silo, context, agreement, *rest)
         if not (cheat.limit or cheat.giant) or not at_it(silo.member.name, vector.round):
             return vector, shown
