@@ -58,10 +58,9 @@ class PrivateBench:
     """
 
     def __init__(self, bench: Workbench, method: str) -> None:
-        self.bench = bench
-        self._gradients = ClippedGradients(
-            bench.model, bench.task.loss, bench.task.features, bench.task.classes, method
-        )
+        task = bench.task
+        self.bench, self.task, self.method = bench, task, method
+        self._gradients = ClippedGradients(bench.model, task.loss, task.features, task.classes, method)
 
     def train(self, rows: Rows, plan: Plan, training: SgdTraining, source: Csprng, mu: float = 0.0) -> Steps:
         """Take the plan's steps on some rows, from the parameters that the bench holds.
