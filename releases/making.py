@@ -50,6 +50,7 @@ from quire.strategies.attacked import attack_told
 from quire.strategies.checkpoint import safetensors
 from quire.strategies.folder import read_about
 from quire.strategies.material import CardError, read_material
+from quire.strategies.told import layers_kept
 from quire.text import visible
 
 _MAX_FILE = 64 * 2**20
@@ -143,6 +144,11 @@ def release(run: Path, folder: Path, terms: Terms, identity: PrivateIdentity, no
     origin = _origin(run, about, terms, notes)
     charter = _charter(about, terms)
     parts = _parts(run, about, terms, origin)
+    if missing := layers_kept(run):
+        notes.append(
+            f"The model lacks the layers that stayed in the silos (training.local_layers={visible(missing)}): whoever "
+            "receives it has to train its own before the model is of use."
+        )
     mark, key = _marked(parts, terms)
     released = False
     try:
