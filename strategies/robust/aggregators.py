@@ -6,6 +6,7 @@ under ``aggregation=plain``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -25,6 +26,8 @@ from quire.strategies.robust.geometry import (
     squared_distances,
 )
 from quire.strategies.rounds import Aggregator, Arrays, Cohort, RoundState, Told, Update
+
+LOG = logging.getLogger("quire.strategies")
 
 _CENTRE = "centre/"
 _MOST = 1e140  # the squares of float64 numbers beyond would overflow when they are summed
@@ -80,6 +83,14 @@ class _Robust(Aggregator):
         super().tell(report, memory)
         if self.exposed:
             report.byzantine = {"stated": self.byzantine, "exposed": self.exposed, "left": self.left}
+        if self.exposed > self.byzantine:
+            LOG.warning(
+                "%d silos sent what honest ones do not, and aggregation.byzantine=%d is less: aggregation=%s protects "
+                "from no other silo in this round.",
+                self.exposed,
+                self.byzantine,
+                self.name,
+            )
 
     def check(self, updates: Sequence[Update], cohort: Cohort) -> None:
         """Refuse a round with too few replies.

@@ -101,11 +101,12 @@ def test_silos_that_do_not_answer_leave_f_as_it_is(kind):
 
 
 @pytest.mark.parametrize("kind", WITH_F)
-def test_more_than_f_that_show_themselves_leave_none_and_never_fewer(kind):
+def test_more_than_f_that_show_themselves_leave_none_and_never_fewer(kind, caplog):
     rows = np.random.default_rng(1).standard_normal((9, 4)).astype(np.float32)
     rows[2:5] = np.nan
     found = one_round(kind(1), rows)
     assert found.report.journalled()["byzantine"] == {"stated": 1, "exposed": 3, "left": 0}
+    assert "3 silos sent what honest ones do not, and aggregation.byzantine=1 is less" in caplog.text
     np.testing.assert_array_equal(found.model, by_hand(kind(0), np.delete(rows, [2, 3, 4], axis=0)).astype(np.float32))
 
 
