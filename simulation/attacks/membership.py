@@ -21,8 +21,8 @@ from quire.privacy.attacks import roc
 from quire.privacy.attacks.membership import confidence, offline, online
 from quire.privacy.attacks.roc import Flags, Rate, Scores
 from quire.simulation.attacks.errors import AttackInput
-from quire.simulation.attacks.tap import Seen, observe
-from quire.simulation.attacks.variants import Variant, facts
+from quire.simulation.attacks.tap import Seen
+from quire.simulation.attacks.variants import Variant, facts, observed
 from quire.simulation.silos import local_silos
 
 #: Settings under which models learn their rows by heart: few rows, many passes.
@@ -112,14 +112,7 @@ def attack(
         If there are too few runs, or too many.
     """
     check(runs)
-    found = []
-    for variant in chosen:
-        looks = []
-        for number in range(runs):
-            tell(f"{variant.name}, run {number + 1} of {runs}")
-            looks.append(look(observe(variant.seeded(seed + number))))
-        found.append(judged(variant, looks))
-    return found
+    return [judged(variant, [look(seen) for seen in observed(variant, runs, seed, tell)]) for variant in chosen]
 
 
 def check(runs: int) -> None:
