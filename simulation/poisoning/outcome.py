@@ -16,13 +16,11 @@ from quire.clients.training import Workbench
 from quire.conf.attack_schema import BackdoorAttack, LabelFlipAttack
 from quire.conf.schema import Attack, Settings
 from quire.simulation.personal import final_model
+from quire.simulation.poisoning import OUTCOME_FILE
 from quire.simulation.poisoning.rows import flipped, triggered
 from quire.simulation.predicted import predicted
 from quire.simulation.silos import local_silos
 from quire.strategies.checkpoint import replace
-
-#: In the run folder of an attacked run.
-OUTCOME_FILE = "attack.json"
 
 
 def write_outcome(settings: Settings, folder: Path, silos: Path | None = None) -> dict[str, Any] | None:
