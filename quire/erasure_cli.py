@@ -143,12 +143,10 @@ def _signer(roster: Path | None, key: Path | None, silo: str) -> PublicIdentity:
     from quire.clients.identity.rosters import check_roster
     from quire.errors import DataError, SettingsError
 
-    if (roster is None) == (key is None):
-        raise SettingsError("Name who has to have signed: either --roster FILE or --key FILE.")
-    if key is not None:
+    if key is not None and roster is None:
         return read_key_file(key).public()
-    if roster is None:
-        raise SettingsError("Name a roster.")
+    if roster is None or key is not None:
+        raise SettingsError("Name who has to have signed: either --roster FILE or --key FILE.")
     signed = read_roster(roster)
     check_roster(roster, signed)
     for member in signed.roster.members:
