@@ -24,8 +24,7 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -227,7 +226,7 @@ def costs(repetitions: int) -> list[Figure]:
             add_masks(add_share(encoding, words(encoding, vector, source)[0], source), seeds)
 
         contenders = {"whole": whole, "mask": mask, "encode": encode, "noise": noise_alone}
-        seconds = harness.interleaved({name: _timed(work) for name, work in contenders.items()}, repetitions)
+        seconds = harness.interleaved({name: harness.timed(work) for name, work in contenders.items()}, repetitions)
         ratio = harness.median_ratio(seconds, "whole", "mask")
         took = {name: f"{1000 * statistics.median(values):.0f} ms" for name, values in seconds.items()}
         note = (
@@ -238,15 +237,6 @@ def costs(repetitions: int) -> list[Figure]:
             Figure(f"cost: encode, noise and mask a million, {members} silos, over masking alone", ratio, MASKING, note)
         )
     return figures
-
-
-def _timed(work: Callable[[], object]) -> Callable[[], float]:
-    def contender() -> float:
-        started = time.perf_counter()
-        work()
-        return time.perf_counter() - started
-
-    return contender
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ import platform
 import statistics
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -129,6 +130,17 @@ def interleaved(contenders: Mapping[str, Callable[[], float]], repetitions: int)
         for name in names:
             figures[name].append(contenders[name]())
     return figures
+
+
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    """Return a contender whose figure is the seconds that the work takes."""
+
+    def contender() -> float:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+    return contender
 
 
 def median_ratio(figures: Mapping[str, Sequence[float]], name: str, base: str) -> float:
