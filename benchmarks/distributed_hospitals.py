@@ -73,8 +73,7 @@ class Study:
     def cohorts(self) -> dict[str, tuple[int, int]]:
         """c and U_min of each distributed row, by name."""
         usual, most = default_colluders(self.silos), self.silos - 1
-        least = max(thresholds(self.silos, usual).min_survivors, usual + 2)
-        pairs = ((usual, least), (0, most))
+        pairs = ((usual, thresholds(self.silos, usual).min_survivors), (0, most))
         return {f"distributed, c={c}, U_min={survivors}": (c, survivors) for c, survivors in pairs}
 
     @property
