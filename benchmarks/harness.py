@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import operator
 import os
 import platform
@@ -151,6 +152,14 @@ def median_ratio(figures: Mapping[str, Sequence[float]], name: str, base: str) -
 def spread(values: Sequence[float]) -> str:
     """Say between which two numbers repetitions lie: ``"480 to 510"``."""
     return f"{min(values):.3g} to {max(values):.3g}"
+
+
+def over(values: Sequence[float]) -> str:
+    """Say over how many seeds, how far they lie apart, and how sure the mean is."""
+    if len(values) < 2:
+        return "one seed"
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return f"mean over {len(values)} seeds, {spread(values)}, standard error {error:.2g}"
 
 
 def machine() -> str:
