@@ -57,11 +57,6 @@ class _Found:
         return Inspection(self.store, self.witness, self.fingerprint)
 
 
-@app.callback()
-def _group() -> None:
-    pass
-
-
 @app.command()
 def show(
     silo: Where,

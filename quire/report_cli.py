@@ -47,11 +47,6 @@ Out = Annotated[Path | None, typer.Option(help="Where it goes, .html or .md; by 
 Date = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="The day that it bears; today, UTC, by default.")]
 
 
-@app.callback()
-def _group() -> None:
-    pass
-
-
 @app.command()
 def page(folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a sweep.")]) -> None:
     """Write report.html of a run again, for example after `flwr run`, training the baselines if they are missing.
