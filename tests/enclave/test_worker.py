@@ -181,6 +181,15 @@ def federation(silos: Path) -> Iterator[Federation]:
     made.close()
 
 
+def starts_nothing(federation: Federation) -> None:
+    """See to it that the worker has started no process, where the kernel watched."""
+    if (trace := federation.home / "strace").exists():
+        calls = trace.read_text()
+        started = re.findall(r"\b(?:v?fork|clone3?|execve|execveat)\(.*", calls)
+        assert [call for call in started[1:] if "CLONE_THREAD" not in call] == []  # the first is Python itself
+        assert "CLONE_THREAD" in calls  # strace saw what it should
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_silo_in_one_process_trains_three_rounds_and_starts_nothing(federation, silos, tmp_path) -> None:
@@ -192,11 +201,7 @@ def test_a_silo_in_one_process_trains_three_rounds_and_starts_nothing(federation
     assert found["model"] == inline.model
     lines = (found["folder"] / "metrics.jsonl").read_text()
     assert lines.count('"event": "round"') == 3 or lines.count('"event":"round"') == 3
-    if (trace := federation.home / "strace").exists():
-        calls = trace.read_text()
-        started = re.findall(r"\b(?:v?fork|clone3?|execve|execveat)\(.*", calls)
-        assert [call for call in started[1:] if "CLONE_THREAD" not in call] == []  # the first is Python itself
-        assert "CLONE_THREAD" in calls  # strace saw what it should
+    starts_nothing(federation)
     assert "NO CONFIDENTIALITY, NO ATTESTATION" in federation.log("worker")
 
 
@@ -215,6 +220,7 @@ def test_a_silo_in_one_process_takes_part_in_secure_aggregation(federation, silo
     assert [line["replied"] for line in rounds] == [["clinic-1", "clinic-2"]] * 2
     assert [len(line["secure"]["attempts"]) for line in rounds] == [1, 1]
     assert all(line["silos"] == {} for line in rounds)  # no silo's own figures: one sum and nothing else
+    starts_nothing(federation)
 
 
 @pytest.mark.slow
