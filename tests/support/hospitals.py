@@ -7,13 +7,14 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from gated import checkout
+from gated import ROOT, checkout
 from secure_silos import write_silos
 
 from quire.simulation.flower_daemon import environment, free_port
@@ -23,7 +24,15 @@ SILOS = 3
 
 
 class Hospitals:
-    """A SuperLink, and SuperNodes with a policy, a key, a store and a pinned roster each."""
+    """A SuperLink, and SuperNodes with a policy, a key, a store and a pinned roster each.
+
+    Attributes
+    ----------
+    own : dict of str to dict
+        By silo, variables of its SuperNode alone; for whoever sets them before the start.
+    in_one_process : set of str
+        Silos without a SuperNode, which answer as in an enclave: a second for what takes a SuperNode's processes five.
+    """
 
     def __init__(self, folder: Path, *policy: str) -> None:
         self.home, self.files = Path(tempfile.mkdtemp(prefix="q-")), write_silos(folder / "silos", SILOS, *policy)
@@ -31,6 +40,7 @@ class Hospitals:
         for place in (self.flwr_home, self.empty):
             place.mkdir()
         self.processes, self.nodes = ProcessTree(), dict[str, int]()
+        self.own, self.in_one_process = dict[str, dict[str, str]](), set[str]()
         self.variables = {**environment(os.environ, self.home, self.home), **self.processes.mark}
         del self.variables["QUIRE_RUN_DIR"]
         self.address, self.run, self.app = f"127.0.0.1:{free_port()}", folder / "run", checkout(folder / "app")
@@ -49,11 +59,17 @@ class Hospitals:
             **variables,
         )
         for name, path in self.files.items():
+            if name in self.in_one_process:
+                arguments = ("--work", "--superlink", self.address, "--silo", str(path), "--insecure")
+                command = (sys.executable, "-m", "quire.enclave.inside", *arguments)
+                self.nodes[name] = self._start(name, *command, PYTHONPATH=str(ROOT))
+                continue
             self.nodes[name] = self._start(
                 name,
                 *("flower-supernode", "--insecure", "--superlink", self.address, "--port", str(free_port())),
                 *("--node-config", f'silo="{path}"'),
                 FLWR_HOME=str(self.home / name),
+                **self.own.get(name, {}),
             )
 
     def _start(self, name: str, *command: str, **variables: str) -> int:
