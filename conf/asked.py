@@ -1,9 +1,12 @@
-"""How many silos a round asks: one rounding, for the rules, the server that draws, the silos, and the card."""
+"""What follows from settings alone, as composed or as a run folder has them: how many silos a round asks, and how."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+#: The most groups that settings can ask for.
+MOST_GROUPS = 600
 
 
 def silos_asked(fraction: float, silos: int, least: int) -> int:
@@ -56,7 +59,7 @@ def groups_in(settings: Mapping[str, Any]) -> int:
     """
     aggregation = settings.get("aggregation")
     groups = aggregation.get("groups") if isinstance(aggregation, Mapping) else None
-    return groups if type(groups) is int and groups > 1 else 0
+    return groups if type(groups) is int and 1 < groups <= MOST_GROUPS else 0
 
 
 def byzantine_among(groups: int, stated: int | None) -> int:

@@ -20,13 +20,15 @@ def check_groups(settings: Settings, secure: SecureAggregation) -> None:
         With the first contradiction found.
     """
     if secure.groups is None:
-        if secure.byzantine is not None:
+        if secure.byzantine is not None or secure.combine != "median":
+            key = "combine" if secure.byzantine is None else "byzantine"
             raise SettingsError(
-                "aggregation.byzantine counts bad silos among groups, and aggregation=secure opens one sum of all: set "
-                "aggregation.groups as well, or leave aggregation.byzantine out."
+                f"aggregation.{key} is about groups, and aggregation=secure opens one sum of all: set "
+                f"aggregation.groups as well, or leave aggregation.{key} out."
             )
         return
-    where = f"aggregation.groups={secure.groups}"
+    groups = secure.groups
+    where = f"aggregation.groups={groups}"
     if not isinstance(settings.privacy, NoPrivacy):
         raise SettingsError(
             f"{where} opens a sum for each group, and under privacy={settings.privacy.name} each would have to carry "
@@ -49,28 +51,24 @@ def check_groups(settings: Settings, secure: SecureAggregation) -> None:
             f"{where} counts in each group who may side with the server, and nobody but you can say how many that are: "
             "set aggregation.colluders, where 0 has every silo trust all others of its group not to."
         )
-    _enough_groups(secure, where)
-    _groups_large_enough(settings, secure, where)
-
-
-def _enough_groups(secure: SecureAggregation, where: str) -> None:
-    groups, byzantine = secure.groups or 1, byzantine_among(secure.groups or 1, secure.byzantine)
+    byzantine = byzantine_among(groups, secure.byzantine)
     if groups < 2 * byzantine + 1:
         raise SettingsError(
             f"{where} is too few for aggregation.byzantine={byzantine}: each bad silo may spoil a group, and more "
             f"groups have to be good than bad, which takes {2 * byzantine + 1}."
         )
+    _large_enough(settings, secure, groups)
 
 
-def _groups_large_enough(settings: Settings, secure: SecureAggregation, where: str) -> None:
+def _large_enough(settings: Settings, secure: SecureAggregation, groups: int) -> None:
     """Refuse groups of which no sum could be opened."""
     silos, colluders = settings.partition.silos, colluders_of(secure, settings.partition.silos)
-    size, minimum = silos // (secure.groups or 1), settings.strategy.min_silos
+    size, minimum = silos // groups, settings.strategy.min_silos
     least = max(LEAST, colluders + 2, (size + colluders) // 2 + 1, minimum)
     if size < least:
         why = f"with aggregation.colluders={colluders} in each" if colluders else "for a sum to hide any one of them"
         why = f"with strategy.min_silos={minimum}, which is counted in each" if minimum == least > LEAST else why
         raise SettingsError(
-            f"{where} leaves {size} of {silos} silos in the smallest group, and it takes {least} {why}: take fewer "
-            "groups or more silos."
+            f"aggregation.groups={groups} leaves {size} of {silos} silos in the smallest group, and it takes {least} {why}: "
+            "take fewer groups or more silos."
         )

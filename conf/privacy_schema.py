@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from quire.conf.asked import MOST_GROUPS
 from quire.conf.setting import setting
 
 SELFTEST_HELP = (
@@ -145,7 +146,7 @@ class SecureAggregation:
     groups: int | None = setting(
         "groups of silos that are summed apart, and combined so that bad groups do not count; null: one sum of all",
         ge=3,
-        le=600,
+        le=MOST_GROUPS,
     )
     byzantine: int | None = setting(
         "groups: silos that may send anything (f), each of which spoils a group; null: as many as the groups allow, "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from quire.conf.asked import byzantine_in, groups_in
 from quire.privacy.secagg.params import default_colluders
 from quire.reports import charter, facts
 from quire.reports.document import Group, Standing, Statement, gap
@@ -170,7 +171,9 @@ def _collusion(run: Run, silo: Silo | None) -> Group:
         return Group("Collusion", intro, (stood, _left(run, level, because)))
     told = facts.colluders(run)
     against = told if told is not None else default_colluders(members)
-    says = f"Up to {against} of {members} silos may side with a lying server: the others' sum stays under masks."
+    groups = groups_in(run.settings)
+    where = f"the members of any one of {groups} groups" if groups else f"{members} silos"
+    says = f"Up to {against} of {where} may side with a lying server: the others' sum stays under masks."
     if run.short_cut:
         says = "Nothing was masked: nobody had to collude, for the server saw each update on its own."
     stood = Statement("Against collusion", (says,), "settings.yaml, roster.json", run.signed_settings)
@@ -196,6 +199,15 @@ def _poisoning(run: Run, silo: Silo | None) -> Group:
             "with wrong labels and backdoors that train like honest updates pass."
         )
         level = MODERATE
+    elif (groups := groups_in(run.settings)) and run.masked:
+        says = (
+            f"Silos are summed in {groups} groups, of whose means no coordinate goes further than good groups do while "
+            f"no more than {byzantine_in(run.settings)} of all silos send what they should not."
+        )
+        level = MODERATE
+    elif run.privacy == "none" and (bound := run.setting("aggregation", "norm_bound")) is not None:
+        says = f"An honest silo clips to {figure(bound)}; a dishonest one is held by the alarm to what all may add."
+        level = HIGH
     elif run.privacy == "none":
         says, level = "No update is clipped: one silo can move the model as far as it likes.", HIGH
     else:
@@ -205,7 +217,7 @@ def _poisoning(run: Run, silo: Silo | None) -> Group:
         words = "Under masks nobody can look at one silo's update, and so nobody can tell a bad one."
         stood.append(Statement("What masks cost here", (words,), "settings.yaml", run.signed_settings))
     ran = "No rule that tells bad updates from good ones ran."
-    if run.robust:
+    if run.robust or (run.masked and groups_in(run.settings)):
         ran = "A rule held against outliers ran, and none that tells a bad update that is no outlier."
     because = f"{ran} Look at the model's scores at each silo before it is used."
     return Group("Poisoned updates", intro, (*stood, _left(run, level, because)))

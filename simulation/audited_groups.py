@@ -10,6 +10,7 @@ import numpy as np
 
 from quire.clients.secure.agreement import Agreement
 from quire.privacy.secagg.masks import Words
+from quire.simulation.secure_attempts import told_of_groups
 from quire.strategies.rounds import Algorithm, RoundState
 from quire.strategies.secure_groups import Outcome, Rule, combined, lacking, outcome_of
 
@@ -92,10 +93,7 @@ class GroupAudit:
 
     def _against(self, line: Mapping[str, Any], outcomes: Sequence[Outcome]) -> list[tuple[int, str]]:
         """Say where the journal tells something else of a group than its sum does."""
-        secure = line.get("secure")
-        listed = secure.get("groups") if isinstance(secure, Mapping) else None
-        told = {one.get("group"): one for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict)}
-        found = []
+        told, found = dict(told_of_groups(line)), list[tuple[int, str]]()
         for one in outcomes:
             said, number = told.get(one.group + 1), one.group + 1
             if said is None:

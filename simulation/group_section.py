@@ -8,7 +8,7 @@ from typing import Any
 from quire.conf.asked import byzantine_in, groups_in
 from quire.simulation import report_words as words
 from quire.simulation.report_data import RunData, number
-from quire.simulation.secure_attempts import Attempt, events_of, good
+from quire.simulation.secure_attempts import Attempt, events_of, good, told_of_groups
 
 _MOST = 60
 
@@ -21,27 +21,28 @@ def groups_of(data: RunData, attempts: list[Attempt]) -> list[dict[str, Any]]:
         if 0 < attempt.group <= count:
             rows[attempt.group - 1]["silos"] |= dict.fromkeys(str(silo) for silo in attempt.log.get("cohort", ()))
     for event in events_of(data):
-        for group, told in _told(event):
+        for group, told in told_of_groups(event):
             if 0 < group <= count:
                 rows[group - 1][_kind(told, moved="model" in event and "lost" not in event)] += 1
     return [{**row, "silos": [words.name(silo) for silo in row["silos"]]} for row in rows]
 
 
 def reasons(data: RunData) -> list[str]:
-    """Say of every group that a round went on without why, in rounds that were not lost."""
+    """Say why a round went on without a group, or was lost."""
     found = [
         f"Round {event['round']}, group {group}: {told.get('why')}."
         for event in data.rounds
-        for group, told in _told(event)
+        for group, told in told_of_groups(event)
         if "reach" not in told and "lost" not in event
     ]
+    found += [f"Round {event['round']} was lost: {event['lost']}" for event in data.rounds if event.get("lost")]
     more = len(found) - _MOST
-    return [*found[:_MOST], *([f"And {words.count(more, 'group')} more."] if more > 0 else [])]
+    return [*found[:_MOST], *([f"And {words.count(more, 'line')} more."] if more > 0 else [])]
 
 
 def reaches(event: Mapping[str, Any]) -> Iterator[float]:
     """Yield how far the sums of groups reached that were used."""
-    yield from (reach for _, told in _told(event) if (reach := number(told.get("reach"))) is not None)
+    yield from (reach for _, told in told_of_groups(event) if (reach := number(told.get("reach"))) is not None)
 
 
 def verdict(data: RunData, attempts: list[Attempt]) -> str:
@@ -70,8 +71,3 @@ def _kind(told: Mapping[str, Any], moved: bool) -> str:
 
 def _row(group: int) -> dict[str, Any]:
     return {"group": group, "silos": {}, "used": 0, "idle": 0, "rejected": 0, "lost": 0}
-
-
-def _told(event: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for told in (event.get("secure") or {}).get("groups", ()):
-        yield int(number(told.get("group")) or 0), told

@@ -8,6 +8,7 @@ from markupsafe import Markup, escape
 
 from quire.simulation.report_data import RunData
 from quire.simulation.report_words import name
+from quire.simulation.secure_attempts import silos_in, told_of_groups
 
 MOST_SILOS = 120
 MOST_COLUMNS = 300
@@ -82,10 +83,9 @@ def _column(events: tuple[dict[str, Any], ...], place: dict[str, int]) -> dict[s
 
     for event in events:
         replied = {str(silo) for silo in event.get("replied", ())}
-        lost, in_vain = bool(event.get("lost")), _in_vain(event)  # with replies: the sum was opened, and not taken
+        in_vain = _in_vain(event, replied)
         for silo in replied:
-            rejected = lost or silo in in_vain
-            put(silo, *(("unscored", "trained, for a sum that was rejected") if rejected else ("trained", "trained")))
+            put(silo, *(("unscored", in_vain[silo]) if silo in in_vain else ("trained", "trained")))
         for silo in event.get("cohort", ()):
             if silo not in replied:
                 put(str(silo), "failed", _why_not(event, str(silo)))
@@ -97,23 +97,33 @@ def _column(events: tuple[dict[str, Any], ...], place: dict[str, int]) -> dict[s
     return state
 
 
-def _in_vain(event: dict[str, Any]) -> set[str]:
-    """Return the silos of groups whose sum was opened, and that a round went on without."""
-    groups = (event.get("secure") or {}).get("groups", ())
-    return {str(silo) for group in groups if "reach" not in group for silo in group.get("silos", ())}
+_REJECTED = "trained, for a sum that was rejected"
+
+
+def _in_vain(event: dict[str, Any], replied: set[str]) -> dict[str, str]:
+    """Return of the silos whose updates are in a sum, but not in the model, why."""
+    groups, lost = dict(told_of_groups(event)), bool(event.get("lost"))
+    if not groups:
+        return dict.fromkeys(replied, _REJECTED) if lost else {}  # with replies: the alarm rejected what was opened
+    found: dict[str, str] = {}
+    for told in groups.values():
+        if "reach" not in told:
+            found |= dict.fromkeys(silos_in(told), _REJECTED if told.get("rejected") is True else "trained in vain")
+        elif lost:
+            found |= dict.fromkeys(silos_in(told), "trained, for a round that was lost for want of other groups")
+    return found
 
 
 def _why_not(event: dict[str, Any], silo: str) -> str:
     """Say why somebody who was to train is not in the mean, as long as nothing better is known."""
-    if event.get("lost"):
-        return "the round was lost: its sum did not open"
-    secure = event.get("secure") or {}
-    attempts = secure.get("attempts") or [{}]
-    if "groups" in secure:
+    attempts, grouped = (event.get("secure") or {}).get("attempts") or [{}], any(told_of_groups(event))
+    if grouped:
         attempts = [one for one in attempts if silo in one.get("cohort", ())] or [{"cohort": []}]
+    elif event.get("lost"):
+        return "the round was lost: its sum did not open"
     if "cohort" in attempts[-1] and silo not in attempts[-1]["cohort"]:
         return "not in the round: it has no keys in this session, or was missing from an earlier attempt"
-    return "asked, but no good reply"
+    return "its group came to no sum" if grouped else "asked, but no good reply"
 
 
 def _mark(kind: str, x: float, y: float, width: float, height: float) -> str:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from quire.conf.asked import groups_in
 from quire.simulation import report_words as words
 from quire.simulation.figures import MANY
 from quire.simulation.plain import PLAIN, STEPS, WAYS
@@ -43,7 +44,12 @@ def cause(data: RunData) -> str:
     if data.compressed:
         return "Sending updates in 8 bits"
     if not data.private:
-        return "Summing in whole numbers" if data.exact else "Summing under masks"
+        how = f" in {groups} groups" if (groups := groups_in(data.settings)) else ""
+        clipped = (
+            "clipping to aggregation.norm_bound and " if data.setting("aggregation.norm_bound") is not None else ""
+        )
+        said = f"{clipped}summing {'in whole numbers' if data.exact else 'under masks'}{how}"
+        return f"{said[0].upper()}{said[1:]}"
     said = promise(data).partition(",")[0]
     return "Clipping, without any noise," if said == "epsilon infinite" else f"Privacy at {said}"
 

@@ -29,6 +29,7 @@ from rich.text import Text
 from quire.errors import SettingsError
 from quire.simulation.report_data import json_objects, number
 from quire.simulation.report_words import name
+from quire.simulation.secure_attempts import told_of_groups
 
 MODES = ("auto", "rich", "plain", "none")
 _POLL = 0.1
@@ -179,6 +180,11 @@ def _words(event: dict[str, Any]) -> list[str]:
         words.append(f"training loss {_loss(train_loss)}")
     replied, asked = len(_list(event.get("replied"))), len(_list(event.get("cohort")))
     words.append(f"{replied}/{asked} silos")
+    without = [str(group) for group, told in told_of_groups(event) if "reach" not in told]
+    if event.get("lost"):
+        words.append("lost")
+    elif without:
+        words.append(f"without group{'s' if len(without) > 1 else ''} {', '.join(without)}")
     return words
 
 

@@ -38,8 +38,13 @@ class Attempt:
         """Whether its sum was opened, and is none of honest silos."""
         told = self.event.get("secure") or {}
         if self.group:
-            told = next((one for one in told.get("groups", ()) if one.get("group") == self.group), {})
+            told = dict(told_of_groups(self.event)).get(self.group, {})
         return self.error is None and told.get("rejected") is True
+
+    @property
+    def members(self) -> set[str]:
+        """The silos that it was about."""
+        return {str(silo) for part in (self.log.get("cohort", ()), self.log.get("bytes") or {}) for silo in part}
 
     @property
     def rekeyed(self) -> bool:
@@ -71,5 +76,21 @@ def good(attempts: list[Attempt]) -> list[Attempt]:
 
 
 def least(attempts: list[Attempt]) -> int:
-    """Return the fewest silos that a sum opens for."""
-    return max(int(number(attempt.log.get("threshold")) or 0) for attempt in attempts)
+    """Return the fewest silos that a sum opens for; of groups, in the one that opens for fewest."""
+    told = [int(number(attempt.log.get("threshold")) or 0) for attempt in attempts]
+    return min((fewest for fewest in told if fewest), default=0)
+
+
+def told_of_groups(event: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield what the line of a round says of each group, by number from 1; nothing where silos are summed together."""
+    secure = event.get("secure")
+    listed = secure.get("groups") if isinstance(secure, Mapping) else None
+    for told in listed if isinstance(listed, list) else ():
+        if isinstance(told, Mapping) and type(told.get("group")) is int:
+            yield told["group"], told
+
+
+def silos_in(told: Mapping[str, Any]) -> list[str]:
+    """Return the silos of a group whose sum was opened."""
+    silos = told.get("silos")
+    return [str(silo) for silo in silos] if isinstance(silos, list) else []

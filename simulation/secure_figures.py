@@ -28,7 +28,7 @@ def figures(data: RunData, attempts: list[Attempt]) -> list[tuple[str, Markup]]:
         np.array([sum(len(one.log.get(key, ())) for one in opened[number]) for number in sorted(opened)])
         for key in ("u2", "u3")
     )
-    width, fewest = 0.8 if len(rounds) <= 60 else 1.0, least(attempts) * max(1, groups_in(data.settings))
+    width, fewest = 0.8 if len(rounds) <= 60 else 1.0, 0 if groups_in(data.settings) else least(attempts)
     retried = sorted({attempt.round for attempt in attempts if attempt.error is not None})
 
     def bars(axes: Any, stacked: list[tuple[Any, str]]) -> None:
@@ -43,7 +43,8 @@ def figures(data: RunData, attempts: list[Attempt]) -> list[tuple[str, Markup]]:
 
     def survivors(axes: Any) -> None:
         bars(axes, [(masked, FED), (dealt - masked, POOLED), (asked - dealt, ALONE)])
-        axes.axhline(fewest, color=INK, linewidth=1.4, linestyle=(0, (4, 2.5)))
+        if fewest:
+            axes.axhline(fewest, color=INK, linewidth=1.4, linestyle=(0, (4, 2.5)))
         top = float(asked.max())
         if retried:
             axes.plot(retried, [top * 1.06] * len(retried), "x", color=BAD, markersize=7, markeredgewidth=2)
@@ -52,9 +53,10 @@ def figures(data: RunData, attempts: list[Attempt]) -> list[tuple[str, Markup]]:
 
     if not opened:
         return []
+    line = f"fewer than {fewest} would not have been opened; " if fewest else ""
     label = (
         f"In the sum by round: {masked.min()} to {masked.max()} {words.plural(data.label)}, of {asked.min()} to "
-        f"{asked.max()} asked; fewer than {fewest} would not have been opened; {len(retried)} rounds took another try"
+        f"{asked.max()} asked; {line}{len(retried)} rounds took another try"
     )
     # A round's time is that of all its attempts: those that failed were waited for as well.
     parts = [_KEYS, *((name,) for name in list(EXCHANGES)[3:])]
@@ -65,7 +67,7 @@ def figures(data: RunData, attempts: list[Attempt]) -> list[tuple[str, Markup]]:
             for part, stages in zip(spent, parts, strict=True):
                 took, at = attempt.seconds(*stages), places[attempt.round]
                 # Groups train at the same time, and go through everything else one after the other.
-                together = attempt.group and stages == ("shares",)
+                together = attempt.group and attempt.log.get("attempt") == 1 and stages == ("shares",)
                 part[at] = max(part[at], took) if together else part[at] + took
     seconds = "Seconds by exchange: " + ", ".join(
         f"{name} {part.sum():.3g}" for name, part in zip(("keys", *list(EXCHANGES)[3:]), spent, strict=True)

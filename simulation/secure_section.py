@@ -96,7 +96,7 @@ def _numbers(data: RunData, attempts: list[Attempt]) -> list[tuple[str, str]]:
         ("Fewest in a sum", _text(fewest or None)),
         (
             "May drop out of a " + ("group" if groups else "round"),
-            str(max(0, members // (groups or 1) - fewest)) if fewest else words.DASH,
+            _spare(attempts, members, groups) if fewest else words.DASH,
         ),
         ("Bits a coordinate", _text(bits)),
         ("Numbers in the sum" if data.exact else "Numbers under the mask", _text(length)),
@@ -107,6 +107,19 @@ def _numbers(data: RunData, attempts: list[Attempt]) -> list[tuple[str, str]]:
         ("Attempts that failed", str(failed)),
     ]
     return found
+
+
+def _spare(attempts: list[Attempt], members: int, groups: int) -> str:
+    """Return how many may drop out: of all, or of the group that can spare fewest."""
+    if not groups:
+        return str(max(0, members - least(attempts)))
+    sizes = {group: len(range(group - 1, members, groups)) for group in range(1, groups + 1)}
+    spare = [
+        sizes[attempt.group] - int(number(attempt.log.get("threshold")) or 0)
+        for attempt in attempts
+        if attempt.group in sizes and attempt.log.get("threshold")
+    ]
+    return str(max(0, min(spare, default=0)))
 
 
 def _text(value: int | None) -> str:
@@ -185,10 +198,11 @@ def _failed(attempts: list[Attempt]) -> list[dict[str, Any]]:
     for attempt in attempts:
         if attempt.error is None:
             continue
+        members = attempt.members
         missing = [
             f"{words.name(str(failure.get('silo')))} ({words.name(str(failure.get('stage')))})"
             for failure in attempt.event.get("failed", ())
-            if failure.get("stage") != "evaluate"
+            if failure.get("stage") != "evaluate" and (not attempt.group or failure.get("silo") in members)
         ]
         more = f"; and {len(missing) - 6} more" if len(missing) > 6 else ""
         found.append(

@@ -124,7 +124,7 @@ class SecureRounds:
         Raises
         ------
         RunFailed
-            If there is no session to be had in as many attempts as the settings allow, in no group.
+            If there is no session to be had in as many attempts as the settings allow, in any group.
         """
         indices = {member.name: member.index for member in self._members.members}
         if missing := [name for name in roster.silos.values() if name not in indices]:
@@ -152,6 +152,8 @@ class SecureRounds:
                 self._outcomes += [] if circle.terms.group is None else [Outcome(circle.terms.group, why=_within(why))]
         if why is not None and not messages:
             raise why
+        for circle in self._circles:
+            circle.sent()
         return messages
 
     @property
@@ -264,13 +266,15 @@ class SecureRounds:
 
     def tell(self, report: RoundReport, failed: bool = False) -> None:
         """Put into a round's report how it went: stages, dropouts, bytes, seconds, blame, of every attempt."""
-        rounds = [circle.round for circle in self._circles if circle.round is not None]
-        if not rounds or rounds[0].line.round != report.round:
+        # A run can end before every group has begun the round: what others have of the round before is told already.
+        circles = [one for one in self._circles if one.round is not None and one.round.line.round == report.round]
+        if not circles:
             return
+        rounds = [circle.begun for circle in circles]
         self._transcripts.seal([log for one in rounds for log in one.attempts], failed)
         about = {"members": len(self._members.members), "colluders": self._terms.colluders}
-        made = {"session": max(circle.sessions.made_in for circle in self._circles)}
-        asked = {index for circle in self._circles for index in circle.expected}
+        made = {"session": max(circle.sessions.made_in for circle in circles)}
+        asked = {index for circle in circles for index in circle.expected}
         tell(rounds, report, self._names, asked, **about, **made, **self._bound.about(), **self._told())
 
     def _told(self) -> dict[str, Any]:
@@ -290,5 +294,4 @@ def _circle(common: Common, terms: Terms, members: tuple[int, ...]) -> Circle:
 
 def _within(why: Exception) -> str:
     """Return why a group came to nothing, as a clause."""
-    text = str(why).rstrip(".")
-    return text.partition(" failed: ")[2] if isinstance(why, NoAttemptLeft) else text
+    return why.clause if isinstance(why, NoAttemptLeft) else str(why).rstrip(".")

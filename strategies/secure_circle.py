@@ -41,7 +41,19 @@ LOG = logging.getLogger("quire.strategies")
 
 
 class NoAttemptLeft(RunFailed):
-    """A circle that came to nothing in as many attempts as the settings allow; its text is that of a failed run."""
+    """A circle that came to nothing in as many attempts as the settings allow.
+
+    Parameters
+    ----------
+    text : str
+        What is said where this ends the run.
+    clause : str
+        What is said where others go on.
+    """
+
+    def __init__(self, text: str, clause: str) -> None:
+        super().__init__(text)
+        self.clause = clause
 
 
 class NeverOpens(Exception):
@@ -150,6 +162,11 @@ class Circle:
         self._courier, self.round = courier, one
         self.sessions.check(one.line.round, set(one.asked) - self._conduct.out)
         return self._attempt(one)
+
+    def sent(self) -> None:
+        """Learn that the messages are on their way only now, as those of other circles had to be written first."""
+        if (one := self.begun).sent:
+            one.log.stages["shares"] = StageLog()
 
     def take(self, replies: Iterable[Message]) -> None:
         """Take the replies to what :meth:`begin` wrote: those that are this circle's."""
@@ -290,13 +307,15 @@ class Circle:
         self.sessions.end()
         self._conduct.note(log.blame)
         why = clause(error, names)
-        of = "" if self.terms.group is None else f" in group {self.terms.group + 1}"
+        of = ""
+        if self.terms.group is not None:  # to the protocol, a group is a roster
+            of, why = f" of group {self.terms.group + 1}", why.replace("on the roster", "in the group")
         LOG.warning("Round %d: attempt %d of secure aggregation%s failed: %s.", one.line.round, log.number, of, why)
         if len(one.attempts) >= self.terms.attempts:
             tries = f"{len(one.attempts)} attempt{'s' if len(one.attempts) > 1 else ''}"
+            nothing = f"came to nothing in {tries}, the last because {why} ({one.missing(names)})"
             raise NoAttemptLeft(
-                f"Round {one.line.round} failed: secure aggregation came to nothing in {tries}, the last because "
-                f"{why} ({one.missing(names)})."
+                f"Round {one.line.round} failed: secure aggregation{of} {nothing}.", f"secure aggregation {nothing}"
             ) from error
         suspects = log.suspects()
         gone = {self._courier.indices[failure.silo] for failure in log.failed if failure.code in GONE}

@@ -153,7 +153,8 @@ def not_protected(masked: Masked) -> list[str]:
             "That the sum of a group is right: a silo can put any numbers into it, and nobody sees which one did. As "
             f"long as no more than {masked.byzantine} of all silos do, every number of the update lies within those "
             "that good groups come to; what honest silos of a bad group have learned is lost with it. A mean over few "
-            "silos also tells more of each than one over all."
+            "silos also tells more of each than one over all, and the sums of runs in several numbers of groups, put "
+            "together, tell each silo's update."
         )
     text = [
         "That a round succeeds: the server can stop it, and so can silos that drop out in numbers.",

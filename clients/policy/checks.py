@@ -95,7 +95,16 @@ def _aggregation(case: Case) -> Objection:
             "is a deployment: leave out aggregation.simulate"
         )
     also = "" if secure.seen == secure.name else f", which aggregation={secure.name} is to a policy"
-    return _listed(case, "aggregation", "aggregation", secure.seen, case.policy.aggregation, also)
+    unlisted = _listed(case, "aggregation", "aggregation", secure.seen, case.policy.aggregation, also)
+    groups, allowed = getattr(secure, "groups", None), case.policy.groups
+    if unlisted or groups is None or groups == allowed:
+        return unlisted
+    has = "has no 'groups'" if allowed is None else f"says groups: {allowed}"
+    return (
+        f"{case.policy.place('groups')} {has}, and aggregation.groups={groups} sums silos in that many groups: leave "
+        f"it out{'' if allowed is None else f', set aggregation.groups={allowed}'}, or let the policy say so, with one "
+        "number for all runs under a roster"
+    )
 
 
 def _listed(case: Case, key: str, group: str, asked: str, allowed: Collection[str], also: str = "") -> Objection:
@@ -142,9 +151,10 @@ def _weights(case: Case) -> Objection:
 def _cohort(case: Case) -> Objection:
     if case.cohort >= case.policy.min_cohort:
         return None
+    each = " in each group" if getattr(case.settings.aggregation, "groups", None) else ""
     return (
         f"{case.policy.place('min_cohort')} is {case.policy.min_cohort}, and an update could be merged among "
-        f"{case.cohort} silos: set strategy.min_silos={case.policy.min_cohort} or more, with as many silos"
+        f"{case.cohort} silos: set strategy.min_silos={case.policy.min_cohort} or more, with as many silos{each}"
     )
 
 

@@ -84,6 +84,9 @@ class Policy:
         Options of the group ``privacy`` that may run.
     aggregation : frozenset of str
         Options of the group ``aggregation`` that may run.
+    groups : int or None
+        In how many groups silos may be summed apart under masks, beside one sum of all; None: in none. It is one
+        number, as who is grouped with whom depends on it: sums of runs with several would be equations for updates.
     code : frozenset of str
         SHA-256 (hex, :func:`quire.clients.code.code_hash`) of the code that may run; empty: any, which means that
         the server is taken to be honest but curious.
@@ -147,6 +150,7 @@ class Policy:
     rehearsal: bool = False
     approval: bool = False
     log: str = OPTIONAL
+    groups: int | None = None
     shipped: bool = False
     file: Path = field(default=Path("silo.yaml"), compare=False)
     lines: tuple[tuple[str, int], ...] = field(default=(), compare=False)

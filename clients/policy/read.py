@@ -52,6 +52,7 @@ from quire.clients.policy.model import (
     Population,
     RosterPin,
 )
+from quire.conf.asked import MOST_GROUPS
 from quire.conf.schema import GROUPS, SEEN
 from quire.conf.strict_yaml import Entry
 from quire.privacy.dp.lattice import MAX_EPSILON, NoiseKind
@@ -68,6 +69,7 @@ _REQUIRED = ("modes", "aggregation", "code")
 _OPTIONAL = (
     *("epsilon", "delta", "period_days", "min_cohort", "colluders", "noise", "min_noise", "max_clip"),
     *("max_rounds", "max_rounds_per_day", "trusts_server", "test_seed", "rehearsal", "approval", "log"),
+    "groups",
 )
 # Meaningless without privacy: a cap that nothing could hold would only look like one.
 _BUDGET = ("epsilon", "delta", "period_days")
@@ -193,6 +195,7 @@ def _policy(top: Mapping[str, Entry], population: Population, file: Path) -> Pol
         rehearsal=_truth(found, "rehearsal"),
         approval=_truth(found, "approval"),
         log=_log(found["log"]) if "log" in found else OPTIONAL,
+        groups=found["groups"].whole(3, MOST_GROUPS) if "groups" in found else None,
         shipped=shipped,
         file=file,
         lines=tuple((key, item.node.start_mark.line + 1) for key, item in found.items()),

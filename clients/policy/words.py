@@ -239,7 +239,9 @@ _ALLOWS: dict[str, Callable[[Policy], str]] = {
     "test_seed": lambda policy: "yes: a test, whose privacy counts for nothing" if policy.test_seed else "no",
     "modes": lambda policy: " or ".join(sorted(policy.modes)),
     "trusts_server": _trust_allowed,
-    "aggregation": lambda policy: " or ".join(sorted(policy.aggregation)),
+    "aggregation": lambda policy: (
+        " or ".join(sorted(policy.aggregation)) + (f", also in {policy.groups} groups" if policy.groups else "")
+    ),
     "log": _log_allowed,
     "scores": lambda policy: "sent without privacy only",
     "preprocessing": lambda policy: f"{PUBLIC} under privacy",

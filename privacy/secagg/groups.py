@@ -7,10 +7,11 @@ with nobody else, ``n`` and ``c`` are counted among them, and a member of anothe
 no server has a say in it. Here neither the server nor the run has: who is in which group follows from the roster that
 a silo has pinned and from the number of groups, which is in the settings and so in the configuration that a run keeps.
 
-Members stay in their group for as long as the roster lasts, in every round and every run. To deal them out anew in each
-round would give honest members of a bad group another chance, and it would open their updates: updates of one silo are
-much alike from round to round, so that the sums over ever other groups are equations, and after about as many rounds as
-a group has members there are as many of them as silos.
+Members stay in their group for as long as roster and number of groups do, in every round and every run. To deal them
+out anew in each round would give honest members of a bad group another chance, and it would open their updates: those
+of one silo are much alike from round to round, so that the sums over ever other groups are equations, and soon there
+are as many of them as silos. Another number of groups deals anew too. That is why a silo's policy names the one number
+that it takes part in.
 """
 
 from __future__ import annotations

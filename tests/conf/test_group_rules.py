@@ -21,7 +21,11 @@ SOME = f"{RUN} aggregation.colluders=0"
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (f"{NINE} aggregation.byzantine=1", "aggregation.byzantine counts bad silos among groups, and aggregation"),
+        (
+            f"{NINE} aggregation.byzantine=1",
+            "aggregation.byzantine is about groups, and aggregation=secure opens",
+        ),
+        (f"{NINE} aggregation.combine=trimmed_mean", "aggregation.combine is about groups, and aggregation=secure"),
         (f"{NINE} aggregation.groups=3", "set aggregation.colluders, where 0 has every silo trust all others of its"),
         (f"{NINE} aggregation.groups=2 aggregation.colluders=0", "aggregation.groups must be at least 3"),
         (
