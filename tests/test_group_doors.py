@@ -1,0 +1,90 @@
+"""Groups of silos through two doors: Flower's simulation engine, and a SuperLink with nine SuperNodes.
+
+On the SuperLink a SuperNode is killed in the third round, and with byzantine=1 three of three groups are needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from group_silos import GROUPED, GROUPS, NAMES, grouped
+from hospitals import ManyHospitals
+from secure_runs import rounds_of
+
+import quire
+from quire.clients.arrays import fingerprint
+from quire.conf.compose import compose
+from quire.privacy.secagg.state import Stage
+from quire.simulation.flower import run_flower
+from quire.simulation.verify_transcripts import audit_run
+from quire.strategies.folder import read_about
+
+pytestmark = pytest.mark.slow
+VICTIM = "hospital-5"  # of the second group
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inline") / "run"
+    quire.run(GROUPED, folder)
+    return folder
+
+
+@pytest.mark.timeout(600)
+def test_flowers_simulation_engine_comes_to_the_inline_model(tmp_path: Path, inline: Path) -> None:
+    found = run_flower(compose(f"{GROUPED} runtime=flower"), tmp_path / "flower")
+    about = read_about(tmp_path / "flower")
+    assert (about["runtime"], about["status"], about["error"]) == ("flower", "completed", None)
+    assert found.model == read_about(inline)["model"]
+    for mine, theirs in zip(rounds_of(tmp_path / "flower"), rounds_of(inline), strict=True):
+        for key in ("replied", "train", "evaluate", "model"):
+            assert mine.get(key) == theirs.get(key), key
+        assert mine["secure"]["groups"] == theirs["secure"]["groups"]
+        assert [one["silos"] for one in mine["secure"]["groups"]] == GROUPS
+        assert [(one["group"], one["u3"], one["error"]) for one in mine["secure"]["attempts"]] == [
+            (number, silos, None) for number, silos in enumerate(GROUPS, start=1)
+        ]
+
+
+@pytest.mark.timeout(1800)
+def test_nine_supernodes_come_to_the_inline_model_until_one_of_a_group_is_killed(tmp_path: Path, inline: Path) -> None:
+    hospitals = ManyHospitals(tmp_path, silos=len(NAMES))
+    more = "aggregation.byzantine=1 aggregation.attempts=2 strategy.deadline=40 runtime.join_timeout=300"
+    try:
+        hospitals.start()
+        hospitals.submit(grouped(3, f"{more} output.transcripts=true"))
+        # It has begun the third round, and dies while it trains, deals or masks.
+        hospitals.wait(lambda: hospitals.stages(VICTIM).count(Stage.SHARED) == 3, 800.0)
+        hospitals.kill(VICTIM)
+        hospitals.wait(lambda: read_about(hospitals.run)["status"] != "running", 800.0)
+        about, logs = read_about(hospitals.run), hospitals.logs()
+        stages = {name: hospitals.stages(name) for name in NAMES}
+    finally:
+        hospitals.close()
+    (tmp_path / "logs").write_text(logs)
+    assert (about["status"], about["error"], about["runtime"]) == ("completed", None, "deployment"), logs
+    assert "Traceback" not in logs
+
+    *good, lost = rounds_of(hospitals.run)
+    for mine, theirs in zip(good, rounds_of(inline), strict=True):
+        assert (mine["replied"], mine["failed"], mine["model"]) == (NAMES, [], theirs["model"])
+        assert [one["silos"] for one in mine["secure"]["groups"]] == GROUPS
+        assert mine["silos"] == {}  # no silo's own figures
+    assert fingerprint(quire_model(hospitals.run)) == about["model"] == lost["model"] == good[-1]["model"]
+    assert "2 of 3 groups came to a sum that can be used, and it takes 3 against 1 bad silos" in lost["lost"]
+    assert VICTIM in lost["lost"]
+    for name in NAMES:
+        # One sum of a round at most; the others of the victim's group masked in the third, and opened nothing.
+        apart = name in GROUPS[1]
+        assert stages[name].count(Stage.UNMASKED) == (2 if apart else 3), (name, stages[name])
+
+    audit = audit_run(hospitals.run, roster=hospitals.files["hospital-1"].parents[1] / "roster.json")
+    assert audit.wrong == []
+    assert {one.round for one in audit.attempts if one.models} == {1, 2}
+
+
+def quire_model(folder: Path):  # type: ignore[no-untyped-def]
+    from safetensors.numpy import load_file
+
+    return load_file(folder / "model.safetensors")
