@@ -12,7 +12,7 @@ run of Flower's, and silos charge for its rounds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
@@ -114,6 +114,7 @@ class Circle:
         self._conduct = Conduct(members, terms.colluders)
         self._courier = Courier({}, {}, None)
         self.round: Round | None = None
+        self._first: Mapping[int, RecordDict] = {}  # what begins the attempt under way, by roster index
         self._answers: list[Answer] = []
 
     @property
@@ -139,8 +140,8 @@ class Circle:
             raise RunFailed("A round of secure aggregation was to be completed that never began.")
         return self.round
 
-    def begin(self, one: Round, courier: Courier) -> list[Message]:
-        """Make a session if one is due, and write the messages that begin a round.
+    def begin(self, one: Round, courier: Courier) -> None:
+        """Make a session if one is due, and prepare the messages that begin a round.
 
         Raises
         ------
@@ -149,10 +150,17 @@ class Circle:
         """
         self._courier, self.round = courier, one
         self.sessions.check(one.line.round, set(one.asked) - self._conduct.out)
-        return self._attempt(one)
+        self._attempt(one)
+
+    def messages(self) -> list[Message]:
+        """Write the messages that begin an attempt: when they are sent, as the time to answer runs from here."""
+        one = self.begun
+        one.log.stages["shares"] = StageLog()  # its clock too, whoever sends the messages
+        one.sent = self._courier.messages(one.line, contract.SHARES, self._first)
+        return one.sent
 
     def take(self, replies: Iterable[Message]) -> None:
-        """Take the replies to what :meth:`begin` wrote: those that are this circle's."""
+        """Take the replies to what :meth:`messages` wrote: those that are this circle's."""
         one = self.begun
         self._answers = list(self._courier.read(one.sent, replies, one.log))
 
@@ -178,8 +186,8 @@ class Circle:
                 return self._finish(one, answers, beside)
             except SecAggError as error:
                 self._came_to_nothing(one, error)
-            messages = self._attempt(one)
-            answers = self._courier.carry(one.line, messages, one.log)
+            self._attempt(one)
+            answers = self._courier.carry(one.line, self.messages(), one.log)
 
     def learn(self) -> bool:
         """Draw conclusions from the blame of an attempt whose sum was opened; say whether there are any."""
@@ -189,8 +197,8 @@ class Circle:
         return found_out
 
     # ------------------------------------------------------------------------------------- attempts
-    def _attempt(self, one: Round) -> list[Message]:
-        """Begin another attempt and return its first messages; one without a session counts as one that failed."""
+    def _attempt(self, one: Round) -> None:
+        """Begin another attempt and prepare its first messages; one without a session counts as one that failed."""
         while True:
             one.attempts.append(AttemptLog(len(one.attempts) + 1, self.terms.group))
             try:
@@ -202,12 +210,10 @@ class Circle:
             except SecAggError as error:
                 self._came_to_nothing(one, error)
                 continue
-            one.log.stages["shares"] = StageLog()  # its clock runs from here, whoever sends the messages
             start = carrying(one.server.start(), **{contract.CONFIG: one.told})
             cohort, common = one.server.cohort, self._common
-            told = common.bound.beside(common.chain.asked(cohort, start), self._courier.names)
-            one.sent = self._courier.messages(one.line, contract.SHARES, told)
-            return one.sent
+            self._first = common.bound.beside(common.chain.asked(cohort, start), self._courier.names)
+            return
 
     def _server_round(self, one: Round, session: ServerSession) -> ServerRound:
         cohort, common = self._cohort(one, session), self._common

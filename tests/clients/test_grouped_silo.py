@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
-from flwr.app import Message
+from flwr.app import Message, Metadata
 from group_silos import GROUPED, GROUPS, NAMES, grouped
 from real_silo import code_of
 from secure_place import Place
@@ -29,6 +30,7 @@ from quire.transparency.verify import Place as LogPlace
 from quire.transparency.verify import verify_log
 
 VICTIM = "hospital-5"
+SEEN: list[tuple[Metadata, float]] = []  # of every message of that run, with when it was delivered
 
 
 def quire_says(*words: str) -> tuple[int, str]:
@@ -44,6 +46,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Place:
     place = Place(folder, f"{GROUPED} output.transcripts=true", POLICY, silos=len(NAMES))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUIRE_LOG_KEY", str(folder / "log.key"))
+        place.grid.swap = lambda message, silo: SEEN.append((message.metadata, time.time()))
         place.serve()
     return place
 
@@ -61,6 +64,14 @@ def test_every_silo_has_charged_for_each_round_and_gave_shares_once(ran: Place) 
         assert ran.charges(name) == 1  # privacy=none spends without limit, at once
         stages = stages_of(ran.files[name].parent)
         assert (stages.count(Stage.MASKED), stages.count(Stage.UNMASKED)) == (2, 2)
+
+
+def test_no_silo_loses_time_to_answer_while_other_groups_agree_on_keys(ran: Place) -> None:
+    """Flower counts a message's time to live from when it was written."""
+    keys = max(when for about, when in SEEN if about.message_type == contract.READY)
+    first = [about.created_at for about, _ in SEEN if (about.message_type, about.group_id) == (contract.SHARES, "1")]
+    assert len(first) == len(NAMES)
+    assert min(first) > keys
 
 
 def test_all_groups_countersign_what_binds_a_round_and_it_all_verifies(ran: Place) -> None:
