@@ -154,7 +154,7 @@ class SecureRounds:
                 begun.append(circle)
         if why is not None and not begun:
             raise why
-        # Not before all groups have their keys, which takes a while: the time to answer runs from when they are written.
+        # Not before all groups have their keys, which takes a while: time to answer runs from here.
         return [message for circle in begun for message in circle.messages()]
 
     @property

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from flwr.app import Message, Metadata
 from group_silos import GROUPED, GROUPS, NAMES, grouped
-from real_silo import code_of
 from secure_place import Place
 from secure_runs import rounds_of
 from secure_silos import POLICY, stages_of
@@ -19,7 +18,6 @@ import quire
 from quire.cli import app
 from quire.clients import contract
 from quire.clients.identity import load_identity, new_identity, read_roster
-from quire.errors import RunFailed
 from quire.privacy.secagg.state import Stage
 from quire.simulation.grid import _NODE_GONE, _runtime_error
 from quire.simulation.verify_transcripts import audit_run

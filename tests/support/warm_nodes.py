@@ -1,15 +1,16 @@
-"""SuperNodes forked from one process that has imported Flower and torch, for tests that need many. Reads standard input.
+"""SuperNodes forked from one process that has imported Flower and torch, where many are needed. Reads standard input.
 
 What Flower starts as processes of their own, the SuperNode, its SuperExec and a ClientApp for each message, are forks
-here: processes of their own that run Flower's code with the arguments that Flower gives them, and need not import it
-all over again. Nothing of Quire is imported before a fork: a ClientApp takes it from the bundle, as ever. The
-SuperNodes pause as `quire silo start` has them pause.
+here: they run Flower's code with the arguments that Flower gives them, and need not import it all over again. Nothing
+of Quire is imported before a fork: a ClientApp takes it from the bundle, as ever. The SuperNodes pause as those of
+`quire silo start` do.
 
 "start": {"node", "command", "environment", "log"} starts a node; "kill": "NODE" ends all of one at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -56,10 +57,8 @@ class Nodes:
         if child == 0:
             self._live(node, command)
         leader = self._leaders.setdefault(node, child)
-        try:
+        with contextlib.suppress(OSError):  # it has done so itself, or the node is gone
             os.setpgid(child, leader)
-        except OSError:  # it has done so itself, or the node is gone
-            pass
 
     def _live(self, node: str, command: list[str]) -> NoReturn:
         status = 1
