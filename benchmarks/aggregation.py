@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import harness
@@ -60,13 +60,12 @@ def measure(parameters: int, repetitions: int) -> list[Figure]:
 
     size = 100 * parameters * 4 / 1e9
 
-    def speed(work: object) -> float:
-        started = time.perf_counter()
-        work()  # type: ignore[operator]
-        return size / (time.perf_counter() - started)
+    def speed(work: Callable[[], None]) -> Callable[[], float]:
+        took = harness.timed(work)
+        return lambda: size / took()
 
     contenders = {OURS: ours, FLOWER: flower, READ: read, READ_ALL: read_all}
-    rates = harness.interleaved({name: lambda work=work: speed(work) for name, work in contenders.items()}, repetitions)
+    rates = harness.interleaved({name: speed(work) for name, work in contenders.items()}, repetitions)
     off = float(np.abs(kept[OURS] - kept[FLOWER]).max())
     million = f"{parameters / 1e6:g}M"
 

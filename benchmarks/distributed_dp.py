@@ -24,15 +24,14 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import harness
 import numpy as np
 from harness import Figure
-from noisy_sgd import Data, accuracy, apart, loss, over, trained
+from noisy_sgd import Data, accuracy, apart, loss, trained
 from numpy.typing import NDArray
 
 from quire.clients.data.silo import concatenate
@@ -139,7 +138,7 @@ def accuracies(seeds: Sequence[int], epsilons: Sequence[float], rates: Sequence[
                 ratios += [one.probes.ratio for one in results]
             means[name] = statistics.fmean(values)
             counted = ", ".join(f"{rate:g}: {sum(one.lr == rate for one in results)}" for rate in rates)
-            note = f"{over(values)}{about}; learning rates and how often each was chosen: {counted}"
+            note = f"{harness.over(values)}{about}; learning rates and how often each was chosen: {counted}"
             figures.append(Figure(f"digits: accuracy at epsilon {epsilon:g}, {name}, percent", means[name], goal, note))
         first, second = (f"distributed, c={c}, U_min={least}" for c, least in COHORTS)
         gap = means[first] - means[second]
@@ -153,7 +152,7 @@ def accuracies(seeds: Sequence[int], epsilons: Sequence[float], rates: Sequence[
     figures.append(Figure("probes: share of honest runs that raise an alarm", alarms / runs, "<= 0.05", note))
     plain = [measured("none", 1.0, COHORTS[0], seed, rates) for seed in seeds]
     values = [100 * one.accuracy for one in plain]
-    note = f"{over(values)}; no clip, no noise, the same rounds and batches"
+    note = f"{harness.over(values)}; no clip, no noise, the same rounds and batches"
     return [*figures, Figure("digits: accuracy, not private, percent", statistics.fmean(values), None, note)]
 
 
@@ -227,7 +226,7 @@ def costs(repetitions: int) -> list[Figure]:
             add_masks(add_share(encoding, words(encoding, vector, source)[0], source), seeds)
 
         contenders = {"whole": whole, "mask": mask, "encode": encode, "noise": noise_alone}
-        seconds = harness.interleaved({name: _timed(work) for name, work in contenders.items()}, repetitions)
+        seconds = harness.interleaved({name: harness.timed(work) for name, work in contenders.items()}, repetitions)
         ratio = harness.median_ratio(seconds, "whole", "mask")
         took = {name: f"{1000 * statistics.median(values):.0f} ms" for name, values in seconds.items()}
         note = (
@@ -238,15 +237,6 @@ def costs(repetitions: int) -> list[Figure]:
             Figure(f"cost: encode, noise and mask a million, {members} silos, over masking alone", ratio, MASKING, note)
         )
     return figures
-
-
-def _timed(work: Callable[[], object]) -> Callable[[], float]:
-    def contender() -> float:
-        started = time.perf_counter()
-        work()
-        return time.perf_counter() - started
-
-    return contender
 
 
 def main() -> int:

@@ -30,7 +30,7 @@ import harness
 import hospitals
 import record_runs
 from harness import Figure
-from noisy_sgd import Data, accuracy, apart, auc, loss, over, trained
+from noisy_sgd import Data, accuracy, apart, auc, loss, trained
 
 from quire.clients.data.silo import concatenate
 from quire.conf.compose import compose
@@ -73,8 +73,7 @@ class Study:
     def cohorts(self) -> dict[str, tuple[int, int]]:
         """c and U_min of each distributed row, by name."""
         usual, most = default_colluders(self.silos), self.silos - 1
-        least = max(thresholds(self.silos, usual).min_survivors, usual + 2)
-        pairs = ((usual, least), (0, most))
+        pairs = ((usual, thresholds(self.silos, usual).min_survivors), (0, most))
         return {f"distributed, c={c}, U_min={survivors}": (c, survivors) for c, survivors in pairs}
 
     @property
@@ -155,9 +154,9 @@ def study_figures(
         for row in rows:
             how = f"; grid: {grid}" if row != "record" else f"; grid: {len(study.record.grid)} cells of privacy.py"
             what = f"{study.name}: {study.metric} at epsilon {epsilon:g}, {row}"
-            note = over(values[row][epsilon]) + how
+            note = harness.over(values[row][epsilon]) + how
             figures.append(Figure(what, statistics.fmean(values[row][epsilon]), None, note))
-    figures.append(Figure(f"{study.name}: {study.metric}, none", statistics.fmean(plain), None, over(plain)))
+    figures.append(Figure(f"{study.name}: {study.metric}, none", statistics.fmean(plain), None, harness.over(plain)))
     first = data_of(study, seeds[0], folders[seeds[0]], False)
     what = f"{study.name}: clipped sums by the formula against the product's, distance over the clip"
     figures.append(Figure(what, apart(first, 0.2, 0.3, seeds[0]), "<= 1e-4", "float32 gradients there; worst silo"))

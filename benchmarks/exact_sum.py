@@ -53,13 +53,12 @@ def compare(silos: int, rounds: int, repetitions: int) -> list[Figure]:
     same = len({*models["protocol"], *models["exact_sum"]}) == 1
     about = f"{silos} silos, {rounds} rounds"
     told = f"medians of {repetitions}: " + ", ".join(f"{name} {value:.2f} s" for name, value in found.items())
-    figures = [
+    return [
         Figure(f"{about}: protocol and exact_sum end with one model, 1 if so", float(same), ">= 1"),
         Figure(f"{about}: protocol / exact_sum", found["protocol"] / found["exact_sum"] if same else None, None, told),
         Figure(f"{about}: exact_sum / plain", found["exact_sum"] / found["plain"] if same else None),
         Figure(f"{about}: protocol / plain", found["protocol"] / found["plain"]),
     ]
-    return figures
 
 
 def main() -> int:

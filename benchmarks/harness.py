@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import operator
 import os
 import platform
 import statistics
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -131,6 +133,17 @@ def interleaved(contenders: Mapping[str, Callable[[], float]], repetitions: int)
     return figures
 
 
+def timed(work: Callable[[], object]) -> Callable[[], float]:
+    """Return a contender whose figure is the seconds that the work takes."""
+
+    def contender() -> float:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+    return contender
+
+
 def median_ratio(figures: Mapping[str, Sequence[float]], name: str, base: str) -> float:
     """Return the median over repetitions of one contender's figure over another's."""
     return statistics.median(one / other for one, other in zip(figures[name], figures[base], strict=True))
@@ -139,6 +152,14 @@ def median_ratio(figures: Mapping[str, Sequence[float]], name: str, base: str) -
 def spread(values: Sequence[float]) -> str:
     """Say between which two numbers repetitions lie: ``"480 to 510"``."""
     return f"{min(values):.3g} to {max(values):.3g}"
+
+
+def over(values: Sequence[float]) -> str:
+    """Say over how many seeds, how far they lie apart, and how sure the mean is."""
+    if len(values) < 2:
+        return "one seed"
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return f"mean over {len(values)} seeds, {spread(values)}, standard error {error:.2g}"
 
 
 def machine() -> str:

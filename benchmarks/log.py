@@ -18,6 +18,7 @@ import hashlib
 import math
 import os
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -175,9 +176,9 @@ def main() -> int:
         measured = harness.interleaved(contenders, 5)
         with path.open("rb") as file:
             work = sum(blocks(1 + len(line)) for line in file) + (total - 1) * blocks(65)
-    took = {kind: harness.statistics.median(values) for kind, values in measured.items()}
+    took = {kind: statistics.median(values) for kind, values in measured.items()}
     shown = ", ".join(f"{kind} {1e6 * value / total:.2f}" for kind, value in took.items())
-    rate = {kind: harness.statistics.median(values) for kind, values in rates.items()}
+    rate = {kind: statistics.median(values) for kind, values in rates.items()}
     figures = [
         harness.Figure(
             f"log: durable append in batches of {BATCH}, times bare write and fsync of the same bytes",

@@ -15,12 +15,10 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-import time
-from collections.abc import Callable
 
 import harness
 import numpy as np
-from harness import Figure
+from harness import Figure, timed
 from numpy.typing import NDArray
 
 from quire.privacy.csprng import Csprng
@@ -36,17 +34,6 @@ COUNT = 1_000_000
 SIGMAS = (16, 256, 4096, 16_384, 1 << 20)
 PARTIES, SHARES = 100, 90
 WIDTHS = ((16, 2.0, True, 1.04), (24, 16.0, False, 1.01), (32, 16.0, False, 1.01))
-
-
-def timed(work: Callable[[], object]) -> Callable[[], float]:
-    """Return a contender whose figure is the seconds that the work takes."""
-
-    def contender() -> float:
-        started = time.perf_counter()
-        work()
-        return time.perf_counter() - started
-
-    return contender
 
 
 def costs(repetitions: int) -> list[Figure]:

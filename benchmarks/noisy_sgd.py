@@ -7,7 +7,6 @@ for batches so small, which :func:`apart` holds against the product's. Masks, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,11 +153,3 @@ def loss(model: Arrays, rows: Rows) -> float:
 
 def _features(rows: Rows) -> NDArray[np.float64]:
     return rows.x.reshape(len(rows), math.prod(rows.x.shape[1:])).astype(np.float64)
-
-
-def over(values: Sequence[float]) -> str:
-    """Say over how many seeds, how far they lie apart, and how sure the mean is."""
-    if len(values) < 2:
-        return "one seed"
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    return f"mean over {len(values)} seeds, {min(values):.3g} to {max(values):.3g}, standard error {error:.2g}"

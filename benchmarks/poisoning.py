@@ -204,6 +204,12 @@ class Counted:
                     self.honest, self.wronged = self.honest + 1, self.wronged + out
         self.silos += list(ever.values())
 
+    def take(self, other: Counted) -> None:
+        """Count what another one has counted."""
+        for name in ("attackers", "caught", "honest", "wronged"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.silos += other.silos
+
 
 def interval(hits: int, of: int) -> str:
     """Return Clopper and Pearson's interval at 95 %, in percent."""
@@ -237,14 +243,9 @@ def quarantine(plan: Plan) -> list[Figure]:
     for attack in dict.fromkeys(chosen):
         sum_of = Counted()
         for silos in plan.sizes:
-            one = watched(plan, silos, attack)
-            for name in ("attackers", "caught", "honest", "wronged"):
-                setattr(sum_of, name, getattr(sum_of, name) + getattr(one, name))
-            sum_of.silos += one.silos
+            sum_of.take(watched(plan, silos, attack))
         if attack in UNBOUNDED:
-            for name in ("attackers", "caught", "honest", "wronged"):
-                setattr(total, name, getattr(total, name) + getattr(sum_of, name))
-            total.silos += sum_of.silos
+            total.take(sum_of)
             continue
         bounded.append(
             Figure(
@@ -258,8 +259,7 @@ def quarantine(plan: Plan) -> list[Figure]:
         )
     clean = Counted()
     for silos in plan.sizes:
-        one = watched(plan, silos, None)
-        clean.honest, clean.wronged = clean.honest + one.honest, clean.wronged + one.wronged
+        clean.take(watched(plan, silos, None))
     honest, wronged = total.honest + clean.honest, total.wronged + clean.wronged
     how = f"{plan.quarantine_rounds} rounds, seeds {', '.join(map(str, plan.quarantine_seeds))}, n = {plan.sizes}"
     found += [

@@ -23,7 +23,6 @@ the same way. The non-private model is the task's default.
 from __future__ import annotations
 
 import logging
-import math
 import statistics
 import sys
 import tempfile
@@ -84,7 +83,7 @@ def heart(seeds: Sequence[int], epsilons: Sequence[float]) -> list[Figure]:
     figures = []
     for epsilon, results in runs.items():
         gaps = _gaps(plain, results, "auc")
-        note = f"{_over(gaps)}; batch 64, 5 steps a round; {grid_in_words(HEART, results)}"
+        note = f"{harness.over(gaps)}; batch 64, 5 steps a round; {grid_in_words(HEART, results)}"
         what = f"{where}: auc on all test rows, FedAvg minus epsilon {epsilon:g}"
         figures.append(Figure(what, statistics.fmean(gaps), GOALS.get(epsilon), note))
     figures.append(_kept(where, runs))
@@ -96,7 +95,7 @@ def heart(seeds: Sequence[int], epsilons: Sequence[float]) -> list[Figure]:
             if not values:  # guessing the most frequent class ranks nothing
                 continue
             what = f"{where}: {metric} on all test rows, {name}"
-            figures.append(Figure(what, statistics.fmean(values), None, _over(values)))
+            figures.append(Figure(what, statistics.fmean(values), None, harness.over(values)))
             means = [hospitals.over_hospitals(one, model, metric) for one in results]
             each = ", ".join(
                 f"{place} {statistics.fmean(found):.3f}"
@@ -106,7 +105,7 @@ def heart(seeds: Sequence[int], epsilons: Sequence[float]) -> list[Figure]:
                 )
             )
             what = f"{where}: {metric}, mean over hospitals, {name}"
-            figures.append(Figure(what, statistics.fmean(means), None, f"{_over(means)}; {each}"))
+            figures.append(Figure(what, statistics.fmean(means), None, f"{harness.over(means)}; {each}"))
     return figures + _published()
 
 
@@ -123,7 +122,7 @@ def cancer(seeds: Sequence[int]) -> list[Figure]:
     plain = [scored(f"task=breast_cancer partition=iid seed={seed}") for seed in seeds]
     results = [private(CANCER, f"privacy.epsilon=1 seed={seed}") for seed in seeds]
     gaps = [100 * gap for gap in _gaps(plain, results, "accuracy")]
-    note = f"{_over(gaps)}; batch 64, 24 rounds of 5 steps; {grid_in_words(CANCER, results)}"
+    note = f"{harness.over(gaps)}; batch 64, 24 rounds of 5 steps; {grid_in_words(CANCER, results)}"
     what = "breast_cancer: accuracy, FedAvg minus epsilon 1, percentage points"
     figures = [Figure(what, statistics.fmean(gaps), "<= 5", note), _kept("breast_cancer", {1.0: results})]
     rows = {"majority": ("majority", plain), "FedAvg, not private": ("federated", plain)}
@@ -151,7 +150,7 @@ def _table(where: str, metrics: Sequence[str], rows: dict[str, tuple[str, list[d
             values = [one["everyone"][model][metric] for one in results if metric in one["everyone"][model]]
             if values:
                 what = f"{where}: {metric} on all test rows, {name}"
-                figures.append(Figure(what, statistics.fmean(values), None, _over(values)))
+                figures.append(Figure(what, statistics.fmean(values), None, harness.over(values)))
     return figures
 
 
@@ -165,14 +164,6 @@ def _kept(where: str, runs: dict[float, list[dict[str, Any]]]) -> Figure:
     worst = max(result["spent"] / epsilon for epsilon, results in runs.items() for result in results)
     note = "by the figure of record (RDP), the worst silo, epsilon and seed; all steps of all rounds"
     return Figure(f"{where}: epsilon spent by a silo / epsilon aimed at, largest", worst, "<= 1.0", note)
-
-
-def _over(values: Sequence[float]) -> str:
-    """Say over how many seeds, how far they lie apart, and how sure the mean is."""
-    if len(values) < 2:
-        return "one seed"
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return f"mean over {len(values)} seeds, {harness.spread(values)}, standard error {error:.2g}"
 
 
 def main() -> int:

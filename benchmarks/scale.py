@@ -57,7 +57,7 @@ def run(overrides: str, folder: Path, silos: Path | None = None) -> dict[str, An
     """Do one run in a process of its own."""
     command = [sys.executable, __file__, "--child", overrides, str(folder), str(silos or "")]
     done = subprocess.run(command, env=harness.child_environment(), capture_output=True, text=True, check=True)
-    return {**json.loads(done.stdout.splitlines()[-1])}
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def rounds(short: int) -> list[Figure]:

@@ -109,9 +109,7 @@ def run_round(cast: Cast, dropouts: int, length: int) -> tuple[ServerRound, dict
     def timed(stage: str, index: int, message: bytes) -> bytes:
         replies: list[bytes] = []
         vector = words(index, length)
-        times[stage] += cpu(
-            lambda: replies.append(cast.do(stage if stage != "share" else "start", index, message, vector))
-        )
+        times[stage] += cpu(lambda: replies.append(cast.do(stage, index, message, vector)))
         return replies[0]
 
     for index in one.cohort:

@@ -105,20 +105,19 @@ class DoneAhead(Workbench):
 
     def logits(self, rows: Rows) -> np.ndarray:
         """Return the outputs of the model that was loaded, or trained; what is done ahead stays done."""
-        bench, moved = Workbench(self.task), self._outcome.update if self._done else {}
-        if self._real is not None:
-            bench = self._real
-        else:
-            bench.load({name: part + moved[name] if moved else part for name, part in self._loaded.items()})
-        return bench.logits(rows)
+        return (self._real or self._fresh()).logits(rows)
 
     def _turn_back(self) -> Workbench:
-        """Go on with a real workbench, which stands where this one does."""
+        """Go on with a real workbench."""
         if self._real is None:
-            self._real = Workbench(self.task)
-            moved = self._outcome.update if self._done else {}
-            self._real.load({name: part + moved[name] if moved else part for name, part in self._loaded.items()})
+            self._real = self._fresh()
         return self._real
+
+    def _fresh(self) -> Workbench:
+        """Return a new workbench, which stands where this one does."""
+        bench, moved = Workbench(self.task), self._outcome.update if self._done else {}
+        bench.load({name: part + moved[name] if moved else part for name, part in self._loaded.items()})
+        return bench
 
 
 def train_ahead(

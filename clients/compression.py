@@ -63,20 +63,16 @@ def compressed(update: Arrays, memory: Mapping[str, np.ndarray], how: Compressio
     if UNSENT in memory and memory[UNSENT].shape == vector.shape:
         vector = vector + memory[UNSENT]
     places = None
-    chosen = vector
     if isinstance(how, TopKCompression):
         places = largest(vector, max(1, math.ceil(how.kept * len(vector))))
-        chosen = vector[places]
-    levels, scales = _rounded(chosen)
+    levels, scales = _rounded(vector if places is None else vector[places])
     packed: Arrays = {LEVELS: levels, SCALES: scales}
-    unsent = vector.copy() if places is not None else vector
-    sent = _restored(levels, scales)
     if places is None:
-        unsent = vector - sent
+        vector -= _restored(levels, scales)  # the vector is a copy, so what is left of it can be kept
     else:
         packed[GAPS] = gaps_of(places)
-        unsent[places] -= sent
-    return packed, {UNSENT: unsent}
+        vector[places] -= _restored(levels, scales)
+    return packed, {UNSENT: vector}
 
 
 def expanded(packed: Mapping[str, np.ndarray], form: Mapping[str, np.ndarray]) -> Arrays:

@@ -27,7 +27,7 @@ class Moved:
     own : Tensor
         Moved in place.
     start : Tensor or None
-        Where FedProx pulls them; None without it.
+        Where FedProx pulls them; None just where ``mu`` is 0.
     fixed : Tensor or None
         Added to the gradient in every step (SCAFFOLD).
     fast : Tensor or None
@@ -50,20 +50,19 @@ class Moved:
         pull, given : Tensor
             The gradient is pull^T given, for each model of a stack; without ``given`` it is ``pull`` itself.
         """
-        pulled = mu if self.start is not None else 0.0
         if self.fast is not None:
             _added(self.fast, plan.momentum, 1.0, pull, given)
-            if pulled or plan.weight_decay:
-                self.fast.add_(self.own, alpha=pulled + plan.weight_decay)
-            if self.start is not None and pulled:
-                self.fast.sub_(self.start, alpha=pulled)
+            if mu or plan.weight_decay:
+                self.fast.add_(self.own, alpha=mu + plan.weight_decay)
+            if self.start is not None:
+                self.fast.sub_(self.start, alpha=mu)
             if self.fixed is not None:
                 self.fast.add_(self.fixed)
             self.own.sub_(self.fast, alpha=plan.lr)
             return
-        _added(self.own, 1.0 - plan.lr * (pulled + plan.weight_decay), -plan.lr, pull, given)
-        if self.start is not None and pulled:
-            self.own.add_(self.start, alpha=plan.lr * pulled)
+        _added(self.own, 1.0 - plan.lr * (mu + plan.weight_decay), -plan.lr, pull, given)
+        if self.start is not None:
+            self.own.add_(self.start, alpha=plan.lr * mu)
         if self.fixed is not None:
             self.own.sub_(self.fixed, alpha=plan.lr)
 

@@ -61,9 +61,8 @@ def choose(settings: Settings) -> Choice:
     if asked == CPU:
         return Choice(CPU, CPU)
     if asked == "auto":
-        if why := hindrance(
-            settings
-        ):  # and CUDA is not even asked for: processes that are forked afterwards could not use it
+        # Where something hinders, CUDA is not even asked for: processes that are forked afterwards could not use it.
+        if why := hindrance(settings):
             return Choice(asked, CPU, why=why)
         for kind in (CUDA, MPS):
             if (name := _present(kind)) is not None:

@@ -112,7 +112,7 @@ class Workbench:
             else self._autograd(Sgd(self.parameters, plan, mu, corrections))
         )
         total, seen = 0.0, 0
-        for batch_x, batch_y in _batches(rows, plan, rng, self.tensors(rows)):
+        for batch_x, batch_y in _batches(*self.tensors(rows), plan, rng):
             total += step(batch_x, batch_y) * len(batch_y)
             seen += len(batch_y)
         return total / seen
@@ -167,17 +167,16 @@ def steps(plan: SgdTraining, rows: int) -> int:
 
 
 def _batches(
-    rows: Rows, plan: SgdTraining, rng: np.random.Generator, tensors: tuple[torch.Tensor, torch.Tensor] | None = None
+    x: torch.Tensor, y: torch.Tensor, plan: SgdTraining, rng: np.random.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield features and labels of one batch after the other, in epochs that are each shuffled anew."""
-    x, y = tensors or (torch.from_numpy(rows.x), torch.from_numpy(rows.y))
-    if not len(rows):  # steps would be counted down by nothing, for ever
+    if not len(x):  # steps would be counted down by nothing, for ever
         raise ValueError("there is no row to train on")
-    left = steps(plan, len(rows))
+    left = steps(plan, len(x))
     while left:
-        order = torch.from_numpy(rng.permutation(len(rows))).to(x.device)
+        order = torch.from_numpy(rng.permutation(len(x))).to(x.device)
         shuffled_x, shuffled_y = x.index_select(0, order), y.index_select(0, order)
-        starts = range(0, len(rows), plan.batch_size)[:left]
+        starts = range(0, len(x), plan.batch_size)[:left]
         for start in starts:
             yield shuffled_x[start : start + plan.batch_size], shuffled_y[start : start + plan.batch_size]
         left -= len(starts)

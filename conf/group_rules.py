@@ -57,8 +57,8 @@ def _enough_groups(secure: SecureAggregation, where: str) -> None:
     groups, byzantine = secure.groups or 1, byzantine_among(secure.groups or 1, secure.byzantine)
     if groups < 2 * byzantine + 1:
         raise SettingsError(
-            f"{where} holds against no more than {(groups - 1) // 2} bad silos, as each may spoil a group and more "
-            f"groups have to be good than bad: aggregation.byzantine={byzantine} takes {2 * byzantine + 1} groups."
+            f"{where} is too few for aggregation.byzantine={byzantine}: each bad silo may spoil a group, and more "
+            f"groups have to be good than bad, which takes {2 * byzantine + 1}."
         )
 
 

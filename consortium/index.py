@@ -178,8 +178,9 @@ class State:
                 raise BadEncoding(f"{name} is admitted twice.")
             identity = PublicIdentity.decode(hexadecimal(event["identity"], "'identity'"))
             since = event["at"] - event["at"] % 86_400
-            member = Membership(name, identity, event["node"], since, event["until"], certificate, event["request"])
-            member = replace(member, attested=attested)
+            member = Membership(
+                name, identity, event["node"], since, event["until"], certificate, event["request"], attested
+            )
             seen = {identity.fingerprint: name, event["node"]: name}
             state = replace(state, nonces=self.nonces | {event["nonce"]}, keys=self.keys | seen)
         else:

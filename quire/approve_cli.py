@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quire.identity_cli import PassphraseFile, PassphraseVariable
+from quire.identity_cli import PassphraseFile, PassphraseVariable, open_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -130,12 +130,9 @@ def _opened(
     operator: Operator, passphrase_file: Path | None, passphrase_env: str | None
 ) -> Iterator[tuple[Store, Any]]:
     """Open the silo's store with its key."""
-    from quire.clients.identity import read_key_file
     from quire.clients.store import Store
-    from quire.identity_cli import passphrase_for
 
-    key = read_key_file(operator.identity)
-    identity = key.open(passphrase_for(key, passphrase_file, passphrase_env))
+    identity = open_identity(operator.identity, passphrase_file, passphrase_env)
     with Store.open(operator.store, identity, witness=operator.witness) as store:
         yield store, identity
 

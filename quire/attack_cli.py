@@ -25,11 +25,6 @@ Runs = Annotated[int, typer.Option(help="Runs of each kind, each with a seed of 
 Out = Annotated[Path | None, typer.Option(help="The folder for page and result; runs/attacks/KIND-TIME by default.")]
 
 
-@app.callback()
-def _group() -> None:
-    pass
-
-
 @app.command()
 def membership(overrides: Overrides = None, runs: Runs = 8, out: Out = None) -> None:
     """Tell which records were trained on: by a threshold on the loss, and by LiRA with shadow models.

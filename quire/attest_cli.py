@@ -35,6 +35,7 @@ def record(
     from quire.clients.identity import INTEL
     from quire.enclave.chain import MAX_COLLATERAL, collateral_of, dcap_chain
     from quire.enclave.errors import EnclaveError
+    from quire.enclave.files import write_whole
     from quire.enclave.policy import read_allowed
     from quire.enclave.record import Demand, attest, demand_of, encode
     from quire.enclave.verify import MAX_FILE, Answer, Challenge
@@ -59,8 +60,6 @@ def record(
         dcap_chain(other),
         other,
     )
-    from quire.enclave.files import write_whole
-
     write_whole(out, encode(found))
     typer.echo(
         f"{out}: {found.identity}\nmeasurement  {found.attested.measurement}\nsigner       {found.attested.signer}"

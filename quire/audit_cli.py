@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from quire.findings_cli import check_file, write_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,22 +41,16 @@ def audit(
     from rich.console import Console
 
     from quire.conf.compose import compose
-    from quire.errors import SettingsError
     from quire.simulation.audit import audit as look
     from quire.simulation.audit_findings import Refuted
     from quire.simulation.silos import take_silos
 
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise SettingsError(f"The folder of '{json_file}' does not exist: make it, or name another file.")
+    check_file(json_file)
     settings = compose(" ".join(take_silos(overrides or [])))
     console = Console(soft_wrap=False, highlight=False)
     with console.status("Auditing") as status:
         found = look(settings, canaries, seeds, releases, sampled, lambda words: status.update(f"Auditing: {words}"))
-    if json_file is not None:
-        try:
-            json_file.write_text(json.dumps(found.as_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise SettingsError(f"'{json_file}' cannot be written ({error.strerror}): name another file.") from error
+    write_file(json_file, found.as_dict())
     plan = found.audited.plan
     noise = "discrete" if plan.discrete else "gaussian"
     if settings.aggregation.name == "secure" and settings.privacy.name.endswith("_distributed"):

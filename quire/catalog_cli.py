@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quire.identity_cli import PassphraseFile, PassphraseVariable
+from quire.identity_cli import PassphraseFile, PassphraseVariable, open_identity
 
 if TYPE_CHECKING:
     from quire.catalog.making import Allowance
@@ -58,13 +58,10 @@ def offer(
     from quire.catalog.counts import Asked
     from quire.catalog.making import About, make_offer
     from quire.clients.data.silo_file import read_silo
-    from quire.clients.identity import read_key_file
-    from quire.identity_cli import passphrase_for
 
     asked, own = Asked.of(count), read_silo(silo)
     allowance = _allowance(own)
-    key = read_key_file(own.operator.identity)
-    identity = key.open(passphrase_for(key, passphrase_file, passphrase_env))
+    identity = open_identity(own.operator.identity, passphrase_file, passphrase_env)
     about = About(title, description, contact, days, terms)
     made = make_offer(own, asked, about, identity, out, allowance)
     typer.echo(f"{out}: offered by {made.silo}, signed by {made.signer[:16]}, until {_day(made.expires)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quire.identity_cli import PassphraseFile, PassphraseVariable, passphrase_for
+from quire.identity_cli import PassphraseFile, PassphraseVariable, open_identity
 
 if TYPE_CHECKING:
     from quire.charter.document import Charter
@@ -93,12 +93,11 @@ def sign(
     quire charter sign charter-2.json --key silo.key --previous charter-1.json
     """
     from quire.charter.chain import read_charter
-    from quire.clients.identity import files, read_key_file
+    from quire.clients.identity import files
 
     before = read_charter(charter)
     old = None if previous is None else read_charter(previous).charter
-    found = read_key_file(key)
-    identity = found.open(passphrase_for(found, passphrase_file, passphrase_env))
+    identity = open_identity(key, passphrase_file, passphrase_env)
     signed = before.sign(identity, _now(), old)
     progress = _progress(signed, old)  # refuses bad signatures of others, before anything is written
     files.replace(charter, signed.encode())

@@ -59,7 +59,7 @@ def init(
         )
     ask = passphrase if passphrase is not None else not (passphrase_file or passphrase_env)
     words = new_passphrase(f"Passphrase for the keys in {folder}", ask, passphrase_file, passphrase_env)
-    about = found(folder, name, place, words, post_quantum, min(days, 36500), min(server_days, days - 1))
+    about = found(folder, name, place, words, post_quantum, days, min(server_days, days - 1))
     typer.echo(
         f"Consortium   {about.name}, in {folder}: back it up; ca/ca.key and roster/admin.key are the consortium\n"
         f"Server       {about.server}\n"

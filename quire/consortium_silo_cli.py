@@ -1,4 +1,4 @@
-"""``quire consortium request`` and ``join``: what a silo's own people call."""
+"""``quire consortium request``, ``join`` and ``renew``: what a silo's own people call."""
 
 from __future__ import annotations
 

@@ -36,11 +36,6 @@ Watched = Annotated[
 ]
 
 
-@app.callback()
-def _group() -> None:
-    pass
-
-
 @app.command()
 def serve(
     folder: Annotated[Path, typer.Argument(help="An operator's folder, a silo's, or a folder of runs.")],

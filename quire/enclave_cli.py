@@ -50,11 +50,6 @@ app.command()(start)
 app.command()(pack)
 
 
-@app.callback()
-def _group() -> None:
-    pass
-
-
 @app.command()
 def doctor(
     settings: Annotated[

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quire.identity_cli import PassphraseFile, PassphraseVariable
+from quire.identity_cli import PassphraseFile, PassphraseVariable, open_identity
 
 if TYPE_CHECKING:
     from quire.clients.data.consent.place import Place
@@ -91,9 +91,7 @@ def attest(
     """
     from quire.clients.data.consent import attest as attestations
     from quire.clients.data.consent.requests import requests_of
-    from quire.clients.identity import read_key_file
     from quire.errors import DataError
-    from quire.identity_cli import passphrase_for
 
     own = _file(silo)
     place, operator = _place(own), own.operator
@@ -102,8 +100,7 @@ def attest(
         raise DataError(f"{silo} has no request {number[:40]}: see `quire erasure list {silo}`.")
     if own.name is None:
         raise DataError(f"{silo} has no 'name', under which an attestation would be signed: give it one.")
-    key = read_key_file(operator.identity)
-    identity = key.open(passphrase_for(key, passphrase_file, passphrase_env))
+    identity = open_identity(operator.identity, passphrase_file, passphrase_env)
     made = attestations.attest(place, found[number], own.name, say, identity, out)
     typer.echo(f"{out}: attested by {own.name} ({made.signer[:16]}), {len(made.body['runs'])} runs named. No proof.")
 
@@ -146,12 +143,10 @@ def _signer(roster: Path | None, key: Path | None, silo: str) -> PublicIdentity:
     from quire.clients.identity.rosters import check_roster
     from quire.errors import DataError, SettingsError
 
-    if (roster is None) == (key is None):
-        raise SettingsError("Name who has to have signed: either --roster FILE or --key FILE.")
-    if key is not None:
+    if key is not None and roster is None:
         return read_key_file(key).public()
-    if roster is None:
-        raise SettingsError("Name a roster.")
+    if roster is None or key is not None:
+        raise SettingsError("Name who has to have signed: either --roster FILE or --key FILE.")
     signed = read_roster(roster)
     check_roster(roster, signed)
     for member in signed.roster.members:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from quire.clients.identity import PrivateIdentity
     from quire.clients.identity.keyfile import KeyFile
 
 app = typer.Typer(
@@ -88,6 +89,14 @@ def public(
     found = read_key_file(file)
     identity = found.open(passphrase_for(found, passphrase_file, passphrase_env))
     typer.echo(write_public(identity.public, found.name).decode(), nl=False)
+
+
+def open_identity(path: Path, file: Path | None, variable: str | None) -> PrivateIdentity:
+    """Return the keys in a party's key file, opened with the passphrase that :func:`passphrase_for` finds."""
+    from quire.clients.identity import read_key_file
+
+    found = read_key_file(path)
+    return found.open(passphrase_for(found, file, variable))
 
 
 def passphrase_for(found: KeyFile, file: Path | None, variable: str | None) -> str | None:

@@ -34,7 +34,7 @@ OwnMetrics = Annotated[
 
 @superlink_app.callback()
 def _group() -> None:
-    pass
+    """Keep the group: typer takes one of a single command for that command."""
 
 
 @superlink_app.command("start")

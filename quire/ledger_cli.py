@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quire.identity_cli import PassphraseFile, PassphraseVariable
+from quire.identity_cli import PassphraseFile, PassphraseVariable, open_identity
 
 if TYPE_CHECKING:
     from datetime import date
@@ -55,11 +55,6 @@ class _Found:
         from quire.clients.store.inspection import Inspection
 
         return Inspection(self.store, self.witness, self.fingerprint)
-
-
-@app.callback()
-def _group() -> None:
-    pass
 
 
 @app.command()
@@ -137,16 +132,13 @@ def reset(
     \b
     quire ledger reset silo.yaml heart-2020 --because "disk failed on 3 May, restored the copy of 2 May"
     """
-    from quire.clients.identity import read_key_file
     from quire.clients.store.override import reset as override
     from quire.errors import DataError
-    from quire.identity_cli import passphrase_for
 
     found = _find(silo, witness)
     if found.operator is None:
         raise DataError(f"{silo} is a folder; an override is signed by the silo, so name its silo.yaml.")
-    key = read_key_file(found.operator.identity)
-    identity = key.open(passphrase_for(key, passphrase_file, passphrase_env))
+    identity = open_identity(found.operator.identity, passphrase_file, passphrase_env)
     done = override(found.store, population, because, identity, witness=found.witness, forget=forget)
     budget = found.budget(population)
     at = _DELTA if budget is None else budget[1]

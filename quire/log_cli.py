@@ -32,11 +32,6 @@ KeyFile = Annotated[Path | None, typer.Option("--key", help="The public key of t
 _COLUMNS = 60  # of a list of names
 
 
-@app.callback()
-def _group() -> None:
-    pass
-
-
 @app.command()
 def show(
     log: Where,

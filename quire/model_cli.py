@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from quire import model_key_cli
-from quire.identity_cli import PassphraseFile, PassphraseVariable, passphrase_for
-
-if TYPE_CHECKING:
-    from quire.clients.identity import PrivateIdentity
+from quire.identity_cli import PassphraseFile, PassphraseVariable, open_identity
 
 app = typer.Typer(
     help="Released models: signed and encrypted envelopes, versions, revocation. See docs/model-releases.md.",
@@ -66,7 +63,7 @@ def release(
     from quire.releases.making import release as make
 
     terms = Terms(name, purpose, last_day(expires), tuple(to), roster, charter, schema, unverified, watermark)
-    made = make(run, registry, terms, _identity(identity, passphrase_file, passphrase_env), _now())
+    made = make(run, registry, terms, open_identity(identity, passphrase_file, passphrase_env), _now())
     header = made.header
     for note in made.notes:
         typer.echo(note)
@@ -179,7 +176,7 @@ def rollback(
     """
     from quire.releases.registry import opened as registry
 
-    secret, now = _identity(identity, passphrase_file, passphrase_env), _now()
+    secret, now = open_identity(identity, passphrase_file, passphrase_env), _now()
     with registry(folder, secret, now) as found:
         found.roll_back(name, to, why, now)
     typer.echo(f"{name} version {to} is the current one. Recipients see it once they have this registry.")
@@ -202,7 +199,7 @@ def revoke(
     """
     from quire.releases.registry import opened as registry
 
-    secret, now = _identity(identity, passphrase_file, passphrase_env), _now()
+    secret, now = open_identity(identity, passphrase_file, passphrase_env), _now()
     with registry(folder, secret, now) as found:
         found.revoke(name, version, why, now)
         current = found.book.models[name].current
@@ -221,13 +218,6 @@ def verify(folder: Folder, pin: Pin = None, roster: RosterFile = None) -> None:
     found = check_registry(folder, Trust.named(pin, roster), _now())
     tell(found.notes, found.wrong)
     typer.echo("Verified.")
-
-
-def _identity(path: Path, file: Path | None, variable: str | None) -> PrivateIdentity:
-    from quire.clients.identity import read_key_file
-
-    found = read_key_file(path)
-    return found.open(passphrase_for(found, file, variable))
 
 
 def _recipients(ids: Sequence[str]) -> str:

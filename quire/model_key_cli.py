@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from quire.identity_cli import PassphraseFile, PassphraseVariable, passphrase_for
+from quire.identity_cli import PassphraseFile, PassphraseVariable, open_identity
 
 key_app = typer.Typer(
     help="A recipient's key pair, to which envelopes are encrypted.", no_args_is_help=True, rich_markup_mode=None
@@ -32,19 +32,15 @@ def new(
     \b
     quire model key new berlin --folder keys --identity berlin.key
     """
-    from quire.clients.identity import read_key_file
     from quire.releases.recipients import new_recipient
 
-    signer = None
-    if identity is not None:
-        found = read_key_file(identity)
-        signer = found.open(passphrase_for(found, passphrase_file, passphrase_env))
+    signer = None if identity is None else open_identity(identity, passphrase_file, passphrase_env)
     path, made = new_recipient(folder, name, signer)
     by = "signed by nobody" if made.signer is None else f"signed by {made.signer.fingerprint[:16]}"
     typer.echo(
         f"Secret key  {path}  mode 600, no passphrase; it stays here, and whoever has it can open what is sent to you\n"
         f"Public key  {path}.pub  {by}; it goes to who releases models\n"
-        f"Algorithms  ML-KEM-768 + X25519\n"
+        "Algorithms  ML-KEM-768 + X25519\n"
         f"Key id      {made.id}  tell it to them by another way than the file"
     )
 

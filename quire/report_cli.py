@@ -47,11 +47,6 @@ Out = Annotated[Path | None, typer.Option(help="Where it goes, .html or .md; by 
 Date = Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="The day that it bears; today, UTC, by default.")]
 
 
-@app.callback()
-def _group() -> None:
-    pass
-
-
 @app.command()
 def page(folder: Annotated[Path, typer.Argument(help="The folder of a run, or of a sweep.")]) -> None:
     """Write report.html of a run again, for example after `flwr run`, training the baselines if they are missing.
@@ -118,6 +113,7 @@ def dpia(
     from quire.reports.errors import ReportInput
     from quire.reports.inputs import Inputs
     from quire.reports.run import read_run
+    from quire.reports.values import counted
 
     if example_details:
         typer.echo(example(), nl=False)
@@ -134,8 +130,7 @@ def dpia(
     found = read_run(run, _keys(roster, pin, charter, own), inputs)
     document = made(found, own, answers, schema, inputs, day)
     _write(target, document, own is not None)
-    gaps = len(document.gaps)
-    _end(target, document, f"{gaps} {'gap' if gaps == 1 else 'gaps'}")
+    _end(target, document, counted(len(document.gaps), "gap"))
 
 
 @app.command()
@@ -163,6 +158,7 @@ def audit(
     from quire.reports.audit import runs_in
     from quire.reports.inputs import Inputs
     from quire.reports.run import read_run
+    from quire.reports.values import counted
 
     target, day = _target(out, runs[0], "audit.html", silo), _day(date)
     inputs = Inputs()
@@ -175,7 +171,7 @@ def audit(
     ]
     document = made(found, own, attestation or [], inputs, day)
     _write(target, document, own is not None)
-    _end(target, document, f"{len(found)} {'run' if len(found) == 1 else 'runs'}")
+    _end(target, document, counted(len(found), "run"))
 
 
 def _silo(path: Path | None, inputs: Inputs) -> Silo | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quire.identity_cli import PassphraseFile, PassphraseVariable, passphrase_for
+from quire.identity_cli import PassphraseFile, PassphraseVariable, open_identity
 
 if TYPE_CHECKING:
     from quire.clients.identity import Attested, PublicIdentity, Roster, SignedRoster
@@ -101,14 +101,12 @@ def sign(
     passphrase_env: PassphraseVariable = None,
 ) -> None:
     """Add an admin's signature to a roster; the hash stays what it is."""
-    from quire.clients.identity import read_key_file
     from quire.clients.identity.errors import sentences
     from quire.clients.identity.rosters import read_roster, sign_roster, write_over
 
     signed = read_roster(roster)
     old = None if previous is None else read_roster(previous).roster
-    found = read_key_file(key)
-    identity = found.open(passphrase_for(found, passphrase_file, passphrase_env))
+    identity = open_identity(key, passphrase_file, passphrase_env)
     with sentences(roster):
         signed = sign_roster(signed, identity, old)
     write_over(roster, signed)

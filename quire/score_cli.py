@@ -52,7 +52,7 @@ def _scored(folder: Path, file: Path) -> dict[str, Any]:
     own = read_silo(file)
     if own.name is None:
         raise SettingsError(f"{file} has no 'name', which decides which rows are kept for testing.")
-    held = about.get("held_to", {})
+    held = about.get("held_to") or {}
     if held.get("schema") not in (None, own.schema.sha256):
         raise SettingsError(f"The run in '{folder}' had another schema than {own.schema_path}.")
     model = final_model(folder)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from quire.findings_cli import check_file, write_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +24,7 @@ app = typer.Typer(
 
 @app.callback()
 def _group() -> None:
-    pass
+    """Keep the group: typer takes one of a single command for that command."""
 
 
 @app.command()
@@ -55,8 +56,7 @@ def noise(
     from quire.simulation.silos import take_silos
     from quire.strategies.selftest import as_dict
 
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise SettingsError(f"The folder of '{json_file}' does not exist: make it, or name another file.")
+    check_file(json_file)
     if judge is not None and (overrides or folder is not None):
         raise SettingsError("--judge looks at a self-test that is over: leave out settings and --folder.")
     console = Console(soft_wrap=False, highlight=False)
@@ -66,11 +66,7 @@ def noise(
         settings = settings_of(take_silos(overrides or []))
         with tempfile.TemporaryDirectory(prefix="quire-") as scratch, console.status("Testing the noise"):
             found = run_selftest(settings, folder if folder is not None else Path(scratch) / "run")
-    if json_file is not None:
-        try:
-            json_file.write_text(json.dumps(as_dict(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise SettingsError(f"'{json_file}' cannot be written ({error.strerror}): name another file.") from error
+    write_file(json_file, as_dict(found))
     console.print(_table(found))
     if not found.passed:
         raise NotAsPromised(found.verdict())

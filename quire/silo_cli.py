@@ -36,11 +36,6 @@ app = typer.Typer(
 _ASIDE = ("scores",)
 
 
-@app.callback()
-def _group() -> None:
-    pass
-
-
 app.command("start")(silo_start)
 app.command()(score)
 app.command()(classify)

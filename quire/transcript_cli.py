@@ -20,7 +20,7 @@ app = typer.Typer(
 
 @app.callback()
 def _group() -> None:
-    pass
+    """Keep the group: typer takes one of a single command for that command."""
 
 
 @app.command()

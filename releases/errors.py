@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from quire.errors import QuireError
-from quire.privacy.identity.errors import IdentityError
 
 
 class ReleaseError(QuireError):
@@ -33,12 +29,3 @@ class RegistryBusy(ReleaseError):
 
 class WatermarkError(ReleaseError):
     """A model cannot carry a watermark, or a key of one cannot be used."""
-
-
-@contextmanager
-def refusing(what: object) -> Iterator[None]:
-    """Turn what identity code refuses into a refusal that begins with where it was found."""
-    try:
-        yield
-    except IdentityError as error:
-        raise Refused(f"{what}: {error}") from error

@@ -50,6 +50,7 @@ from quire.strategies.attacked import attack_told
 from quire.strategies.checkpoint import safetensors
 from quire.strategies.folder import read_about
 from quire.strategies.material import CardError, read_material
+from quire.strategies.told import layers_kept
 from quire.text import visible
 
 _MAX_FILE = 64 * 2**20
@@ -143,6 +144,11 @@ def release(run: Path, folder: Path, terms: Terms, identity: PrivateIdentity, no
     origin = _origin(run, about, terms, notes)
     charter = _charter(about, terms)
     parts = _parts(run, about, terms, origin)
+    if missing := layers_kept(run):
+        notes.append(
+            f"The model lacks the layers that stayed in the silos (training.local_layers={visible(missing)}): whoever "
+            "receives it has to train its own before the model is of use."
+        )
     mark, key = _marked(parts, terms)
     released = False
     try:
@@ -167,6 +173,7 @@ def _header(
     now: int,
     about: tuple[Origin, UnderCharter | None, Mark | None],
 ) -> Header:
+    origin, charter, mark = about
     known = registry.book.models.get(terms.name)
     before = known.versions[-1] if known is not None else None
     number = 1 if before is None else before.number + 1
@@ -184,9 +191,9 @@ def _header(
         model=fingerprint(arrays_of(parts[MODEL], MODEL)),
         parts=tuple(Part(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in parts.items()),
         recipients=tuple(one.id for one in recipients),
-        origin=about[0],
-        charter=about[1],
-        watermark=about[2],
+        origin=origin,
+        charter=charter,
+        watermark=mark,
     )
 
 
@@ -195,6 +202,12 @@ def _about(run: Path) -> Mapping[str, Any]:
     if not isinstance(about.get("model"), str) or not is_hash(about["model"]):
         raise ReleaseError(f"{shown(run)} holds no finished run: its run.json names no model.")
     return about
+
+
+def _held_to(about: Mapping[str, Any], what: str) -> Any:
+    """Return what ``run.json`` says that the run was held to; None where it says nothing."""
+    held = about.get("held_to")
+    return held.get(what) if isinstance(held, dict) else None
 
 
 def _not_attacked(run: Path, about: Mapping[str, Any]) -> None:
@@ -257,8 +270,7 @@ def _origin(run: Path, about: Mapping[str, Any], terms: Terms, notes: list[str])
 
 
 def _charter(about: Mapping[str, Any], terms: Terms) -> UnderCharter | None:
-    held = about.get("held_to")
-    named = held.get("charter") if isinstance(held, dict) else None
+    named = _held_to(about, "charter")
     if named is None:
         if terms.charter is not None:
             raise ReleaseError("The run is under no charter: leave --charter out.")
@@ -296,8 +308,7 @@ def _parts(run: Path, about: Mapping[str, Any], terms: Terms, origin: Origin) ->
         parts[CARD] = files.read(run / CARD, _MAX_FILE)
     parts[SETTINGS] = files.read(run / SETTINGS, _MAX_FILE)
     parts[RUN] = files.read(run / RUN, _MAX_FILE)  # federated preprocessing keeps the columns' statistics there
-    held = about.get("held_to")
-    named = held.get("schema") if isinstance(held, dict) else None
+    named = _held_to(about, "schema")
     if terms.schema is not None:
         if read_schema(terms.schema).sha256 != named:
             raise ReleaseError(f"{shown(terms.schema)} is not the form of the rows that the run was held to.")

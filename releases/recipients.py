@@ -31,8 +31,9 @@ from quire.releases.disk import shown
 from quire.releases.errors import Refused, ReleaseError
 
 SUFFIX, PUBLIC_SUFFIX = ".recipient", ".pub"
-#: Bytes of a sealed content key: both encapsulations, the key, the AEAD's tag.
+#: Bytes of a content key.
 SECRET_SIZE = 32
+#: Bytes of a sealed one: both encapsulations, the key, the AEAD's tag.
 SEALED_SIZE = 1088 + 32 + SECRET_SIZE + 16
 PUBLIC_SIZE, SEED_SIZE = 1184 + 32, 64 + 32
 MAX_BYTES = 32 * 1024

@@ -66,14 +66,18 @@ def read_registry(folder: Path) -> Book:
 def _read(folder: Path) -> tuple[Book, int]:
     """Return the book and how many bytes of it are good."""
     path = folder / BOOK
-    if not path.is_file():
-        raise ReleaseError(f"{shown(folder)} holds no registry: there is no {BOOK} in it.")
+    _check_there(folder)
     with explained(path, "read"), path.open("rb") as stream:
         data = stream.read(MAX_BOOK + 1)
     if len(data) > MAX_BOOK:
         raise RegistryDamaged(f"{shown(path)} has more than {MAX_BOOK} bytes: it is no book.")
     good = data.rfind(b"\n") + 1  # what follows, a kill has left: it was never acknowledged
     return read_book(data[:good].splitlines(keepends=True), shown(path)), good
+
+
+def _check_there(folder: Path) -> None:
+    if not (folder / BOOK).is_file():
+        raise ReleaseError(f"{shown(folder)} holds no registry: there is no {BOOK} in it.")
 
 
 @dataclass
@@ -165,8 +169,8 @@ def opened(folder: Path, identity: PrivateIdentity, now: int, new: bool = False)
             (folder / ENVELOPES).mkdir(exist_ok=True)
             sync_folder(folder)
             sync_folder(folder.parent)
-    elif not (folder / BOOK).is_file():
-        raise ReleaseError(f"{shown(folder)} holds no registry: there is no {BOOK} in it.")
+    else:
+        _check_there(folder)  # before a lock is made in a folder that is none
     with locked(folder / LOCK, f"The registry {shown(folder)}"):
         if new and not os.path.lexists(folder / BOOK):
             put(folder / BOOK, first_line(identity, secrets.token_bytes(16), now))

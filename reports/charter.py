@@ -23,10 +23,8 @@ def source(run: Run) -> str:
     return "charter" if charter is None else f"charter {charter.charter_id}, version {charter.version}"
 
 
-def missing(run: Run, title: str) -> Statement | None:
-    """Return the gap or the failure that there is in the place of what a charter says; None where it is at hand."""
-    if run.charter is not None:
-        return None
+def missing(run: Run, title: str) -> Statement:
+    """Return the gap or the failure that there is in the place of what a charter says, where none is at hand."""
     named = run.settings.get("charter")
     if run.checks["charter"].standing is Standing.FAILED:
         return Statement(title, run.checks["charter"].words, "charter", Standing.FAILED)
@@ -38,16 +36,16 @@ def missing(run: Run, title: str) -> Statement | None:
 def purpose(run: Run) -> Statement:
     """Say what the run was for."""
     title = "Purpose, as the members signed it"
-    if (there := missing(run, title)) is not None or run.charter is None:
-        return there or gap(title, _NAMED)
+    if run.charter is None:
+        return missing(run, title)
     return Statement(title, (visible(run.charter.purpose, _TEXT),), source(run), run.by("charter"))
 
 
 def residency(run: Run) -> Statement:
     """Say where the members' records lie."""
     title = "Where records lie"
-    if (there := missing(run, title)) is not None or run.charter is None:
-        return there or gap(title, _NAMED)
+    if run.charter is None:
+        return missing(run, title)
     members = run.charter.members
     if not any(one.residency for one in members):
         return gap(title, "'residency' of each member in the charter.", "The charter says it of no member.")
@@ -59,8 +57,7 @@ def terms(run: Run) -> list[Statement | Table]:
     """Return all else that the charter says: terms, exit rules, members with their caps and who signed."""
     charter = run.charter
     if charter is None:
-        there = missing(run, "Charter")
-        return [] if there is None else [there]
+        return [missing(run, "Charter")]
     standing, where = run.by("charter"), source(run)
     code = "any that a silo's operator approves"
     if charter.code is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -146,7 +146,7 @@ class Document:
     date: str
     notices: tuple[Notice, ...]
     sections: tuple[Section, ...]
-    failed: bool = field(default=False)
+    failed: bool = False
 
     def statements(self) -> Iterator[Statement]:
         """Yield every statement, in order."""

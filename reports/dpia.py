@@ -6,6 +6,7 @@ only people can say is asked; what nobody has said is a gap.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from quire.clients.data.silo_file import SiloFile
@@ -25,7 +26,7 @@ _LEAD = (
     "A draft for the people who answer for the processing. It gathers what the files of one run say, how far that was "
     "verified, and what nobody has said yet. It is no legal advice, and filling every gap does not make it sufficient."
 )
-_MEASURES = (
+_DECISIONS = (
     "What a program cannot decide: whether the purpose justifies the processing, and whether what is left of the risks "
     "is accepted."
 )
@@ -70,17 +71,15 @@ def dpia(run: Run, silo: Silo | None, details: Details, schema: Path | None, inp
         Section("What was verified", "Each check of quire verify, made anew for this document.", (*parts.checks(run),)),
         parts.files(inputs),
     )
-    document = Document("Data protection impact assessment", run.name, _LEAD, date, (), sections)
+    failed = parts.failed(sections, (run,))
+    document = Document("Data protection impact assessment", run.name, _LEAD, date, (), sections, failed)
     missing = len(document.gaps)
     top = Notice(
         "level" if missing else "good",
-        f"{counted(missing, 'gap')}",
+        counted(missing, "gap"),
         "Each is marked below, with what would close it." if missing else "Every question has an answer.",
     )
-    return Document(
-        *(document.kind, run.name, _LEAD, date, (top, *parts.notices(run, silo is not None)), sections),
-        parts.failed(sections, (run,)),
-    )
+    return replace(document, notices=(top, *parts.notices(run, silo is not None)))
 
 
 def _schema(silo: Silo | None, given: Path | None, inputs: Inputs) -> tuple[Schema | None, str]:
@@ -142,8 +141,8 @@ def _record(run: Run, details: Details) -> Section:
 
 
 def _necessity(run: Run, silo: Silo | None, details: Details) -> Section:
-    items: list[Item] = [details.statement(key) for key in ("legal_basis", "special_categories", "necessity")]
-    items.append(details.statement("alternatives"))
+    keys = ("legal_basis", "special_categories", "necessity", "alternatives")
+    items: list[Item] = [details.statement(key) for key in keys]
     if silo is None:
         closes = "--silo silo.yaml, at each silo; then the document holds the silo's own books."
         items.append(gap("Columns and redaction rules", closes, "Each silo alone knows what leaves its connector."))
@@ -173,4 +172,4 @@ def _rights(silo: Silo | None, details: Details) -> Section:
 
 def _people(details: Details) -> Section:
     keys = ("consultation", "dpo_advice", "prior_consultation", "decision", "review")
-    return Section("What people decide (Art. 35(2), (9), (11), 36)", _MEASURES, tuple(map(details.statement, keys)))
+    return Section("What people decide (Art. 35(2), (9), (11), 36)", _DECISIONS, tuple(map(details.statement, keys)))

@@ -103,8 +103,11 @@ def privacy(run: Run) -> Statement:
 def aggregation(run: Run) -> Statement:
     """Say what the server received."""
     if run.short_cut:
-        noise = ", with no more than its own share of the noise" if run.privacy.endswith("_distributed") else ""
-        noise = ", with that silo's noise in it" if run.privacy == "record" else noise
+        noise = ""
+        if run.privacy == "record":
+            noise = ", with that silo's noise in it"
+        elif run.privacy.endswith("_distributed"):
+            noise = ", with no more than its own share of the noise"
         says = (NOT_SECURE, f"The server saw each silo's update on its own{noise}.")
         return Statement("Aggregation", says, _SETTINGS, run.signed_settings)
     if run.masked:
@@ -114,10 +117,8 @@ def aggregation(run: Run) -> Statement:
         sums = text(part(run.card, "words", "sees", 0), words)
         standing = run.by("card", "receipts") if run.card else run.signed_settings
         return Statement("Aggregation", (sums,), _CARD if run.card else _SETTINGS, standing)
-    noised = run.privacy == "record"
-    one = f"aggregation={run.aggregation}: the server receives each silo's update on its own, " + (
-        "with that silo's noise in it." if noised else "in clear."
-    )
+    how = "with that silo's noise in it" if run.privacy == "record" else "in clear"
+    one = f"aggregation={run.aggregation}: the server receives each silo's update on its own, {how}."
     return Statement("Aggregation", (one,), _SETTINGS, run.signed_settings)
 
 

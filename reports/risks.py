@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 from quire.privacy.secagg.params import default_colluders
-from quire.reports import facts
+from quire.reports import charter, facts
 from quire.reports.document import Group, Standing, Statement, gap
 from quire.reports.run import Run
 from quire.reports.silo import Silo
@@ -213,12 +213,11 @@ def _poisoning(run: Run, silo: Silo | None) -> Group:
 
 def _release(run: Run, silo: Silo | None) -> Group:
     intro = "The model goes to more people than meant, or for longer, and tells them what it learned."
-    from quire.reports import charter
-
-    there = charter.missing(run, "Who may use the model")
-    stood = there or Statement(
-        "Who may use the model", (run.charter.exit.use if run.charter else "",), charter.source(run), Standing.DECLARED
-    )
+    title = "Who may use the model"
+    if run.charter is None:
+        stood = charter.missing(run, title)
+    else:
+        stood = Statement(title, (run.charter.exit.use,), charter.source(run), Standing.DECLARED)
     level = bounded(run.epsilon)
     because = (
         "What the model tells of a record is bounded by its epsilon, whoever gets it and for as long as it exists."

@@ -210,7 +210,8 @@ def read_run(folder: Path, keys: Keys, inputs: Inputs, label: str = "") -> Run:
     if about.get("selftest") or part(settings, "privacy", "selftest"):
         raise ReportInput(f"'{folder}' holds a self-test of the noise, which learned nothing: there is no such report.")
     journal = Journal() if _bad("metrics.jsonl", troubles) else read_journal(folder / "metrics.jsonl")
-    checks = {one.key: one for one in checks_of(folder, settings, _simulated(about, card), keys, troubles)}
+    simulated = _simulated(about, card)
+    checks = {one.key: one for one in checks_of(folder, settings, simulated, keys, troubles)}
     name = visible(folder.absolute().name)
     roster = _held_against(folder, keys, troubles)
     return Run(
@@ -225,7 +226,7 @@ def read_run(folder: Path, keys: Keys, inputs: Inputs, label: str = "") -> Run:
         chain,
         keys,
         tuple(troubles),
-        _witnesses(folder, troubles) if roster is not None or _simulated(about, card) else 0,
+        _witnesses(folder, troubles) if roster is not None or simulated else 0,
     )
 
 

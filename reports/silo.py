@@ -50,6 +50,11 @@ class Silo:
         """What its operator laid down."""
         return self.own.operator
 
+    def _fingerprint(self) -> str | None:
+        """Return that of the silo's own key; None where it has none yet."""
+        key = self.operator.identity
+        return read_key_file(key).fingerprint if key.exists() else None
+
     def _said(self, error: BaseException) -> str:
         return without(str(error), self.operator.store, self.root)
 
@@ -180,8 +185,7 @@ class Silo:
 
     def _ledger(self) -> Iterator[Statement | Table]:
         operator, policy = self.operator, self.operator.policy
-        own = read_key_file(operator.identity).fingerprint if operator.identity.exists() else None
-        inspection = Inspection(operator.store, operator.witness, own)
+        inspection = Inspection(operator.store, operator.witness, self._fingerprint())
         signer = inspection.about.public.fingerprint
         for name in inspection.populations():
             books = inspection.books(name, whole=True)
@@ -212,7 +216,7 @@ class Silo:
 
     def _decisions(self) -> Statement | Table:
         operator, source = self.operator, "approvals.jsonl of the store"
-        own = read_key_file(operator.identity).fingerprint if operator.identity.exists() else None
+        own = self._fingerprint()
         if not (operator.store / "store.json").exists():
             return Statement("Approvals at this silo", ("The store has no book yet.",), source, Standing.OWN)
         book = look(operator.store, operator.witness, own)

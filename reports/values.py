@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,17 +75,6 @@ def names(found: Iterable[Any], most: int = _NAMES) -> str:
     every = [word(one) for one in found]
     more = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(every[:most]) + more if every else "none"
-
-
-def moment(seconds: Any) -> str:
-    """Return a time in seconds since 1970 for reading."""
-    found = number(seconds)
-    if found is None or math.isinf(found):
-        return "unknown"
-    try:
-        return f"{datetime.fromtimestamp(found, UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (OverflowError, OSError, ValueError):
-        return "no time"
 
 
 def parsed(data: bytes | str) -> Any:

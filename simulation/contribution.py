@@ -34,6 +34,7 @@ from quire.conf.schema import (
 )
 from quire.errors import SettingsError
 from quire.privacy.randomness import stream
+from quire.privacy.secagg.params import thresholds
 from quire.simulation.inline import run_inline
 from quire.simulation.personal import final_model
 from quire.simulation.plain import quietly
@@ -253,8 +254,7 @@ def fewest(settings: Settings) -> int:
     """Return how few silos a coalition may have: never fewer than the federation itself opens a sum, or a mean, of."""
     aggregation, silos = settings.aggregation, settings.partition.silos
     if isinstance(aggregation, SecureAggregation):
-        colluders = colluders_of(aggregation, silos)
-        return max((silos + colluders) // 2 + 1, colluders + 2, settings.strategy.min_silos)
+        return thresholds(silos, colluders_of(aggregation, silos), settings.strategy.min_silos).min_survivors
     least = settings.strategy.min_silos
     if isinstance(aggregation, RobustAggregation) and aggregation.name in FEWEST:
         least = max(least, FEWEST[aggregation.name](getattr(aggregation, "byzantine", 0)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message
@@ -52,6 +53,7 @@ class _Silo:
     message: Message
     context: Context
 
+    @cached_property
     def task(self) -> Task:
         where = self.member.where
         return task_of(self.settings) if isinstance(where, int) else task_of(self.settings, where.schema, where.plugins)
@@ -64,6 +66,7 @@ class _Silo:
     def round(self) -> int:
         return self.message.content[contract.CONFIG][contract.ROUND]  # type: ignore[return-value]
 
+    @cached_property
     def data(self) -> SiloData:
         config, statistics = self.message.content[contract.CONFIG], None
         if MEAN in config:
@@ -104,7 +107,7 @@ def look_ahead(messages: Sequence[Message], contexts: Mapping[int, Context]) -> 
         if len(silos) < 2:
             return {}
         training = messages[0].metadata.message_type == contract.TRAIN
-        return {**(_trained(silos) if training else _scored(silos))}
+        return dict(_trained(silos) if training else _scored(silos))
     except Exception:  # the silos say themselves, in the words of the contract, what is wrong
         LOG.debug("a cohort could not be at work together", exc_info=True)
         return {}
@@ -129,14 +132,14 @@ def _silos(messages: Sequence[Message], contexts: Mapping[int, Context]) -> Iter
 
 
 def _trained(silos: Sequence[_Silo]) -> Mapping[str, DoneAhead | PrivateAhead]:
-    settings, task = silos[0].settings, silos[0].task()
+    settings, task = silos[0].settings, silos[0].task
     if not can_be_done_ahead(settings) or not is_dense(task):
         return {}
     model = _model(silos[0].message)
     Workbench.load(workbench(task), model)  # refuses arrays that are no model of the task
-    silos = [silo for silo in silos if silo.task() == task and len(silo.data().train)]
+    silos = [silo for silo in silos if silo.task == task and len(silo.data.train)]
     private = isinstance(settings.privacy, RecordPrivacy)
-    if len(silos) < 2 or not is_gain(task, settings.training, max(len(silo.data().train) for silo in silos), private):
+    if len(silos) < 2 or not is_gain(task, settings.training, max(len(silo.data.train) for silo in silos), private):
         return {}
     mu = settings.strategy.mu if isinstance(settings.strategy, FedProxStrategy) else 0.0
     ids = [silo.id for silo in silos]
@@ -151,9 +154,9 @@ def _trained(silos: Sequence[_Silo]) -> Mapping[str, DoneAhead | PrivateAhead]:
 def _scored(silos: Sequence[_Silo]) -> dict[str, ScoredAhead]:
     if silos[0].settings.selftest:  # of the noise: it reads no rows
         return {}
-    task, model, rows = silos[0].task(), _model(silos[0].message), dict[str, Rows]()
+    task, model, rows = silos[0].task, _model(silos[0].message), dict[str, Rows]()
     for silo in silos:
-        if silo.task() == task and is_scorable(task, len(own := silo.data().scored)):
+        if silo.task == task and is_scorable(task, len(own := silo.data.scored)):
             rows[silo.id] = own
     if len(rows) < 2:
         return {}
@@ -161,7 +164,7 @@ def _scored(silos: Sequence[_Silo]) -> dict[str, ScoredAhead]:
 
 
 def _asked(silo: _Silo, model: Arrays) -> Asked:
-    settings, rows = silo.settings, silo.data().train
+    settings, rows = silo.settings, silo.data.train
     rng = Seeded(settings.seed).generator("batches", silo.round, silo.member.name)
     if not isinstance(settings.strategy, ScaffoldStrategy):
         return Asked(rows, rng)
@@ -177,7 +180,7 @@ def _private(silo: _Silo) -> PrivateSilo:
     declared = operator.population if operator is not None else None
     records = declared.records if declared is not None else _loaded_rows(silo)
     source = Csprng(Seeded(settings.seed).key("private", silo.round, silo.member.name))
-    return PrivateSilo(silo.data().train, plan_of(settings, records), source)
+    return PrivateSilo(silo.data.train, plan_of(settings, records), source)
 
 
 def _loaded_rows(silo: _Silo) -> int:

@@ -112,14 +112,7 @@ class InlineGrid(Grid):
         """Send messages and return all replies. ``timeout`` shortens the messages' time to live."""
         if isinstance(messages, Iterator):
             raise TypeError("messages must be a list: Flower's deployment runtime reads them twice")
-        messages = list(messages)
-        for message in messages:
-            message.metadata.ttl = min(message.metadata.ttl, timeout) if timeout is not None else message.metadata.ttl
-        ids = list(self.push_messages(messages))
-        replies: list[Message] = []
-        while arrived := list(self.pull_messages(ids)):
-            replies.extend(arrived)
-        return replies
+        return all_replies(self, messages, timeout)
 
     def silo_memory(self) -> dict[str, np.ndarray]:
         """Return the arrays that all nodes keep in their contexts, by ``node/record/name``."""
@@ -174,6 +167,19 @@ class InlineGrid(Grid):
             LOG.exception("the ClientApp of node %d raised", node)
             reply = Message(Error(code=_APP_RAISED, reason="the ClientApp raised"), reply_to=message)
         return _stamped(_isolated(reply))
+
+
+def all_replies(grid: Grid, messages: Iterable[Message], timeout: float | None) -> list[Message]:
+    """Send messages through an in-process grid and return all replies, as its ``send_and_receive`` promises."""
+    sent = list(messages)
+    if timeout is not None:
+        for message in sent:
+            message.metadata.ttl = min(message.metadata.ttl, timeout)
+    ids = list(grid.push_messages(sent))
+    replies: list[Message] = []
+    while arrived := list(grid.pull_messages(ids)):
+        replies.extend(arrived)
+    return replies
 
 
 @contextmanager

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from quire.simulation import report_words as words
+from quire.simulation.poisoning import OUTCOME_FILE
 from quire.simulation.report_data import RunData, number
 
-_OUTCOME_FILE = "attack.json"
 _MOST_SILOS, _MOST_EVENTS = 100, 60
 
 
@@ -67,7 +67,7 @@ def _attack(data: RunData) -> dict[str, Any] | None:
 
 def _outcome(data: RunData) -> dict[str, Any]:
     try:
-        found = json.loads((data.folder / _OUTCOME_FILE).read_text(encoding="utf-8"))
+        found = json.loads((data.folder / OUTCOME_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):  # the run has not ended, or somebody has been at the file
         return {}
     return found if isinstance(found, dict) else {}

@@ -13,6 +13,7 @@ from quire.conf.asked import attack_on
 from quire.conf.schema import Attack, Settings
 from quire.errors import RunFailed
 from quire.strategies.secure_words import about_masks
+from quire.strategies.told import settings_told
 
 
 class Holds(Protocol):
@@ -48,14 +49,7 @@ def attack_told(folder: Path, about: Mapping[str, Any]) -> str:
     about : mapping
         Its ``run.json``.
     """
-    from quire.conf.strict_yaml import loaded
-
-    try:
-        tree = loaded((folder / "settings.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # whoever verifies says what is wrong with it
-        tree = None
-    name = attack_on(tree) if isinstance(tree, Mapping) else ""
-    return name or ("" if about.get("attacked") is None else "unknown")
+    return attack_on(settings_told(folder)) or ("" if about.get("attacked") is None else "unknown")
 
 
 def check_attack(settings: Settings, grid: Grid, simulated: bool) -> None:

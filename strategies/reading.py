@@ -44,6 +44,11 @@ class Failure:
     words: str
 
 
+@dataclass(frozen=True)
+class Exposed(Failure):
+    """A silo whose own answer shows that it is not honest: the code that it says it runs does not send that."""
+
+
 class Unusable(Exception):
     """Why a reply cannot be used."""
 

@@ -14,6 +14,7 @@ from quire.clients import contract
 from quire.clients.arrays import Arrays, MalformedArray, byte_size, decode
 from quire.clients.compression import NotPacked, expanded, is_packed
 from quire.strategies.reading import (
+    Exposed,
     Failure,
     Silos,
     Unusable,
@@ -114,7 +115,8 @@ def read_train_replies(
     good : list of TrainReply
         In roster order.
     failed : list of Failure
-        In roster order.
+        In roster order. :class:`~quire.strategies.reading.Exposed` where a silo says that it runs the server's code,
+        and sends what that code does not: it looks for values that are not finite, and then answers with a code.
     """
     reader = _Reader(silos, model, form or model, code_hash, objection, private)
     order, asked = ordered(sent, silos), dict[str, int]()
@@ -154,11 +156,12 @@ class _Reader:
 
     def read(self, node: int, reply: Message | None) -> TrainReply | Failure:
         """Check one answer to ``train``."""
-        silo = self.silos[node]
+        silo, failure = self.silos[node], Failure
+        strict = self.code_hash is not None
         try:
             content = content_of(reply)
             check_identity(content, silo, self.code_hash)
-            strict = self.code_hash is not None
+            failure = Exposed if strict and self.private is None else Failure
             arrays, received = _update(of_kind(content, ArrayRecord), self.model, self.form, strict)
             if (words := self.objection(arrays)) is not None:
                 raise Unusable("impossible_update", words)
@@ -167,9 +170,14 @@ class _Reader:
             weight, metrics = _metrics(of_kind(content, MetricRecord))
             return TrainReply(Update(silo, arrays, weight), metrics, received)
         except Unusable as why:
-            return Failure(silo, contract.TRAIN, why.code, why.words)
+            return failure(silo, contract.TRAIN, why.code, why.words)
         except Exception:  # whatever a reply stumbles over, it is that silo's dropout and not the end of the run
             return unreadable(silo, contract.TRAIN)
+
+
+def exposed(failed: Iterable[Failure]) -> int:
+    """Return how many silos have shown by what they sent that they are not honest; who sent nothing has not."""
+    return sum(isinstance(failure, Exposed) for failure in failed)
 
 
 def read_evaluate_replies(

@@ -9,6 +9,8 @@ from quire.strategies.fairness import spreads
 from quire.strategies.reading import Failure
 from quire.strategies.rounds import RoundState
 
+_WHERE_KNOWN = "lost", "fairness", "suspicion", "byzantine"  # keys that only lines of such rounds have
+
 
 @dataclass
 class RoundReport:
@@ -32,6 +34,9 @@ class RoundReport:
         Under privacy, in base64.
     released : dict of str to float
         What left beside the model; see :meth:`quire.strategies.rounds.Aggregator.released`.
+    byzantine : dict of str to int
+        Under a rule that takes f, where silos sent what no honest one does: ``stated`` is f, ``exposed`` how many did,
+        and ``left`` what the rule went by.
     suspicion : dict of str to dict
         How each silo's update was scored, and whether it is in the mean; see :mod:`quire.strategies.suspicion`.
     secure : dict
@@ -52,6 +57,7 @@ class RoundReport:
     seconds: dict[str, float] = field(default_factory=dict)
     receipts: dict[str, str] = field(default_factory=dict)
     released: dict[str, float] = field(default_factory=dict)
+    byzantine: dict[str, int] = field(default_factory=dict)
     suspicion: dict[str, dict[str, Any]] = field(default_factory=dict)
     secure: dict[str, Any] = field(default_factory=dict)
     lost: str | None = None
@@ -60,7 +66,7 @@ class RoundReport:
         """Return the round as the journal has it, with how evenly the scores fall to the silos."""
         failed = [asdict(failure) for failure in self.failed]
         line = {**vars(self), "failed": failed, "fairness": spreads(self.silos)}
-        return {key: value for key, value in line.items() if value or key not in ("lost", "fairness", "suspicion")}
+        return {key: value for key, value in line.items() if value or key not in _WHERE_KNOWN}
 
     def too_few(self, minimum: int) -> str:
         """Say that fewer replies than are needed could be used, and why."""

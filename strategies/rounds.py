@@ -121,6 +121,7 @@ class Told(Protocol):
     """What an aggregator adds to the report of a round."""
 
     released: dict[str, float]
+    byzantine: dict[str, int]
     suspicion: dict[str, dict[str, Any]]
 
 
@@ -129,6 +130,13 @@ class Aggregator:
 
     def at(self, state: RoundState) -> Aggregator:
         """Return the aggregator as it stands in the round that follows a state; a fixed one always is itself."""
+        return self
+
+    def without(self, exposed: int) -> Aggregator:
+        """Return the aggregator for a round in which so many silos showed that they are not honest, and are left out.
+
+        What counts is an answer that honest code does not send. A silo that does not answer may be honest.
+        """
         return self
 
     def client_config(self, cohort: Cohort) -> Mapping[str, float | int]:

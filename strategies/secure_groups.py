@@ -127,9 +127,11 @@ def lacking(rule: Rule, outcomes: Sequence[Outcome]) -> str:
             f"aggregation.byzantine send what they should not ({_reasons(outcomes)})"
         )
     if len(good) < (fewest := needed(rule.byzantine, alarmed)):
+        left = rule.byzantine - alarmed
+        bad = "one bad silo" if left == 1 else f"{left} bad silos"
         return (
-            f"{len(good)} of {rule.groups} groups came to a sum that can be used, and it takes {fewest} against "
-            f"{rule.byzantine - alarmed} bad silos among them ({_reasons(outcomes)})"
+            f"{len(good)} of {rule.groups} groups came to a sum that can be used, and it takes {fewest} against {bad} "
+            f"among them ({_reasons(outcomes)})"
         )
     return ""
 

@@ -60,17 +60,17 @@ SCHEMA_VARIABLE, SCHEMA_KEY = "QUIRE_SCHEMA", "schema"
 #: Names the roster that silos' receipts are checked against in a deployment; in-process, a key of the node config does.
 ROSTER_VARIABLE, ROSTER_KEY = "QUIRE_ROSTER", "roster"
 
-#: Names the key file with which the run's transparency log is signed; without one no log is written.
-#: Says where the silos of a simulation train, if not on the CPU as ever.
+#: Key of the node config that says where the silos of a simulation train, if not on the CPU as ever.
 DEVICE_KEY = "device"
+
+#: Names the key file with which the run's transparency log is signed; without one no log is written.
 LOG_KEY_VARIABLE, LOG_KEY_KEY = "QUIRE_LOG_KEY", "log-key"
 
 CODE_HASH = code_hash()
 
 _RUNTIMES = {
-    **dict.fromkeys(
-        ("InlineGrid", "BatchedGrid", "WorkersGrid", "PoisonedGrid"), "inline"
-    ),  # apps and server on one machine
+    # Apps and server on one machine.
+    **dict.fromkeys(("InlineGrid", "BatchedGrid", "WorkersGrid", "PoisonedGrid"), "inline"),
     "InMemoryGrid": "flower",
 }
 

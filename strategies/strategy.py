@@ -23,7 +23,7 @@ from quire.errors import RunFailed
 from quire.strategies.cohort import Roster
 from quire.strategies.exchange import AT_ONCE, Deadlines, exchanged, timed
 from quire.strategies.receipts import Receipts
-from quire.strategies.replies import Private, read_evaluate_replies, read_train_replies, weighted_mean
+from quire.strategies.replies import Private, exposed, read_evaluate_replies, read_train_replies, weighted_mean
 from quire.strategies.report import Observer, RoundReport
 from quire.strategies.rounds import Aggregator, Algorithm, Arrays, Cohort, RoundState, advance, checked, weighed
 from quire.strategies.secure import SecureRounds
@@ -116,8 +116,7 @@ class FederatedStrategy(Strategy):
         """Check the replies and complete the round; (None, None) if too few hold."""
         if self.secure is not None:
             return self._aggregate_secure(self.secure, replies)
-        roster = self.roster or Roster({})
-        model, fold = self._state.model, self._standing.fold()
+        roster, model, fold = self.roster or Roster({}), self._state.model, self._standing.fold()
         good, failed = read_train_replies(
             self._sent,
             replies,
@@ -129,6 +128,7 @@ class FederatedStrategy(Strategy):
             self._private(fingerprint(model)) if self.private else None,
             (lambda update: fold.add(weighed(update, self.algorithm))) if fold else None,
         )
+        self._standing = self._standing.without(exposed(failed))
         (report := self.report).failed += failed
         report.replied = [reply.update.silo for reply in good]
         report.bytes_up += sum(reply.received for reply in good)

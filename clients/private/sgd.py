@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from quire.clients.data.silo import Rows
 from quire.clients.private.gradients import ClippedGradients
@@ -19,6 +20,7 @@ from quire.clients.private.plan import Plan
 from quire.clients.training import Sgd, Workbench
 from quire.conf.schema import SgdTraining
 from quire.privacy.csprng import Csprng
+from quire.privacy.dp.lattice import Release
 from quire.privacy.dp.release import add_noise, release_of
 
 
@@ -46,6 +48,75 @@ class Steps:
     noise: float
 
 
+@dataclass
+class Tally:
+    """What a round of noisy steps has added up to so far, in the terms of :class:`Steps`.
+
+    Attributes
+    ----------
+    rows, clipped, broken : int
+    loss : float
+        Sum over the rows drawn.
+    signal, noise : float
+        Sums of squared norms over the steps.
+    """
+
+    rows: int = 0
+    clipped: int = 0
+    broken: int = 0
+    loss: float = 0.0
+    signal: float = 0.0
+    noise: float = 0.0
+
+    def add(self, rows: int, clipped: int, broken: int, loss: float) -> None:
+        """Count the rows of a step."""
+        self.rows += rows
+        self.clipped += clipped
+        self.broken += broken
+        self.loss += loss
+
+    def steps(self, taken: int) -> Steps:
+        """Return what it comes to over so many steps, at least one."""
+        loss = self.loss / max(self.rows - self.broken, 1)
+        signal, noise = (float(np.sqrt(part / taken)) for part in (self.signal, self.noise))
+        return Steps(self.rows, self.clipped, self.broken, loss, signal, noise)
+
+
+def release_under(plan: Plan, size: int) -> Release | None:
+    """Return what each step of a plan releases of a model of so many parameters.
+
+    None without noise (epsilon=inf): gradients are clipped all the same, and the ledger is charged everything.
+    """
+    if not plan.noise_multiplier:
+        return None
+    return release_of(size, plan.clip, plan.noise_multiplier, "discrete" if plan.discrete else "gaussian")
+
+
+def noisy_mean(
+    total: NDArray[np.float64], plan: Plan, release: Release | None, source: Csprng, tally: Tally
+) -> NDArray[np.float64]:
+    """Return the sum of a step's clipped gradients with noise, by the public expected size of a batch.
+
+    Parameters
+    ----------
+    total : numpy.ndarray of float64, shape (parameters,)
+    plan : Plan
+    release : Release or None
+        As :func:`release_under` returns it.
+    source : Csprng
+        Of the noise.
+    tally : Tally
+        Told the norms of the sum and of the noise.
+    """
+    released = total
+    tally.signal += float(total @ total)
+    if release is not None:
+        released = add_noise(total, release, source)
+        added = released - total
+        tally.noise += float(added @ added)
+    return released / plan.batch
+
+
 class PrivateBench:
     """A workbench whose gradients are clipped row by row.
 
@@ -58,10 +129,9 @@ class PrivateBench:
     """
 
     def __init__(self, bench: Workbench, method: str) -> None:
-        self.bench = bench
-        self._gradients = ClippedGradients(
-            bench.model, bench.task.loss, bench.task.features, bench.task.classes, method
-        )
+        task = bench.task
+        self.bench, self.task, self.method = bench, task, method
+        self._gradients = ClippedGradients(bench.model, task.loss, task.features, task.classes, method)
 
     def train(self, rows: Rows, plan: Plan, training: SgdTraining, source: Csprng, mu: float = 0.0) -> Steps:
         """Take the plan's steps on some rows, from the parameters that the bench holds.
@@ -81,33 +151,14 @@ class PrivateBench:
         """
         x, y = self.bench.tensors(rows)
         optimizer = Sgd(self.bench.parameters, training, mu, [])
-        size = sum(parameter.numel() for parameter in self.bench.parameters)
-        # Without noise (epsilon=inf) gradients are clipped all the same, and the ledger is charged everything.
-        kind = "discrete" if plan.discrete else "gaussian"
-        release = release_of(size, plan.clip, plan.noise_multiplier, kind) if plan.noise_multiplier else None
-        drawn = clipped = broken = 0
-        loss = signal = noise = 0.0
+        release = release_under(plan, sum(parameter.numel() for parameter in self.bench.parameters))
+        tally = Tally()
         for _ in range(plan.steps):
             batch = torch.from_numpy(source.poisson_sample(len(rows), plan.rate)).to(x.device)
             part = self._gradients.sum(x.index_select(0, batch), y.index_select(0, batch), plan.clip)
-            drawn, clipped, broken = drawn + len(batch), clipped + part.clipped, broken + part.broken
-            loss += part.loss
-            signal += float(part.total @ part.total)
-            released = part.total
-            if release:
-                released = add_noise(part.total, release, source)
-                added = released - part.total
-                noise += float(added @ added)
-            released /= plan.batch
-            optimizer.step(self._shaped(released))
-        return Steps(
-            drawn,
-            clipped,
-            broken,
-            loss / max(drawn - broken, 1),
-            float(np.sqrt(signal / plan.steps)),
-            float(np.sqrt(noise / plan.steps)),
-        )
+            tally.add(len(batch), part.clipped, part.broken, part.loss)
+            optimizer.step(self._shaped(noisy_mean(part.total, plan, release, source, tally)))
+        return tally.steps(plan.steps)
 
     def _shaped(self, flat: np.ndarray) -> tuple[torch.Tensor, ...]:
         whole = torch.from_numpy(flat).float().to(self.bench.parameters[0].device)

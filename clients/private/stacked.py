@@ -25,14 +25,12 @@ from quire.clients.arrays import Arrays
 from quire.clients.data.silo import Rows
 from quire.clients.private.bookkeeping import factors_of
 from quire.clients.private.plan import Plan
-from quire.clients.private.sgd import Steps
+from quire.clients.private.sgd import Steps, Tally, noisy_mean, release_under
 from quire.clients.slopes import slopes
 from quire.clients.tasks.base import Task
 from quire.clients.training import Sgd
 from quire.conf.schema import SgdTraining
 from quire.privacy.csprng import Csprng
-from quire.privacy.dp.lattice import Release
-from quire.privacy.dp.release import add_noise, release_of
 
 # Weights of one silo above which the sum is taken silo by silo: in float64 those of all would leave the cache.
 _WIDE = 16_384
@@ -50,22 +48,18 @@ class PrivateSilo:
         The silo's own.
     source : Csprng
         The silo's own, of batches and noise; drawn from in the order in which the silo would by itself.
+    tally : Tally
+        What its steps have added up to.
     """
 
     rows: Rows
     plan: Plan
     source: Csprng
-    drawn: int = field(default=0, init=False)
-    clipped: int = field(default=0, init=False)
-    broken: int = field(default=0, init=False)
-    loss: float = field(default=0.0, init=False)
-    signal: float = field(default=0.0, init=False)
-    noise: float = field(default=0.0, init=False)
+    tally: Tally = field(default_factory=Tally, init=False)
 
     def steps(self) -> Steps:
         """Return what the round looked like, as :meth:`quire.clients.private.sgd.PrivateBench.train` does."""
-        shown = (float(np.sqrt(part / self.plan.steps)) for part in (self.signal, self.noise))
-        return Steps(self.drawn, self.clipped, self.broken, self.loss / max(self.drawn - self.broken, 1), *shown)
+        return self.tally.steps(self.plan.steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,23 +149,15 @@ class _PrivateStack:
         self._squares = torch.cat(lengths)  # of the rows, which are what goes into the first layer in every step
         self._starts = np.cumsum([0, *(len(silo.rows) for silo in silos[:-1])])
         self._clips = torch.tensor([[silo.plan.clip] for silo in silos], dtype=torch.float64)
-        self._releases = [_release(silo.plan, at) for silo in silos]
+        self._releases = [release_under(silo.plan, at) for silo in silos]
 
     def step(self, at: int) -> None:
         """Take one step of the first silos, so many of them."""
         batches = [silo.source.poisson_sample(len(silo.rows), silo.plan.rate) for silo in self._silos[:at]]
         totals = self._sums(batches)
         for place, (silo, release) in enumerate(zip(self._silos[:at], self._releases, strict=False)):
-            total = totals[place].numpy()
-            silo.drawn += len(batches[place])
-            silo.signal += float(total @ total)
-            released = total
-            if release:
-                released = add_noise(total, release, silo.source)
-                added = released - total
-                silo.noise += float(added @ added)
-            released /= silo.plan.batch
-            self._optimizers[place].step((torch.from_numpy(released).float(),))
+            mean = noisy_mean(totals[place].numpy(), silo.plan, release, silo.source, silo.tally)
+            self._optimizers[place].step((torch.from_numpy(mean).float(),))
 
     def updates(self) -> list[Arrays]:
         """Return how far each silo's model has moved."""
@@ -214,10 +200,8 @@ class _PrivateStack:
         factors = factors_of(norms, clips)
         over = ((norms > clips) & ~padding).sum(1).tolist()
         loss = losses.double().sum(1).tolist()
-        for place, own_silo in enumerate(self._silos[:at]):
-            own_silo.broken += bad[place]
-            own_silo.clipped += over[place]
-            own_silo.loss += loss[place]
+        for place, (own_silo, batch) in enumerate(zip(self._silos[:at], batches, strict=True)):
+            own_silo.tally.add(len(batch), over[place], bad[place], loss[place])
         totals = torch.empty(at, self._flat.shape[1], dtype=torch.float64)
         for (weights, biases), own, pull in zip(self._spans, given, pulls, strict=True):
             scaled = pull.mul_(factors[..., None])
@@ -250,9 +234,3 @@ class _PrivateStack:
             pull = torch.ops.aten.threshold_backward(torch.bmm(pull, weight[:at]), own, 0)
             pulls.append(pull.double())
         return [given[0], *(own.double() for own in given[1:])], pulls[::-1], losses
-
-
-def _release(plan: Plan, size: int) -> Release | None:
-    if not plan.noise_multiplier:  # epsilon=inf
-        return None
-    return release_of(size, plan.clip, plan.noise_multiplier, "discrete" if plan.discrete else "gaussian")

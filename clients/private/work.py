@@ -176,10 +176,7 @@ def clipped_update(update: Arrays, clip: float, weight: float = 1.0) -> tuple[Ar
 def _bench(task: Task, method: str, device: str) -> PrivateBench:
     """Return this process's; in a simulation, the one on which the work was done ahead."""
     ahead = done_ahead()
-    if isinstance(ahead, PrivateBench) and (getattr(ahead, "task", None), getattr(ahead, "method", "")) == (
-        task,
-        method,
-    ):
+    if isinstance(ahead, PrivateBench) and (ahead.task, ahead.method) == (task, method):
         return ahead
     return _private_bench(task, method, device)
 

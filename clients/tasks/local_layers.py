@@ -103,8 +103,5 @@ def joined(task: Task, settings: Settings, model: Mapping[str, np.ndarray], own:
         return dict(model)
     if local & set(model):
         raise ValueError("the model that came holds layers that stay in the silos")
-    first = task.initial_arrays(stream(settings.seed, "model"))
-    whole = {name: own.get(name, array) if name in local else model.get(name) for name, array in first.items()}
-    return {name: array for name, array in whole.items() if array is not None} | {
-        name: array for name, array in model.items() if name not in first
-    }
+    first = {} if local <= set(own) else task.initial_arrays(stream(settings.seed, "model"))
+    return {**model, **{name: own[name] if name in own else first[name] for name in sorted(local)}}

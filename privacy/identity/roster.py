@@ -157,8 +157,8 @@ class Roster:
             _distinct(what, "Ed25519 key", (party.identity.ed25519 for party in parties))
             _distinct(what, "ML-DSA-65 key", (key for party in parties if (key := party.identity.mldsa65) is not None))
         if self.aggregator is not None:
-            self.aggregator.refuse_shared([party.identity for party in self.members])
-            self.aggregator.refuse_shared([party.identity for party in self.admins])
+            members, admins = (one.identity for one in self.members), (one.identity for one in self.admins)
+            self.aggregator.refuse_shared([*members, *admins])
         if list(self.members) != sorted(self.members, key=lambda member: member.index):
             raise RosterError("The members must stand in the order of their indexes.")
         if list(self.admins) != sorted(self.admins, key=lambda admin: admin.name):

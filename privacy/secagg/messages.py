@@ -42,7 +42,8 @@ class Config(Message):
     attempts : int
         How many attempts a round may have.
     members : int
-        How many members the roster lists, n: what the thresholds of every session and cohort are counted from.
+        How many members the roster lists, n, or the group of it that is summed apart: what the thresholds of every
+        session and cohort are counted from.
     colluders : int
         Roster members that may work with the server, c.
     min_survivors : int

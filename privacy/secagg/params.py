@@ -31,6 +31,9 @@ among fewer members; with a ``c`` that may fall within a run, after they are agr
 therefore what each silo counts on the roster that it has pinned, members included whose keys do not count at the
 moment, and a cohort or session of fewer than ``t`` members is refused.
 
+Where silos are summed in groups, each group is what is called the roster here: see
+:mod:`quire.privacy.secagg.groups`.
+
 It rests on what each silo sees to by itself: the last round that it opened, the roster and the configuration of a run
 outlive its sessions and restarts (:class:`quire.privacy.secagg.state.Counter`), and ``c`` is not below what its own
 policy says. It says nothing of two *rounds*, or of two runs: a server may show one model twice, and leave a silo out of

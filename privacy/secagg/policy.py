@@ -18,8 +18,9 @@ class Policy:
     Attributes
     ----------
     members : int
-        How many members the pinned roster lists, whether their keys count at the moment or not: a number that no
-        server has a say in, and the same for every silo with that roster. The thresholds are counted from it.
+        How many members the pinned roster lists, or the silo's group of it, whether their keys count at the moment or
+        not: a number that no server has a say in, and the same for every silo there. The thresholds are counted from
+        it.
     min_cohort : int
         The smallest cohort to take part in.
     colluders : int

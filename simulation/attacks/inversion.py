@@ -24,8 +24,8 @@ from quire.privacy.attacks.roc import Rate, share
 from quire.privacy.randomness import stream
 from quire.simulation.attacks.batches import drawn
 from quire.simulation.attacks.errors import AttackInput
-from quire.simulation.attacks.tap import Seen, observe
-from quire.simulation.attacks.variants import Variant, facts
+from quire.simulation.attacks.tap import Seen
+from quire.simulation.attacks.variants import Variant, facts, observed
 from quire.simulation.silos import LocalSilos, local_silos
 
 #: One step on eight digits at each of ten silos: what gives most away.
@@ -132,14 +132,9 @@ def attack(
     search = rec.Search(_LOW, _HIGH, search.steps, search.tries, search.rate, search.smooth)
     for variant in chosen:
         _can_be_attacked(compose(variant.overrides))
-    found = []
-    for variant in chosen:
-        pictures = []
-        for number in range(runs):
-            tell(f"{variant.name}, run {number + 1} of {runs}")
-            pictures.append(looked(observe(variant.seeded(seed + number)), search))
-        found.append(Attacked(variant, pictures))
-    return found
+    return [
+        Attacked(variant, [looked(seen, search) for seen in observed(variant, runs, seed, tell)]) for variant in chosen
+    ]
 
 
 def searching(steps: int, tries: int) -> rec.Search:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from quire.clients.arrays import Arrays
@@ -21,8 +20,9 @@ from quire.privacy.attacks import roc
 from quire.privacy.attacks.membership import confidence, offline, online
 from quire.privacy.attacks.roc import Flags, Rate, Scores
 from quire.simulation.attacks.errors import AttackInput
-from quire.simulation.attacks.tap import Seen, observe
-from quire.simulation.attacks.variants import Variant, facts
+from quire.simulation.attacks.tap import Seen
+from quire.simulation.attacks.variants import Variant, facts, observed
+from quire.simulation.predicted import predicted
 from quire.simulation.silos import local_silos
 
 #: Settings under which models learn their rows by heart: few rows, many passes.
@@ -112,14 +112,7 @@ def attack(
         If there are too few runs, or too many.
     """
     check(runs)
-    found = []
-    for variant in chosen:
-        looks = []
-        for number in range(runs):
-            tell(f"{variant.name}, run {number + 1} of {runs}")
-            looks.append(look(observe(variant.seeded(seed + number))))
-        found.append(judged(variant, looks))
-    return found
+    return [judged(variant, [look(seen) for seen in observed(variant, runs, seed, tell)]) for variant in chosen]
 
 
 def check(runs: int) -> None:
@@ -178,7 +171,7 @@ def look(seen: Seen) -> Look:
     keys = [x.tobytes() + y.tobytes() for x, y in zip(everyone.x, everyone.y, strict=True)]
     statistics = {name: np.concatenate(parts) for name, parts in by.items()}
     bench.load(seen.models[-1])
-    right = _right(bench, everyone)
+    right = predicted(bench, everyone) == everyone.y
     return Look({key: place for place, key in enumerate(keys)}, np.concatenate(trained), statistics, right, facts(seen))
 
 
@@ -250,13 +243,5 @@ def _confidence(bench: Workbench, models: Sequence[Arrays], rows: Rows) -> Score
     total = np.zeros(len(rows))
     for model in models:
         bench.load(model)
-        with torch.no_grad():
-            total += confidence(bench.model(torch.from_numpy(rows.x)).numpy(), rows.y)
+        total += confidence(bench.logits(rows), rows.y)
     return total / max(len(models), 1)
-
-
-def _right(bench: Workbench, rows: Rows) -> Flags:
-    with torch.no_grad():
-        logits = bench.model(torch.from_numpy(rows.x)).numpy()
-    called = (logits[:, 0] > 0).astype(np.int64) if logits.shape[1] == 1 else logits.argmax(axis=1)
-    return np.asarray(called == rows.y)

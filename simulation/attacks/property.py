@@ -27,8 +27,8 @@ from quire.privacy.attacks.properties import Numbers, as_shares, distance, fit
 from quire.privacy.attacks.roc import Rate, share
 from quire.privacy.randomness import derive_seed, stream
 from quire.simulation.attacks.errors import AttackInput
-from quire.simulation.attacks.tap import Seen, observe
-from quire.simulation.attacks.variants import Variant, facts
+from quire.simulation.attacks.tap import Seen
+from quire.simulation.attacks.variants import Variant, facts, observed
 from quire.simulation.silos import LocalSilos, local_silos
 
 #: Silos that differ in what they hold.
@@ -116,14 +116,9 @@ def attack(
     for variant in chosen:
         if (share_asked := compose(variant.overrides).strategy.fraction) < 1:
             raise AttackInput(f"strategy.fraction={share_asked:g} does not ask every silo: take strategy.fraction=1.")
-    found = []
-    for variant in chosen:
-        guesses = []
-        for number in range(runs):
-            tell(f"{variant.name}, run {number + 1} of {runs}")
-            guesses.append(looked(observe(variant.seeded(seed + number)), shadows))
-        found.append(Attacked(variant, guesses))
-    return found
+    return [
+        Attacked(variant, [looked(seen, shadows) for seen in observed(variant, runs, seed, tell)]) for variant in chosen
+    ]
 
 
 def check(runs: int, shadows: int) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from quire.conf.compose import compose
 from quire.conf.overrides import Override, parse
 from quire.conf.schema import GROUPS, Settings, SklearnData
 from quire.simulation.attacks.errors import AttackInput
-from quire.simulation.attacks.tap import Seen
+from quire.simulation.attacks.tap import Seen, observe
 from quire.simulation.silos import local_silos
 
 #: Added to every run that is attacked: what no observer sees of it, and nothing that changes the model.
@@ -145,6 +145,23 @@ def check(settings: Settings) -> None:
         raise AttackInput(f"data.preprocessing={settings.data.preprocessing} is not attacked: take public.")
     if settings.selftest:
         raise AttackInput("A self-test of the noise learns nothing, so there is nothing to attack: leave it out.")
+
+
+def observed(variant: Variant, runs: int, seed: int, tell: Callable[[str], None]) -> Iterator[Seen]:
+    """Run a variant with one seed after the other, and yield what was seen of each run.
+
+    Parameters
+    ----------
+    variant : Variant
+    runs : int
+    seed : int
+        Of the first run.
+    tell : callable
+        Is told in words what is done next.
+    """
+    for number in range(runs):
+        tell(f"{variant.name}, run {number + 1} of {runs}")
+        yield observe(variant.seeded(seed + number))
 
 
 def facts(seen: Seen) -> dict[str, object]:

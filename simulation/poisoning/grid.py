@@ -22,7 +22,7 @@ from quire.clients.data.preprocess import prepare, preprocessing_of
 from quire.conf.attack_rules import colluders_of
 from quire.conf.schema import Attack, Settings
 from quire.privacy.randomness import stream
-from quire.simulation.grid import InlineGrid
+from quire.simulation.grid import InlineGrid, all_replies
 from quire.simulation.poisoning.rows import ON_ROWS, poisoned
 from quire.simulation.poisoning.updates import crafted
 from quire.strategies.cohort import natural
@@ -94,14 +94,15 @@ class PoisonedGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Accept messages for delivery and return their ids; those to train are one round's."""
-        kept = messages if isinstance(messages, list) else list(messages)
-        ids = list(self._inner.push_messages(messages if kept is messages else kept))
-        together = [
-            own for own, message in zip(ids, kept, strict=True) if message.metadata.message_type == contract.TRAIN
-        ]
-        self._asked.update(
-            {own: (message, together) for own, message in zip(ids, kept, strict=True) if own in set(together)}
-        )
+        kept = list(messages)
+        ids = list(self._inner.push_messages(kept))
+        asked = {
+            own: message
+            for own, message in zip(ids, kept, strict=True)
+            if message.metadata.message_type == contract.TRAIN
+        }
+        together = list(asked)
+        self._asked.update({own: (message, together) for own, message in asked.items()})
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -116,14 +117,7 @@ class PoisonedGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send messages and return all replies. ``timeout`` shortens the messages' time to live."""
-        messages = list(messages)
-        for message in messages:
-            message.metadata.ttl = min(message.metadata.ttl, timeout) if timeout is not None else message.metadata.ttl
-        ids = list(self.push_messages(messages))
-        replies: list[Message] = []
-        while arrived := list(self.pull_messages(ids)):
-            replies.extend(arrived)
-        return replies
+        return all_replies(self, messages, timeout)
 
     def silo_memory(self) -> Arrays:
         """Return what all silos remember."""

@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 
 from quire.clients.data.silo import Rows, concatenate
-from quire.clients.tasks.base import Task
 from quire.clients.training import Workbench
 from quire.conf.attack_schema import BackdoorAttack, LabelFlipAttack
 from quire.conf.schema import Attack, Settings
 from quire.simulation.personal import final_model
+from quire.simulation.poisoning import OUTCOME_FILE
 from quire.simulation.poisoning.rows import flipped, triggered
+from quire.simulation.predicted import predicted
 from quire.simulation.silos import local_silos
 from quire.strategies.checkpoint import replace
-
-#: In the run folder of an attacked run.
-OUTCOME_FILE = "attack.json"
 
 
 def write_outcome(settings: Settings, folder: Path, silos: Path | None = None) -> dict[str, Any] | None:
@@ -67,24 +65,16 @@ def _success(attack: Attack, bench: Workbench, rows: Rows) -> dict[str, Any]:
         return {
             "wanted": f"class {attack.target} for rows of other classes that have the trigger",
             "rows": len(others),
-            "success": float((_predicted(bench, marked) == attack.target).mean()) if len(others) else 0.0,
-            "without": float((_predicted(bench, others) == attack.target).mean()) if len(others) else 0.0,
+            "success": float((predicted(bench, marked) == attack.target).mean()) if len(others) else 0.0,
+            "without": float((predicted(bench, others) == attack.target).mean()) if len(others) else 0.0,
         }
     if isinstance(attack, LabelFlipAttack):
         aim = flipped(rows.y, bench.task.classes)
         moved = aim != rows.y
-        hits = (_predicted(bench, rows) == aim)[moved]
+        hits = (predicted(bench, rows) == aim)[moved]
         return {
             "wanted": "class C - 1 - y for rows of class y",
             "rows": int(moved.sum()),
             "success": float(hits.mean()) if hits.size else 0.0,
         }
     return {}
-
-
-def _predicted(bench: Workbench, rows: Rows) -> np.ndarray:
-    logits = bench.logits(rows)
-    task: Task = bench.task
-    if task.classes == 2:
-        return np.asarray((logits[:, 0] > 0).astype(np.int64))
-    return np.asarray(logits.argmax(axis=1), dtype=np.int64)

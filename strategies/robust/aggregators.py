@@ -6,6 +6,7 @@ under ``aggregation=plain``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -24,7 +25,9 @@ from quire.strategies.robust.geometry import (
     products,
     squared_distances,
 )
-from quire.strategies.rounds import Aggregator, Arrays, Cohort, RoundState, Update
+from quire.strategies.rounds import Aggregator, Arrays, Cohort, RoundState, Told, Update
+
+LOG = logging.getLogger("quire.strategies")
 
 _CENTRE = "centre/"
 _MOST = 1e140  # the squares of float64 numbers beyond would overflow when they are summed
@@ -52,15 +55,42 @@ class _Robust(Aggregator):
     ----------
     byzantine : int
         f.
+    exposed : int
+        How many silos of the round have shown that they are among the f, and have no part in it. A rule that takes
+        n >= k f + c updates has n - exposed of them left, at most f - exposed of them bad: still enough, as k >= 1.
     """
 
     byzantine: int = 1
+    exposed: int = field(default=0, kw_only=True)
     name: ClassVar[str]
+
+    @property
+    def left(self) -> int:
+        """How many of the f may be among the updates."""
+        return max(0, self.byzantine - self.exposed)
 
     @property
     def fewest(self) -> int:
         """How many replies a round needs."""
-        return FEWEST[self.name](self.byzantine)
+        return FEWEST[self.name](self.left)
+
+    def without(self, exposed: int) -> _Robust:
+        """Return the rule for a round in which so many of the f have shown themselves."""
+        return replace(self, exposed=exposed)
+
+    def tell(self, report: Told, memory: Arrays) -> None:
+        """Add to the report what the rule went by, where that is less than f."""
+        super().tell(report, memory)
+        if self.exposed:
+            report.byzantine = {"stated": self.byzantine, "exposed": self.exposed, "left": self.left}
+        if self.exposed > self.byzantine:
+            LOG.warning(
+                "%d silos sent what honest ones do not, and aggregation.byzantine=%d is less: aggregation=%s protects "
+                "from no other silo in this round.",
+                self.exposed,
+                self.byzantine,
+                self.name,
+            )
 
     def check(self, updates: Sequence[Update], cohort: Cohort) -> None:
         """Refuse a round with too few replies.
@@ -70,9 +100,10 @@ class _Robust(Aggregator):
         RunFailed
         """
         if len(updates) < self.fewest:
+            known = f", {self.byzantine - self.left} of which sent what honest silos do not," if self.exposed else ""
             raise RunFailed(
-                f"Round {cohort.round} failed: aggregation={self.name} with byzantine={self.byzantine} takes at least "
-                f"{self.fewest} updates, and {len(updates)} came."
+                f"Round {cohort.round} failed: aggregation={self.name} with byzantine={self.byzantine}{known} takes at "
+                f"least {self.fewest} updates, and {len(updates)} came."
             )
 
 
@@ -93,7 +124,7 @@ class TrimmedMean(_Robust):
     def mean(self, updates: Sequence[Update], cohort: Cohort) -> Arrays:
         """Return the trimmed mean, float64."""
         self.check(updates, cohort)
-        return trimmed_mean(_arrays(updates), self.byzantine)
+        return trimmed_mean(_arrays(updates), self.left)
 
 
 @dataclass(frozen=True)
@@ -113,8 +144,8 @@ class Krum(_Measured, _Robust):
         """Return the mean of the chosen updates, float64; of no more than are left without f of them."""
         self.check(updates, cohort)
         apart = squared_distances(products(_arrays(updates)))
-        trusted = len(updates) - self.byzantine
-        places = krum(apart, self.byzantine, min(self.kept or trusted, trusted))
+        trusted = len(updates) - self.left
+        places = krum(apart, self.left, min(self.kept or trusted, trusted))
         return _combined(_arrays([updates[place] for place in places]), np.full(len(places), 1.0 / len(places)))
 
 
@@ -136,8 +167,8 @@ class Bulyan(_Measured, _Robust):
         """Return Bulyan's mean, float64."""
         self.check(updates, cohort)
         arrays = _arrays(updates)
-        places = bulyan_choice(squared_distances(products(arrays)), self.byzantine)
-        return mean_around_median([arrays[place] for place in places], len(places) - 2 * self.byzantine)
+        places = bulyan_choice(squared_distances(products(arrays)), self.left)
+        return mean_around_median([arrays[place] for place in places], len(places) - 2 * self.left)
 
 
 class GeometricMedian(_Measured):

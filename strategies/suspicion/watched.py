@@ -74,6 +74,10 @@ class Watched(Aggregator):
         """Return it as it stands in the round that follows a state."""
         return replace(self, inner=self.inner.at(state), _state=state, _about={})
 
+    def without(self, exposed: int) -> Watched:
+        """Return it with the aggregator inside as that stands then."""
+        return replace(self, inner=self.inner.without(exposed))
+
     def client_config(self, cohort: Cohort) -> Mapping[str, float | int]:
         """Return what the aggregator inside does."""
         return self.inner.client_config(cohort)
@@ -96,7 +100,7 @@ class Watched(Aggregator):
 
     def tell(self, report: Told, memory: Arrays) -> None:
         """Add to the report how each silo was scored, and whether it is in the mean."""
-        super().tell(report, memory)
+        self.inner.tell(report, memory)
         report.suspicion = self._about
 
     def combine(self, updates: Sequence[Update], cohort: Cohort) -> tuple[Arrays, Arrays]:

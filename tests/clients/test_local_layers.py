@@ -48,8 +48,24 @@ def test_what_travels_lacks_them_and_a_silo_adds_its_own():
     own = {"2.weight": whole["2.weight"] + 1, "2.bias": whole["2.bias"] + 1}
     after = joined(task, settings, wire, own)
     assert all(after[name] is own[name] for name in own)
+    half = joined(task, settings, wire, {"2.bias": own["2.bias"], "unsent": own["2.bias"]})
+    assert set(half) == set(whole)
+    assert half["2.bias"] is own["2.bias"]
+    assert np.array_equal(half["2.weight"], whole["2.weight"])
     with pytest.raises(ValueError, match="stay in the silos"):
         joined(task, settings, whole, own)
+
+
+def test_the_first_model_is_drawn_anew_only_for_what_a_silo_has_not_kept(monkeypatch):
+    settings = compose(f"{MLP} training.local_layers=[head]")
+    task = task_of(settings)
+    wire, whole = first_model(task, settings), task.initial_arrays(stream(settings.seed, "model"))
+    own, draws = {name: whole[name] for name in ("2.weight", "2.bias")}, []
+    monkeypatch.setattr(type(task), "initial_arrays", lambda self, rng: draws.append(rng) or whole)
+    assert set(joined(task, settings, wire, own)) == set(whole)
+    assert not draws
+    joined(task, settings, wire, {"2.bias": own["2.bias"]})
+    assert len(draws) == 1
 
 
 def test_a_server_that_sends_them_is_refused_by_the_silo():

@@ -19,7 +19,7 @@ from quire.clients import client_app, contract, member
 from quire.clients.arrays import decode, encode
 from quire.clients.client_app import SILO_KEY, app
 from quire.clients.policy.books import today
-from quire.clients.secure import agreement, handlers, memory
+from quire.clients.secure import handlers, memory, terms
 from quire.clients.secure.memory import InStore, Vector
 from quire.privacy.secagg import client_round
 from quire.privacy.secagg.state import Stage
@@ -116,7 +116,7 @@ def vectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bytes]]
 @pytest.fixture
 def unchained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silos and server as in a run without the model chain: what the books by themselves hold a server to."""
-    monkeypatch.setattr(agreement, "is_chained", lambda settings: False)
+    monkeypatch.setattr(terms, "is_chained", lambda settings: False)
 
 
 def test_another_attempt_masks_the_same_numbers_and_is_not_charged_again(

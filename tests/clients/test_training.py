@@ -78,9 +78,9 @@ def test_as_many_steps_as_epochs_have_are_those_epochs(task):
 
 @given(rows=st.integers(1, 23), batch=st.integers(1, 9), count=st.integers(1, 40))
 def test_steps_are_counted_and_every_epoch_sees_every_row_once(rows, batch, count):
-    x = np.arange(rows, dtype=np.float32)[:, None]
+    x, y = torch.arange(rows, dtype=torch.float32)[:, None], torch.zeros(rows, dtype=torch.int64)
     how = plan(steps=count, batch_size=batch)
-    batches = list(_batches(Rows(x, np.zeros(rows, np.int64)), how, stream(1, "batches")))
+    batches = list(_batches(x, y, how, stream(1, "batches")))
     assert len(batches) == count == steps(how, rows)
     seen = np.concatenate([part.numpy()[:, 0] for part, _ in batches])
     for start in range(0, len(seen), rows):

@@ -31,7 +31,6 @@ from quire.privacy.secagg.params import default_colluders
         ),
         ("aggregation.norm_bound=1 strategy=fednova", "strategy=fednova multiplies the mean of the updates"),
         ("aggregation.norm_bound=0", "aggregation.norm_bound must be greater than 0"),
-        ("aggregation.groups=3", "There is no setting 'aggregation.groups' with aggregation=secure"),
         ("partition.silos=1 strategy.min_silos=1", "leaves fewer than two honest silos of 1"),
     ],
 )

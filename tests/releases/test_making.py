@@ -131,6 +131,19 @@ def test_a_run_that_does_not_verify_needs_a_word_that_stays(place):
     assert opened(place, found).header.origin.roster is None
 
 
+def test_of_a_model_whose_layers_stayed_in_the_silos_it_says_so(place):
+    write_run(place / "own", CONSORTIUM, "task=digits task.model=mlp training.local_layers=[head]", rounds=1)
+    refused(place, "does not verify.*no privacy", run="own")
+    found = made(place, run="own", unverified=True)
+    said = [note for note in found.notes if "lacks the layers" in note]
+    assert len(said) == 1
+    assert "(training.local_layers=head)" in said[0]
+    tree = (place / "own" / "settings.yaml").read_text()
+    (place / "own" / "settings.yaml").write_text(tree.replace("- head", '- "head\\u202e2"'))
+    assert "=head\u27e8U+202E\u27e92)" in "\n".join(made(place, run="own", unverified=True).notes)
+    assert not any("lacks the layers" in note for note in made(place).notes)
+
+
 def test_what_is_no_finished_run_is_refused_whatever_the_words(place):
     refused(place, "not the folder of a run", run="nothing")
     about = json.loads((place / "run" / "run.json").read_text())

@@ -10,11 +10,11 @@ from shared_runs import RECORD
 import quire
 from quire.clients import contract, work
 from quire.clients.arrays import decode, encode
-from quire.clients.secure import agreement
+from quire.clients.secure import terms
 from quire.errors import RunFailed
 from quire.simulation.grid import InlineGrid
 from quire.strategies import chain
-from quire.strategies.secure import SecureRounds
+from quire.strategies.secure_circle import Circle
 from quire.strategies.strategy import FederatedStrategy
 
 SECURE = f"{BASE} aggregation=secure strategy.fraction_evaluate=0"
@@ -77,7 +77,7 @@ def test_the_model_is_that_of_a_run_without_the_chain(base, strategy, tmp_path, 
     overrides = f"{base} strategy={strategy}"
     chained = quire.run(overrides, tmp_path / "chained").model
     assert all(line["secure"]["chain"] is True for line in rounds_of(tmp_path / "chained"))
-    monkeypatch.setattr(agreement, "is_chained", lambda settings: False)
+    monkeypatch.setattr(terms, "is_chained", lambda settings: False)
     assert quire.run(overrides, tmp_path / "bare").model == chained
     assert all("chain" not in line["secure"] for line in rounds_of(tmp_path / "bare"))
 
@@ -148,14 +148,14 @@ def test_a_sum_beyond_the_bound_is_refused_by_every_silo(base, trained, tmp_path
 def test_a_false_sum_within_the_bound_that_all_are_told_is_followed(tmp_path, monkeypatch):
     """What the chain does not prevent, as the documentation says: nobody can tell, and all come to the same."""
     honest = quire.run(PLAIN, tmp_path / "honest").model
-    finish = SecureRounds._finish
+    finish = Circle._finish
 
     def false(self, *args):
         silos, total = finish(self, *args)
         total[0] += 1
         return silos, total
 
-    monkeypatch.setattr(SecureRounds, "_finish", false)
+    monkeypatch.setattr(Circle, "_finish", false)
     assert quire.run(PLAIN, tmp_path / "run").model != honest
     assert [len(line["replied"]) for line in rounds_of(tmp_path / "run")] == [5] * 4
 

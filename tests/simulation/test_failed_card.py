@@ -14,7 +14,7 @@ import quire
 from quire.errors import RunFailed
 from quire.simulation.verify import verify_run
 from quire.strategies.card import write_card
-from quire.strategies.secure import SecureRounds
+from quire.strategies.secure_circle import Circle
 
 MASKED = f"{BASE} privacy=record privacy.epsilon=8 privacy.delta=1e-5"
 #: The first round that is lost ends the run.
@@ -23,15 +23,15 @@ ONCE = "aggregation.attempts=1"
 
 def implausible(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the sum of one round be one that no honest silos come to."""
-    finish = SecureRounds._finish
+    finish = Circle._finish
 
-    def huge(self: SecureRounds, one: Any, *rest: Any) -> Any:
+    def huge(self: Circle, one: Any, *rest: Any) -> Any:
         silos, total = finish(self, one, *rest)
         if one.line.round == number:
             total[: one.agreement.layout.size] = 2 ** (one.agreement.point.bits - 1) - 1
         return silos, total
 
-    monkeypatch.setattr(SecureRounds, "_finish", huge)
+    monkeypatch.setattr(Circle, "_finish", huge)
 
 
 def failing(overrides: str, folder: Path) -> dict[str, Any]:

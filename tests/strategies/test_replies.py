@@ -7,7 +7,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 from quire.clients import contract
 from quire.clients.arrays import encode
 from quire.strategies.enrolment import read_identities
-from quire.strategies.replies import read_evaluate_replies, read_train_replies, weighted_mean
+from quire.strategies.reading import Exposed
+from quire.strategies.replies import Private, exposed, read_evaluate_replies, read_train_replies, weighted_mean
 
 NAN, INF = float("nan"), float("inf")
 GOOD = {"w": np.ones((2, 3), np.float32), "b": np.ones(2, np.float32)}
@@ -67,6 +68,20 @@ def test_a_bad_reply_is_a_dropout_of_that_silo(case, silos, model):
     assert [reply.update.silo for reply in good] == ["a", "c"]
     assert [(failure.silo, failure.stage, failure.code) for failure in failed] == [("b", "train", code)]
     assert failed[0].words
+    # Who it is, and by which code, is not settled then: that a silo is set up wrongly is no proof of anything.
+    assert isinstance(failed[0], Exposed) == (code not in ("other_code", "other_silo", "no_identity", "other_contract"))
+    assert exposed(failed) == isinstance(failed[0], Exposed)
+
+
+def test_nobody_is_exposed_where_honest_code_may_send_that(silos, model):
+    """A foreign app looks for nothing before it answers, and under privacy no rule counts the bad."""
+    sent = silos.sent()
+    replies = [silos.reply(sent[0], with_value(NAN))]
+    private = Private({"a": 5}, simulated=True)
+    for how in ({"code_hash": None}, {"code_hash": silos.code, "private": private}):
+        _, failed = read_train_replies(sent, replies, silos.by_node, model, **how)
+        assert [failure.code for failure in failed] == ["not_finite", "no_reply", "no_reply"]
+        assert exposed(failed) == 0
 
 
 def test_the_order_is_the_rosters_whoever_answers_first(silos, model):
@@ -84,6 +99,7 @@ def test_dropouts_are_found_from_who_was_asked_not_from_what_an_error_claims(sil
     good, failed = read_train_replies(sent, [gone, silos.reply(sent[2], GOOD)], silos.by_node, model, silos.code)
     assert [reply.update.silo for reply in good] == ["c"]
     assert [(failure.silo, failure.code) for failure in failed] == [("a", "node_gone"), ("b", "no_reply")]
+    assert exposed(failed) == 0
 
 
 def test_every_code_of_the_contract_comes_with_its_fixed_words(silos, model):
@@ -93,6 +109,7 @@ def test_every_code_of_the_contract_comes_with_its_fixed_words(silos, model):
         _, failed = read_train_replies(sent[:1], replies, silos.by_node, model, silos.code)
         assert (failed[0].code, failed[0].words) == (code.name.lower(), contract.WORDS[code])
         assert "4711" not in repr(failed)
+        assert exposed(failed) == 0  # NOT_FINITE among them: an honest silo whose training diverged
     _, failed = read_train_replies(sent[:1], [silos.error(sent[0], 77)], silos.by_node, model, silos.code)
     assert failed[0].code == "unknown_error"
 
@@ -174,6 +191,7 @@ def test_a_reply_that_no_check_foresaw_is_that_silos_dropout(silos, model, caplo
     )
     assert good == []
     assert [(failure.silo, failure.code) for failure in failed] == [("a", "malformed")]
+    assert exposed(failed) == 0
     assert "unforeseen" in caplog.text
 
 

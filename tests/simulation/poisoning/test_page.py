@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quire.conf.attack_schema import ATTACKS, SUSPICIONS
 from quire.conf.compose import compose
-from quire.simulation.poisoning.outcome import OUTCOME_FILE
+from quire.simulation.poisoning import OUTCOME_FILE
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "poisoning.md").read_text(encoding="utf-8")
 
