@@ -280,7 +280,7 @@ class Circle:
         names = self._courier.names
         one.log.error = why.code
         self.sessions.end()
-        text = f"its sum cannot be opened, because {clause(why, names)} ({one.missing(names)})"
+        text = f"its sum cannot be opened, because {clause(why, names)} ({self._missing(one)})"
         return NeverOpens(text, self._conduct.note(one.log.blame))
 
     def _came_to_nothing(self, one: Round, error: SecAggError) -> None:
@@ -302,7 +302,7 @@ class Circle:
             tries = f"{len(one.attempts)} attempt{'s' if len(one.attempts) > 1 else ''}"
             raise NoAttemptLeft(
                 f"Round {one.line.round} failed: secure aggregation came to nothing in {tries}, the last because "
-                f"{why} ({one.missing(names)})."
+                f"{why} ({self._missing(one)})."
             ) from error
         suspects = log.suspects()
         gone = {self._courier.indices[failure.silo] for failure in log.failed if failure.code in GONE}
@@ -321,6 +321,16 @@ class Circle:
         except CohortTooSmall:
             return False
         return True
+
+    def _missing(self, one: Round) -> str:
+        """Say who failed, and who of a group never joined, or was left out for what it answered."""
+        grouped = self.terms.group is not None
+        never = [
+            member.name
+            for member in self._common.members.members
+            if grouped and member.index in self.members and member.index not in self._courier.names
+        ]
+        return one.missing(self._courier.names, never)
 
     def _named(self, indices: Iterable[int]) -> list[str]:
         return [self._courier.names[index] for index in indices]

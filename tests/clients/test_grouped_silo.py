@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 from flwr.app import Message, Metadata
 from group_silos import GROUPED, GROUPS, NAMES, grouped
-from secure_place import Place
+from secure_place import RUN, Place
 from secure_runs import rounds_of
-from secure_silos import POLICY, stages_of
+from secure_silos import POLICY, first_model, stages_of
 from typer.testing import CliRunner
 
 import quire
 from quire.cli import app
 from quire.clients import contract
+from quire.clients.arrays import fingerprint
 from quire.clients.identity import load_identity, new_identity, read_roster
+from quire.errors import RunFailed
 from quire.privacy.secagg.state import Stage
 from quire.simulation.grid import _NODE_GONE, _runtime_error
 from quire.simulation.verify_transcripts import audit_run
@@ -128,8 +130,36 @@ def test_a_lost_group_loses_the_round_and_the_run_goes_on(tmp_path: Path) -> Non
     losing(place, contract.MASK, "1")
     place.serve()
     lost, good = rounds_of(tmp_path / "run")
-    assert "2 of 3 groups came to a sum that can be used, and it takes 3 against 1 bad silo" in lost["lost"]
+    assert "2 of 3 groups came to a sum that can be used, and it takes 3 against " in lost["lost"]
     assert f"{VICTIM}, mask: " in lost["lost"]
     assert VICTIM in good["replied"]
     assert len(good["replied"]) == len(NAMES)
     assert audit_run(tmp_path / "run", tmp_path / "silos" / "roster.json").wrong == []
+
+
+def test_a_silo_whose_policy_refuses_ends_a_run_that_needs_its_group(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = grouped(3, "aggregation.byzantine=1 aggregation.attempts=2")
+    place = Place(tmp_path, asked, POLICY, silos=len(NAMES))
+    file = place.files[VICTIM]
+    file.write_text(file.read_text().replace("min_cohort: 2", "min_cohort: 4"))
+    with pytest.raises(RunFailed) as ended:
+        place.serve()
+    text = str(ended.value)
+    assert text.startswith("Round 2 failed: 2 of 3 groups came to a sum that can be used, and it takes 3 against ")
+    assert text.endswith(f"({VICTIM}: it is none of the run's silos)); 2 rounds in a row were lost.")
+    assert f"{VICTIM} is left out: " in caplog.text
+    about = read_about(tmp_path / "run")
+    assert (about["status"], about["error"]) == ("failed", text)
+    assert about["model"] == fingerprint(first_model(asked))
+
+
+def test_a_silo_that_never_joins_is_missed_before_anything_is_trained(tmp_path: Path) -> None:
+    asked = grouped(1, "runtime.join_timeout=1")
+    place = Place(tmp_path, asked, POLICY, silos=len(NAMES))
+    del place.files[VICTIM]
+    place.grid = type(place.grid)(place.files, RUN, asked, tmp_path / "left")
+    with pytest.raises(RunFailed, match="8 nodes joined, but the settings have 9 silos"):
+        place.serve()
+    assert not list((tmp_path / "silos").glob("*/store/ledger/*"))
