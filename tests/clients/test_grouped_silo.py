@@ -148,8 +148,8 @@ def test_a_silo_whose_policy_refuses_ends_a_run_that_needs_its_group(
         place.serve()
     text = str(ended.value)
     assert text.startswith("Round 2 failed: 2 of 3 groups came to a sum that can be used, and it takes 3 against ")
-    assert text.endswith(f"({VICTIM}: it is none of the run's silos)); 2 rounds in a row were lost.")
-    assert f"{VICTIM} is left out: " in caplog.text
+    assert text.endswith(f"({VICTIM}: it takes no part in this run)); 2 rounds in a row were lost.")
+    assert "node 104 is left out: its own policy does not allow these settings" in caplog.text
     about = read_about(tmp_path / "run")
     assert (about["status"], about["error"]) == ("failed", text)
     assert about["model"] == fingerprint(first_model(asked))
