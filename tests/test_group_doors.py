@@ -1,6 +1,7 @@
 """Groups of silos through two doors: Flower's simulation engine, and a SuperLink with nine SuperNodes.
 
-On the SuperLink a SuperNode is killed in the third round, and with byzantine=1 three of three groups are needed.
+On the SuperLink, which keeps a transparency log and transcripts, a SuperNode is killed in the third round: with
+byzantine=1 it takes all three groups, so that this round is lost, and nothing but this round.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from pathlib import Path
 import pytest
 from group_silos import GROUPED, GROUPS, NAMES, grouped
 from hospitals import ManyHospitals
-from secure_runs import rounds_of
+from secure_runs import model_of, rounds_of
 
 import quire
 from quire.clients.arrays import fingerprint
+from quire.clients.identity import load_identity, new_identity, read_roster
 from quire.conf.compose import compose
 from quire.privacy.secagg.state import Stage
 from quire.simulation.flower import run_flower
 from quire.simulation.verify_transcripts import audit_run
 from quire.strategies.folder import read_about
+from quire.transparency.checkpoints import countersigners
+from quire.transparency.verify import Place, verify_log
 
 pytestmark = pytest.mark.slow
 VICTIM = "hospital-5"  # of the second group
@@ -49,6 +53,7 @@ def test_flowers_simulation_engine_comes_to_the_inline_model(tmp_path: Path, inl
 
 @pytest.mark.timeout(1800)
 def test_nine_supernodes_come_to_the_inline_model_until_one_of_a_group_is_killed(tmp_path: Path, inline: Path) -> None:
+    new_identity(tmp_path / "log.key")
     hospitals = ManyHospitals(tmp_path, silos=len(NAMES))
     more = "aggregation.byzantine=1 aggregation.attempts=2 strategy.deadline=45 runtime.join_timeout=300"
 
@@ -56,12 +61,13 @@ def test_nine_supernodes_come_to_the_inline_model_until_one_of_a_group_is_killed
         return (hospitals.run / "run.json").exists() and read_about(hospitals.run)["status"] != "running"
 
     try:
-        hospitals.start()
+        hospitals.start(QUIRE_LOG_KEY=str(tmp_path / "log.key"))
         hospitals.submit(grouped(3, f"{more} output.transcripts=true"))
         # It has begun the third round, and dies while it trains, deals or masks.
         hospitals.wait(lambda: over() or hospitals.stages(VICTIM).count(Stage.SHARED) == 3, 800.0)
         hospitals.kill(VICTIM)
         hospitals.wait(over, 800.0)
+        hospitals.wait(lambda: verify_log(Place.of(hospitals.run)).wrong == [], 60.0)  # it is told after the folder
         about, logs = read_about(hospitals.run), hospitals.logs()
         stages = {name: hospitals.stages(name) for name in NAMES}
     finally:
@@ -75,20 +81,22 @@ def test_nine_supernodes_come_to_the_inline_model_until_one_of_a_group_is_killed
         assert (mine["replied"], mine["failed"], mine["model"]) == (NAMES, [], theirs["model"])
         assert [one["silos"] for one in mine["secure"]["groups"]] == GROUPS
         assert mine["silos"] == {}  # no silo's own figures
-    assert fingerprint(quire_model(hospitals.run)) == about["model"] == lost["model"] == good[-1]["model"]
+    assert fingerprint(model_of(hospitals.run)) == about["model"] == lost["model"] == good[-1]["model"]
     assert "2 of 3 groups came to a sum that can be used, and it takes 3 against " in lost["lost"]
     assert VICTIM in lost["lost"]
     for name in NAMES:
         # One sum of a round at most; the others of the victim's group masked in the third, and opened nothing.
         apart = name in GROUPS[1]
         assert stages[name].count(Stage.UNMASKED) == (2 if apart else 3), (name, stages[name])
+        (ledger,) = (hospitals.files[name].parent / "store" / "ledger").iterdir()
+        assert ledger.read_text().count('"kind":"charge"') == 1  # privacy=none spends without limit, at once
 
-    audit = audit_run(hospitals.run, roster=hospitals.files["hospital-1"].parents[1] / "roster.json")
+    roster = tmp_path / "silos" / "roster.json"
+    members = read_roster(roster).roster
+    log = verify_log(Place.of(hospitals.run), load_identity(tmp_path / "log.key").public, members)
+    assert log.wrong == []
+    assert [set(countersigners(note, members)) for note in log.notes[:2]] == [set(NAMES)] * 2
+    assert [line["secure"]["checkpoint"] for line in good] == [note.checkpoint.hash for note in log.notes[:2]]
+    audit = audit_run(hospitals.run, roster)
     assert audit.wrong == []
     assert {one.round for one in audit.attempts if one.models} == {1, 2}
-
-
-def quire_model(folder: Path):  # type: ignore[no-untyped-def]
-    from safetensors.numpy import load_file
-
-    return load_file(folder / "model.safetensors")
