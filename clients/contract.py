@@ -59,7 +59,7 @@ CLIP, WITHIN = "clip", "clip/within"
 SILO, CODE_HASH, CONTRACT, SCHEMA = "silo", "code-hash", "contract", "schema"
 # Under privacy: the public number of records that the operator declares, and the signed statement of what was charged.
 RECORDS, RECEIPT = "records", "receipt"
-# What silos signed in earlier runs, as bytes: each looks for its own, by which it knows that its ledger was put back.
+# What the silo itself signed in earlier runs, as bytes: by that it knows if its ledger was put back.
 WITNESSED = "witnessed"
 # What a silo that runs in an enclave says of it: the profile, which speaks for nothing unless a roster records more.
 ENCLAVE = "enclave"

@@ -63,7 +63,10 @@ def figures(data: RunData, attempts: list[Attempt]) -> list[tuple[str, Markup]]:
     for attempt in attempts:
         if attempt.round in places:
             for part, stages in zip(spent, parts, strict=True):
-                part[places[attempt.round]] += attempt.seconds(*stages)
+                took, at = attempt.seconds(*stages), places[attempt.round]
+                # Groups train at the same time, and go through everything else one after the other.
+                together = attempt.group and stages == ("shares",)
+                part[at] = max(part[at], took) if together else part[at] + took
     seconds = "Seconds by exchange: " + ", ".join(
         f"{name} {part.sum():.3g}" for name, part in zip(("keys", *list(EXCHANGES)[3:]), spent, strict=True)
     )

@@ -169,9 +169,9 @@ def _course(data: RunData, attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _attempt(attempt: Attempt) -> str:
-    of = f" of group {attempt.group}" if attempt.group else ""
-    return f"{int(number(attempt.log.get('attempt')) or 0)}{of}"
+def _attempt(attempt: Attempt) -> int | str:
+    which = int(number(attempt.log.get("attempt")) or 0)
+    return f"{which} of group {attempt.group}" if attempt.group else which
 
 
 def _names(silos: list[str]) -> str:

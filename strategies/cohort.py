@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -93,7 +94,7 @@ def enrol(
     members: Mapping[bytes, str] | None = None,
     approvals: Approvals | None = None,
     enclaves: dict[str, str] | None = None,
-    witnessed: Sequence[bytes] = (),
+    witnessed: Mapping[str, Sequence[bytes]] = MappingProxyType({}),
 ) -> tuple[Roster, list[Failure]]:
     """Wait until every silo has joined, ask each who it is, and make the roster.
 
@@ -120,8 +121,9 @@ def enrol(
         Receives what silos' operators have decided, and says how long those are waited for who have not.
     enclaves : dict of str to str, optional
         Receives what silos say of the enclaves in which they run.
-    witnessed : sequence of bytes
-        Receipts of earlier runs, which every silo is shown.
+    witnessed : mapping of str to sequence of bytes
+        By the name of a silo its own receipts of earlier runs, which it is shown, and nobody else: with the first
+        message where ``members`` says whose a node is, else with another one once the node has said it.
 
     Returns
     -------
@@ -137,21 +139,24 @@ def enrol(
     nodes = _wait_for_nodes(grid, expected, join_timeout, simulated)
     records: dict[str, int] = {}
 
-    def ask(some: Sequence[int], taken: Collection[str] = ()) -> Found:
-        told = RecordDict()
-        if witnessed:
-            told[contract.CONFIG] = ConfigRecord({contract.WITNESSED: list(witnessed)})
+    def ask(some: Sequence[int], taken: Collection[str] = (), names: Mapping[int, str] | None = None) -> Found:
+        whose = members_of(grid, members) if members is not None else names
+        shown = {node: witnessed.get(name, ()) for node, name in (whose or {}).items()}
         messages = [
-            Message(RecordDict({**told}), node, contract.QUERY, ttl=join_timeout, group_id="0") for node in some
+            Message(_told(shown.get(node, ())), node, contract.QUERY, ttl=join_timeout, group_id="0") for node in some
         ]
         replies = exchange(grid, messages, join_timeout)
-        whose = members_of(grid, members) if members is not None else None
         asked = (schema, records if private else None, whose, approvals, taken, enclaves)
         return read_identities(messages, replies, code_hash, *asked)
 
     found = ask(nodes)
     if approvals is not None and approvals.seconds:
         approvals.wait(found, ask, minimum)
+    if members is None:
+        named = {node: name for node, name in found.items() if isinstance(name, str)}
+        again = {node: name for node, name in named.items() if witnessed.get(name)}
+        if again:
+            found |= ask(list(again), set(named.values()) - set(again.values()), again)
     silos = {node: name for node, name in found.items() if isinstance(name, str)}
     failed = [failure for failure in found.values() if isinstance(failure, Failure)]
     if len(silos) < minimum:
@@ -169,6 +174,11 @@ def enrol(
         )
     ordered = dict(sorted(silos.items(), key=lambda item: natural(item[1])))
     return Roster(ordered, code_hash, records), failed
+
+
+def _told(receipts: Sequence[bytes]) -> RecordDict:
+    """Return what a silo is told when it is asked who it is."""
+    return RecordDict({contract.CONFIG: ConfigRecord({contract.WITNESSED: list(receipts)})} if receipts else {})
 
 
 def _wait_for_nodes(grid: Grid, expected: int, join_timeout: float, simulated: bool) -> Sequence[int]:

@@ -70,18 +70,17 @@ def sees(masked: Masked) -> list[str]:
         noise = ", with no more than its own share of the noise" if masked.shared else ", with its own noise in it"
         return [NOT_SECURE, f"The server saw every silo's update on its own{noise if masked.noised else ''}."]
     noise = "with the noise of each of these silos in it" if masked.noised else "without noise"
-    weights = "" if masked.shared else ", and the sum of their weights"
-    sums = f"one sum of updates for each round, over at least {masked.least} of {masked.members} silos"
+    what = noise if masked.shared else f"{noise}, and the sum of their weights"
+    sums = f"one sum of updates for each round, over at least {masked.least} of {masked.members} silos, {what}"
     if masked.groups:
         largest = -(-masked.members // masked.groups)
         of = f"{masked.smallest}" if largest == masked.smallest else f"{masked.smallest} or {largest}"
         sums = (
             f"{masked.groups} sums of updates for each round, one for each group of {of} silos and over at least "
-            f"{masked.least} of them; the groups stay the same in all rounds. The sums are"
+            f"{masked.least} of them, {what}; the groups stay the same in all rounds"
         )
     text = [
-        f"The server sees {sums}{'' if masked.groups else ','} {noise}{weights}. It sees no silo's update, and neither "
-        "does anybody else.",
+        f"The server sees {sums}. It sees no silo's update, and neither does anybody else.",
         "The server also sees who takes part, who drops out and at which exchange, how many bytes each silo sends and "
         "when, and whose messages do not hold.",
     ]

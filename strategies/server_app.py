@@ -186,7 +186,7 @@ def _federate(
         members=_members(simulated),
         approvals=approvals,
         enclaves=inside,
-        witnessed=[] if simulated else newest_receipts(folder.path),
+        witnessed=newest_receipts(folder.path, _given_roster(context, simulated)),
     )
     enclaves.keep(folder.path, inside, _given_roster(context, simulated), roster.names)
     for failure in absent:

@@ -1,7 +1,8 @@
 """Secure aggregation in earnest, through two doors: Flower's simulation engine, and a SuperLink with three SuperNodes.
 
 On the SuperLink one SuperNode is killed in the middle of a round. The model is the plain mean of what the others
-train, worked out here without a server's code.
+train, worked out here without a server's code. On another one SuperNode adds more than honest silos can, beside two
+silos in one process each.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cheat import variables
+from giant_silos import adds, giant
 from hospitals import SILOS, Hospitals
 from safetensors.numpy import load_file
 from secure_runs import BASE, apart, bound_of, rounds_of
@@ -44,7 +47,6 @@ def test_flowers_simulation_engine_comes_to_the_inline_model(tmp_path: Path) -> 
 @pytest.fixture
 def hospitals(tmp_path: Path) -> Iterator[Hospitals]:
     made = Hospitals(tmp_path)
-    made.start()
     yield made
     made.close()
 
@@ -52,6 +54,7 @@ def hospitals(tmp_path: Path) -> Iterator[Hospitals]:
 @pytest.mark.timeout(1800)
 def test_a_supernode_is_killed_in_the_middle_of_a_round(hospitals: Hospitals) -> None:
     overrides = overrides_of(SILOS, 1, "runtime.join_timeout=300 output.transcripts=true")
+    hospitals.start()
     hospitals.submit(overrides)
     # It has begun the round, and dies while it trains, deals or masks.
     hospitals.wait(lambda: Stage.SHARED in hospitals.stages(VICTIM), 800.0)
@@ -73,3 +76,34 @@ def test_a_supernode_is_killed_in_the_middle_of_a_round(hospitals: Hospitals) ->
 
     audit = audit_run(hospitals.run, roster=hospitals.files["hospital-1"].parents[1] / "roster.json")
     assert (audit.wrong, [one.models for one in audit.attempts]) == ([], [True])
+
+
+@pytest.mark.timeout(900)
+def test_a_sum_with_more_in_it_than_honest_silos_add_costs_its_round_and_not_the_run(
+    hospitals: Hospitals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    overrides = overrides_of(SILOS, 2, "runtime.join_timeout=300 aggregation.norm_bound=0.5")
+    hospitals.own[VICTIM] = {**variables(tmp_path / "changed", VICTIM, 1), "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1"}
+    hospitals.in_one_process = set(OTHERS)
+    hospitals.start()
+    hospitals.submit(overrides)
+    hospitals.wait(lambda: (hospitals.run / "run.json").exists(), 300.0)
+    hospitals.wait(lambda: read_about(hospitals.run)["status"] != "running", 500.0)
+    about, (first, second) = read_about(hospitals.run), rounds_of(hospitals.run)
+    assert (about["status"], about["error"], about["runtime"]) == ("completed", None, "deployment"), hospitals.logs()
+
+    assert first["lost"].startswith("its sum was opened and rejected, because the sum is ")
+    assert first["lost"].endswith("somebody adds what no honest silo adds; a sum does not tell who.")
+    assert first["secure"]["rejected"] is True
+    assert "lost" not in second
+    assert 0.0 < second["secure"]["reach"] <= 1.0
+    for line in (first, second):  # nobody is named, and all are asked again
+        assert line["replied"] == [*OTHERS, VICTIM]
+        assert all(attempt["blame"] == [] for attempt in line["secure"]["attempts"])
+        assert {one["code"] for one in line["failed"]} <= {"not_awaited"}  # the others are as quick as one process is
+
+    adds(monkeypatch, VICTIM, giant, (1,))
+    inline = quire.run(overrides, tmp_path / "inline")
+    assert about["model"] == inline.model
+    assert [line["model"] for line in rounds_of(tmp_path / "inline")] == [first["model"], second["model"]]
+    assert first["model"] != second["model"]

@@ -2,9 +2,10 @@
 
 A store that was sealed, or lies on a machine that somebody else runs, can be put back to an earlier state of its own,
 and agrees with itself then. What it cannot take back is a receipt: the silo signed it, with the head of its ledger, and
-the server's transparency log names that head. So a server shows every silo the newest receipts that it has, with the
-first message of a run, and each looks for those of its own. None can be made up: they need the silo's own signature.
-A server that shows none, or old ones, changes nothing; the witness file does not depend on it (docs/ledger.md).
+the server's transparency log names that head. So a server shows every silo the newest receipts that it has of that
+silo, before the first round of a run. None can be made up: they need the silo's own signature, and what another one
+signed is passed over. A server that shows none, or old ones, changes nothing; the witness file does not depend on it
+(docs/ledger.md).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from quire.clients.member import Member
 from quire.errors import QuireError
 from quire.privacy.receipts import MAX_BYTES, Receipt, ReceiptError
 
-#: The most receipts that are looked at.
-MOST = 4096
+#: The most receipts that are looked at. A server shows one for each population that the silo has had.
+MOST = 64
 
 
 def shown(message: Message) -> list[Receipt]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,15 +21,19 @@ from gated import ROOT, Federation, checkout
 from sgx_chain import Authority
 
 import quire
+from quire.clients.identity import load_identity, new_identity
+from quire.clients.identity.rosters import Change, first_roster, sign_roster, write_new
 from quire.enclave import inside, worker
 from quire.enclave.errors import EnclaveError
 from quire.enclave.worker import Connection, work
+from quire.privacy.identity.signed import SignedRoster
 
 SCHEMA = "columns: {age: {low: 0, high: 100}}\ntarget: {name: sick, kind: classification, classes: [0, 1]}\n"
 POLICY = """population: {name: clinic, records: 60}
-policy: {modes: [none], aggregation: [plain], code: [], min_cohort: 2, colluders: 0, test_seed: true}
+policy: {modes: [none], aggregation: [plain, secure], code: [], min_cohort: 2, colluders: 0, test_seed: true}
 """
 OVERRIDES = "task=tabular partition.silos=2 strategy.rounds=3 data.preprocessing=federated seed=3"
+SECURE = "task=tabular partition.silos=2 strategy.rounds=2 aggregation=secure aggregation.max_rows=30 seed=3"
 
 
 def run(*arguments: str, code: str = "") -> subprocess.CompletedProcess[str]:
@@ -124,8 +130,8 @@ def test_a_worker_whose_superlink_is_away_ends_when_it_is_told_to(tmp_path) -> N
 
 @pytest.fixture(scope="module")
 def silos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two silos' files and rows: as a folder for the simulator, and each in a home of its own."""
-    folder = tmp_path_factory.mktemp("silos")
+    """Two silos' files and rows: as a folder for the simulator, and each in a home of its own, with a roster."""
+    folder, members = tmp_path_factory.mktemp("silos"), {}
     (folder / "schema.yaml").write_text(SCHEMA)
     for number in (1, 2):
         rng = np.random.default_rng(number)
@@ -134,27 +140,35 @@ def silos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{number}.csv").write_text(f"age,sick\n{rows}")
         text = f"name: clinic-{number}\ndata: {{connector: csv, path: {number}.csv}}\n"
         (folder / f"clinic-{number}.yaml").write_text(text)
-        home = folder.parent / f"{folder.name}-home-{number}"
-        home.mkdir()
+        place = home_of(folder, number)
+        place.mkdir()
         for name in ("schema.yaml", f"{number}.csv"):
-            shutil.copy(folder / name, home / name)
-        (home / "silo.yaml").write_text(text + POLICY)
-        done = subprocess.run(
-            [sys.executable, "-m", "quire", "identity", "new", "silo.key", "--name", f"clinic-{number}"],
-            **{"cwd": home, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "capture_output": True},
-        )
-        assert done.returncode == 0, done.stderr
+            shutil.copy(folder / name, place / name)
+        (place / "silo.yaml").write_text(text + POLICY)
+        members[f"clinic-{number}"] = new_identity(place / "silo.key", name=f"clinic-{number}")
+    admin, now = new_identity(folder.parent / "admin.key"), int(time.time())
+    change = Change(members, {"anna": admin}, valid_from=now - 60, valid_to=now + 86_400)
+    signed = sign_roster(SignedRoster(first_roster("clinics", change)), load_identity(folder.parent / "admin.key"))
+    for number in (1, 2):
+        write_new(home_of(folder, number) / "roster.json", signed)
+        with (home_of(folder, number) / "silo.yaml").open("a") as file:
+            file.write(f"roster: {{file: roster.json, hash: {signed.roster.hash}}}\n")
     return folder
 
 
+def home_of(silos: Path, number: int) -> Path:
+    return silos.parent / f"{silos.name}-home-{number}"
+
+
 def home(silos: Path, number: int) -> Path:
-    return silos.parent / f"{silos.name}-home-{number}" / "silo.yaml"
+    return home_of(silos, number) / "silo.yaml"
 
 
 @pytest.fixture(scope="module")
 def federation(silos: Path) -> Iterator[Federation]:
     """One silo behind a gate, as everywhere; the other in one process, which the kernel watches if strace is here."""
-    made = Federation([home(silos, 1)], silos / "schema.yaml")
+    roster = home_of(silos, 1) / "roster.json"
+    made = Federation([home(silos, 1)], silos / "schema.yaml", QUIRE_ROSTER=str(roster))
     watch = ("strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=process", "-o", str(made.home / "strace"))
     arguments = ("--work", "--superlink", made.address, "--silo", str(home(silos, 2)), "--insecure")
     made.start(
@@ -165,6 +179,15 @@ def federation(silos: Path) -> Iterator[Federation]:
     )
     yield made
     made.close()
+
+
+def starts_nothing(federation: Federation) -> None:
+    """See to it that the worker has started no process, where the kernel watched."""
+    if (trace := federation.home / "strace").exists():
+        calls = trace.read_text()
+        started = re.findall(r"\b(?:v?fork|clone3?|execve|execveat)\(.*", calls)
+        assert [call for call in started[1:] if "CLONE_THREAD" not in call] == []  # the first is Python itself
+        assert "CLONE_THREAD" in calls  # strace saw what it should
 
 
 @pytest.mark.slow
@@ -178,12 +201,26 @@ def test_a_silo_in_one_process_trains_three_rounds_and_starts_nothing(federation
     assert found["model"] == inline.model
     lines = (found["folder"] / "metrics.jsonl").read_text()
     assert lines.count('"event": "round"') == 3 or lines.count('"event":"round"') == 3
-    if (trace := federation.home / "strace").exists():
-        calls = trace.read_text()
-        started = re.findall(r"\b(?:v?fork|clone3?|execve|execveat)\(.*", calls)
-        assert [call for call in started[1:] if "CLONE_THREAD" not in call] == []  # the first is Python itself
-        assert "CLONE_THREAD" in calls  # strace saw what it should
+    starts_nothing(federation)
     assert "NO CONFIDENTIALITY, NO ATTESTATION" in federation.log("worker")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_silo_in_one_process_takes_part_in_secure_aggregation(federation, silos, tmp_path) -> None:
+    """Keys, shares and masks stay with one process and one store over all exchanges, beside a silo behind a gate."""
+    app = checkout(tmp_path / "app")
+    federation.quire("app", "approve", str(app), "--silo", str(home(silos, 1)), "--note", "reviewed")
+    inline = quire.run(SECURE, tmp_path / "inline", silos=silos)
+    found = federation.run(app, SECURE)
+    assert (found["status"], found["error"]) == ("completed", None), federation.logs()
+    assert found["model"] == inline.model
+    rounds = [json.loads(line) for line in (found["folder"] / "metrics.jsonl").read_text().splitlines()]
+    rounds = [line for line in rounds if line["event"] == "round"]
+    assert [line["replied"] for line in rounds] == [["clinic-1", "clinic-2"]] * 2
+    assert [len(line["secure"]["attempts"]) for line in rounds] == [1, 1]
+    assert all(line["silos"] == {} for line in rounds)  # no silo's own figures: one sum and nothing else
+    starts_nothing(federation)
 
 
 @pytest.mark.slow

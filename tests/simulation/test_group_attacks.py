@@ -16,9 +16,11 @@ from quire.errors import RunFailed
 from quire.privacy.secagg.plausible import largest_norm
 from quire.simulation import secure_section
 from quire.simulation.participation import _in_vain
+from quire.simulation.report import write_report
 from quire.simulation.report_data import read_run
 from quire.simulation.verify import examine_run
 from quire.simulation.verify_transcripts import audit_run
+from tests.simulation.test_report import page_of
 
 QUIET = "output.report=false output.baselines=false"
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "robust-aggregation.md").read_text(encoding="utf-8")
@@ -96,6 +98,17 @@ def test_the_report_names_the_group_and_no_silo(alarmed: Path) -> None:
     assert [(row["used"], row["rejected"], row["lost"]) for row in found["groups"]] == [(3, 0, 0), (2, 1, 0), (3, 0, 0)]
     assert [row["outcome"] for row in found["rounds"]].count("opened, rejected") == 1
     assert found["alarm"].rejected == ()
+
+
+def test_the_report_says_what_the_server_sees_of_groups_and_what_is_trusted(alarmed: Path) -> None:
+    write_report(alarmed)
+    text = " ".join(page_of(alarmed).text("section").split())
+    assert "The server sees 3 sums of updates for each round, one for each group of 3 silos and over at least 3" in text
+    assert "none of the members of any one group sides with a lying server" in text
+    assert (
+        "For the model: no more than one of all silos sends anything but what Quire's code makes of its rows." in text
+    )
+    assert "Round 2, group 2: its sum was opened and rejected" in text
 
 
 def test_its_transcripts_show_the_alarm_again(alarmed: Path) -> None:

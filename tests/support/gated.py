@@ -47,10 +47,11 @@ def checkout(folder: Path) -> Path:
 class Federation:
     """A SuperLink, and for each ``silo.yaml`` a SuperNode without any node config and a gate that knows the file.
 
-    A file ``passphrase`` beside ``silo.yaml`` opens the silo's key; only the gate is told where it is.
+    A file ``passphrase`` beside ``silo.yaml`` opens the silo's key; only the gate is told where it is. The variables
+    are the SuperLink's alone.
     """
 
-    def __init__(self, silos: list[Path], schema: Path) -> None:
+    def __init__(self, silos: list[Path], schema: Path, **variables: str) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="q-"))
         self.flwr_home, self.empty = self.home / "flwr", self.home / "empty"
         for folder in (self.flwr_home, self.empty):
@@ -67,6 +68,7 @@ class Federation:
             *("flower-superlink", "--insecure", "--isolation", "subprocess", "--host", "127.0.0.1"),
             *("--port", self.address.split(":")[1], "--disable-runtime-dependency-installation"),
             QUIRE_SCHEMA=str(schema),
+            **variables,
         )
         for number, silo in enumerate(silos, start=1):
             port, secret = free_port(), self.home / f"secret-{number}"

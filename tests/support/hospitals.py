@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import warm_nodes
-from gated import checkout
+from gated import ROOT, checkout
 from secure_silos import stages_of, write_silos
 
 from quire.simulation.flower_daemon import environment, free_port
@@ -26,7 +26,15 @@ SILOS = 3
 
 
 class Hospitals:
-    """A SuperLink, and SuperNodes with a policy, a key, a store and a pinned roster each."""
+    """A SuperLink, and SuperNodes with a policy, a key, a store and a pinned roster each.
+
+    Attributes
+    ----------
+    own : dict of str to dict
+        By silo, variables of its SuperNode alone; for whoever sets them before the start.
+    in_one_process : set of str
+        Silos without a SuperNode, which answer as in an enclave: a second for what takes a SuperNode's processes five.
+    """
 
     def __init__(self, folder: Path, *policy: str, silos: int = SILOS) -> None:
         self.home, self.files = Path(tempfile.mkdtemp(prefix="q-")), write_silos(folder / "silos", silos, *policy)
@@ -34,6 +42,7 @@ class Hospitals:
         for place in (self.flwr_home, self.empty):
             place.mkdir()
         self.processes, self.nodes = ProcessTree(), dict[str, int]()
+        self.own, self.in_one_process = dict[str, dict[str, str]](), set[str]()
         self.variables = {**environment(os.environ, self.home, self.home), **self.processes.mark}
         del self.variables["QUIRE_RUN_DIR"]
         self.address, self.run, self.app = f"127.0.0.1:{free_port()}", folder / "run", checkout(folder / "app")
@@ -52,8 +61,14 @@ class Hospitals:
             **variables,
         )
         for name, path in self.files.items():
+            if name in self.in_one_process:
+                arguments = ("--work", "--superlink", self.address, "--silo", str(path), "--insecure")
+                command = (sys.executable, "-m", "quire.enclave.inside", *arguments)
+                self.nodes[name] = self._start(name, *command, PYTHONPATH=str(ROOT))
+                continue
             node = ("flower-supernode", "--insecure", "--superlink", self.address, "--port", str(free_port()))
-            self._start_node(name, *node, "--node-config", f'silo="{path}"', FLWR_HOME=str(self.home / name))
+            own = {"FLWR_HOME": str(self.home / name), **self.own.get(name, {})}
+            self._start_node(name, *node, "--node-config", f'silo="{path}"', **own)
 
     def _start_node(self, name: str, *command: str, **variables: str) -> None:
         self.nodes[name] = self._start(name, *command, **variables)

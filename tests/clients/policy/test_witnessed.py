@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
-import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,8 @@ from quire.clients.client_app import SILO_KEY, app
 from quire.clients.identity import load_identity, new_identity
 from quire.clients.store import ledger
 from quire.clients.store.override import reset
+from quire.privacy.identity.ephemeral import ephemeral_roster
+from quire.privacy.identity.roster import Member, Roster
 from quire.privacy.receipts import Receipt
 from quire.simulation.grid import server_identity
 from quire.strategies.witnessed import newest_receipts
@@ -84,37 +85,34 @@ def test_what_is_no_receipt_is_a_bad_request(trained) -> None:
     assert asked(silo, first[:-1]) == "BAD_REQUEST"
 
 
-def test_the_server_finds_the_newest_of_each_silo_beside_its_run(trained, tmp_path: Path) -> None:
-    _, first, second = trained
-    lines = {name: base64.b64encode(data).decode() for name, data in (("1", first), ("2", second))}
-    for at, (name, text) in enumerate(
-        (
-            ("a", json.dumps({"event": "round", "receipts": {"clinic-1": lines["2"]}})),
-            ("b", json.dumps({"event": "round", "receipts": {"clinic-1": lines["1"]}})),
-            ("c", '{"event": "round", "receipts": {"clinic-1": "torn'),
-            ("d", "[1, 2]\n" + json.dumps({"receipts": {"x": 3}}) + "\n" + json.dumps({"receipts": ["y"]})),
+def test_what_the_server_finds_of_a_silo_tells_that_silo_that_it_was_put_back(trained, tmp_path: Path) -> None:
+    """From the journal to the refusal, with receipts of others beside it that never reach this silo."""
+    silo, first, second = trained
+    key = load_identity(silo.folder / "silo.key")
+    strangers, keys = ephemeral_roster(b"s" * 32, ["clinic-2"])
+    admin = strangers.admins[0]
+    roster = Roster("r", 1, (Member(0, "clinic-1", key.public), replace(strangers.members[0], index=1)), (admin,), 1, 2)
+    body = json.loads(first)["body"]
+    others = Receipt.sign({**body, "silo": "clinic-2"}, keys["clinic-2"]).encode()
+    lines = [{"clinic-1": first}, {"clinic-1": second, "clinic-2": others}]
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "metrics.jsonl").write_text(
+        "".join(
+            json.dumps({"receipts": {name: base64.b64encode(data).decode() for name, data in line.items()}}) + "\n"
+            for line in lines
         )
-    ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "metrics.jsonl").write_text(text + "\n")
-        os.utime(tmp_path / name, (at, at))
-    (tmp_path / "file").touch()
-    assert newest_receipts(tmp_path / "new") == [second]
-    assert newest_receipts(tmp_path / "nowhere" / "new") == []
-
-
-def test_a_pipe_in_the_place_of_a_journal_keeps_no_server(trained, tmp_path: Path) -> None:
-    _, first, _ = trained
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-    os.mkfifo(tmp_path / "a" / "metrics.jsonl")
-    line = json.dumps({"receipts": {"clinic-1": base64.b64encode(first).decode()}})
-    (tmp_path / "b" / "metrics.jsonl").write_text(line + "\n")
-    found: list[list[bytes]] = []
-    waiting = threading.Thread(target=lambda: found.append(newest_receipts(tmp_path / "new")), daemon=True)
-    waiting.start()
-    waiting.join(20)
-    assert found == [[first]]
+    )
+    shown = newest_receipts(tmp_path / "new", roster)
+    assert shown == {"clinic-1": [second], "clinic-2": [others]}
+    newest = tmp_path / "newest"
+    shutil.move(silo.store, newest)
+    try:
+        shutil.copytree(silo.folder / "backup", silo.store)
+        assert asked(silo, *shown["clinic-2"]) == "ANSWERED"
+        assert asked(silo, *shown["clinic-1"]) == "BOOKS_UNUSABLE"
+    finally:
+        shutil.rmtree(silo.store, ignore_errors=True)
+        shutil.move(newest, silo.store)
 
 
 def test_who_has_no_newer_copy_goes_on_after_an_override(trained, tmp_path) -> None:
