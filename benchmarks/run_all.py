@@ -40,6 +40,7 @@ BENCHMARKS = [
     "exact_sum",
     "fairness",
     "gate",
+    "groups",
     "log",
     "log_rounds",
     "mnist",

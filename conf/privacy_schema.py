@@ -148,7 +148,8 @@ class SecureAggregation:
         le=600,
     )
     byzantine: int | None = setting(
-        "groups: silos that may send anything (f), each of which spoils a group; null: as many as the groups allow",
+        "groups: silos that may send anything (f), each of which spoils a group; null: as many as the groups allow, "
+        "with none to spare for one that is lost",
         ge=1,
         le=300,
     )

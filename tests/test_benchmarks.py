@@ -14,6 +14,7 @@ HELPERS = {
     *("deployed", "deployed_large", "deployed_rounds", "plain_flower", "proxy_load", "secagg_node"),
     *(
         "example_network",
+        "groups_cost",
         "harness",
         "hospitals",
         "made_up_columns",
@@ -25,6 +26,7 @@ HELPERS = {
         "render",
         "run_all",
         "secagg_parts",
+        "secure_cheats",
         "simulation_work",
     ),
 }
