@@ -6,14 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from giant_silos import adds, giant
+from giant_silos import adds, backwards, giant
 from secure_runs import rounds_of
 
 import quire
 from quire.errors import RunFailed
-from quire.privacy.secagg.plausible import largest_norm
 from quire.simulation import secure_section
 from quire.simulation.participation import _in_vain
 from quire.simulation.report import write_report
@@ -31,21 +29,6 @@ GROUPED = f"{NINE} aggregation.groups=3 aggregation.colluders=0"
 def groups(line: dict[str, Any]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = line["secure"].get("groups", [])
     return found
-
-
-def backwards(others: int) -> Any:
-    """Undo what so many silos like this one add, and go the other way as far as the alarm leaves room."""
-
-    def add(agreement: Any, honest: np.ndarray) -> np.ndarray:
-        point, integers = agreement.point, honest.copy()
-        body, end = honest[: point.body].astype(float), point.body + point._digits(point.max_weight.bit_length())
-        weight = point._gathered(honest[point.body : end])
-        room = 0.8 * largest_norm(point, others * weight + point.max_weight, others + 1, agreement.terms.norm_bound)
-        integers[: point.body] = np.rint(-body * (others + room / np.linalg.norm(body)))
-        integers[point.body : end] = point._spread(point.max_weight, point.max_weight.bit_length())
-        return integers
-
-    return add
 
 
 def test_who_is_below_the_alarm_ruins_one_sum_and_not_the_median_of_groups_as_the_page_says(

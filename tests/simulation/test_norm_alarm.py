@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from giant_silos import adds, giant
+from giant_silos import adds, backwards, giant
 from killing import die, killed, resumed
 from secure_runs import BASE, rounds_of
 from shared_runs import RECORD, SILO, card_of
@@ -220,17 +220,6 @@ def test_a_run_that_is_killed_after_a_rejected_round_fails_as_the_whole_one_does
         resumed(overrides, tmp_path / "run")
 
 
-def backwards(agreement: Any, honest: np.ndarray) -> np.ndarray:
-    """Undo what four silos like this one add, and go the other way as far as the alarm leaves room, at full weight."""
-    point, integers = agreement.point, honest.copy()
-    body, end = honest[: point.body].astype(float), point.body + point._digits(point.max_weight.bit_length())
-    weight = point._gathered(honest[point.body : end])
-    room = 0.8 * largest_norm(point, 4 * weight + point.max_weight, 5, agreement.terms.norm_bound)
-    integers[: point.body] = np.rint(-body * (4.0 + room / np.linalg.norm(body)))
-    integers[point.body : end] = point._spread(point.max_weight, point.max_weight.bit_length())
-    return integers
-
-
 def test_an_attacker_below_the_bound_in_every_round_is_not_resisted_as_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +227,7 @@ def test_an_attacker_below_the_bound_in_every_round_is_not_resisted_as_the_page_
     page = PAGE.partition("## Groups of silos")[0]
     overrides = f"{command.removeprefix('quire run ')} output.report=false output.baselines=false"
     quire.run(overrides, tmp_path / "honest")
-    adds(monkeypatch, "site-5", backwards, (1, 2, 3, 4, 5))
+    adds(monkeypatch, "site-5", backwards(4), (1, 2, 3, 4, 5))
     quire.run(overrides, tmp_path / "attacked")
     found = []
     for name in ("honest", "attacked"):

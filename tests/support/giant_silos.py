@@ -11,6 +11,7 @@ import numpy as np
 from quire.clients.secure import handlers
 from quire.clients.secure.agreement import Agreement
 from quire.privacy.dp.wire import centred, to_ring
+from quire.privacy.secagg.plausible import largest_norm
 
 Share = Callable[[Agreement, np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
@@ -20,6 +21,21 @@ def giant(agreement: Agreement, honest: np.ndarray[Any, Any]) -> np.ndarray[Any,
     integers = honest.copy()
     integers[: agreement.layout.size] = 2 ** (agreement.point.bits - 3)
     return integers
+
+
+def backwards(others: int) -> Share:
+    """Undo what so many silos like this one add, and turn back as far as the alarm leaves room, at full weight."""
+
+    def add(agreement: Any, honest: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        point, integers = agreement.point, honest.copy()
+        body, end = honest[: point.body].astype(float), point.body + point._digits(point.max_weight.bit_length())
+        weight = point._gathered(honest[point.body : end])
+        room = 0.8 * largest_norm(point, others * weight + point.max_weight, others + 1, agreement.terms.norm_bound)
+        integers[: point.body] = np.rint(-body * (others + room / np.linalg.norm(body)))
+        integers[point.body : end] = point._spread(point.max_weight, point.max_weight.bit_length())
+        return integers
+
+    return add
 
 
 def adds(monkeypatch: Any, silo: str, share: Share, rounds: tuple[int, ...]) -> None:
