@@ -69,6 +69,6 @@ def _large_enough(settings: Settings, secure: SecureAggregation, groups: int) ->
         why = f"with aggregation.colluders={colluders} in each" if colluders else "for a sum to hide any one of them"
         why = f"with strategy.min_silos={minimum}, which is counted in each" if minimum == least > LEAST else why
         raise SettingsError(
-            f"aggregation.groups={groups} leaves {size} of {silos} silos in the smallest group, and it takes {least} {why}: "
-            "take fewer groups or more silos."
+            f"aggregation.groups={groups} leaves {size} of {silos} silos in the smallest group, and it takes {least} "
+            f"{why}: take fewer groups or more silos."
         )

@@ -137,7 +137,7 @@ class SecureRounds:
         self._setbacks.begin(number, state.memory)
         self._outcomes = []
         model, asked = self._chain.begin(state, arrays), sorted(indices[name] for name in cohort)
-        line, messages = Line(grid, number, deadlines), list[Message]()
+        line, begun = Line(grid, number, deadlines), list[Circle]()
         why: NoAttemptLeft | None = None
         for circle in self._circles:
             there = {node: name for node, name in roster.silos.items() if indices[name] in circle.members}
@@ -146,15 +146,16 @@ class SecureRounds:
             part = [index for index in asked if index in circle.members]
             one = Round(line, part, told, model, agreement, exact=self._exact)
             try:
-                messages += circle.begin(one, courier)
+                circle.begin(one, courier)
             except NoAttemptLeft as error:
                 why = error
                 self._outcomes += [] if circle.terms.group is None else [Outcome(circle.terms.group, why=_within(why))]
-        if why is not None and not messages:
+            else:
+                begun.append(circle)
+        if why is not None and not begun:
             raise why
-        for circle in self._circles:
-            circle.sent()
-        return messages
+        # Not before all groups have their keys, which takes a while: time to answer runs from here.
+        return [message for circle in begun for message in circle.messages()]
 
     @property
     def fewest(self) -> int:

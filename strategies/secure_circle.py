@@ -12,7 +12,7 @@ run of Flower's, and silos charge for its rounds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from flwr.app import Message, RecordDict
@@ -126,6 +126,7 @@ class Circle:
         self._conduct = Conduct(members, terms.colluders)
         self._courier = Courier({}, {}, None)
         self.round: Round | None = None
+        self._first: Mapping[int, RecordDict] = {}  # what begins the attempt under way, by roster index
         self._answers: list[Answer] = []
 
     @property
@@ -151,8 +152,8 @@ class Circle:
             raise RunFailed("A round of secure aggregation was to be completed that never began.")
         return self.round
 
-    def begin(self, one: Round, courier: Courier) -> list[Message]:
-        """Make a session if one is due, and write the messages that begin a round.
+    def begin(self, one: Round, courier: Courier) -> None:
+        """Make a session if one is due, and prepare the messages that begin a round.
 
         Raises
         ------
@@ -161,15 +162,17 @@ class Circle:
         """
         self._courier, self.round = courier, one
         self.sessions.check(one.line.round, set(one.asked) - self._conduct.out)
-        return self._attempt(one)
+        self._attempt(one)
 
-    def sent(self) -> None:
-        """Learn that the messages are on their way only now, as those of other circles had to be written first."""
-        if (one := self.begun).sent:
-            one.log.stages["shares"] = StageLog()
+    def messages(self) -> list[Message]:
+        """Write the messages that begin an attempt: when they are sent, as the time to answer runs from here."""
+        one = self.begun
+        one.log.stages["shares"] = StageLog()  # its clock too, whoever sends the messages
+        one.sent = self._courier.messages(one.line, contract.SHARES, self._first)
+        return one.sent
 
     def take(self, replies: Iterable[Message]) -> None:
-        """Take the replies to what :meth:`begin` wrote: those that are this circle's."""
+        """Take the replies to what :meth:`messages` wrote: those that are this circle's."""
         one = self.begun
         self._answers = list(self._courier.read(one.sent, replies, one.log))
 
@@ -195,8 +198,8 @@ class Circle:
                 return self._finish(one, answers, beside)
             except SecAggError as error:
                 self._came_to_nothing(one, error)
-            messages = self._attempt(one)
-            answers = self._courier.carry(one.line, messages, one.log)
+            self._attempt(one)
+            answers = self._courier.carry(one.line, self.messages(), one.log)
 
     def learn(self) -> bool:
         """Draw conclusions from the blame of an attempt whose sum was opened; say whether there are any."""
@@ -206,8 +209,8 @@ class Circle:
         return found_out
 
     # ------------------------------------------------------------------------------------- attempts
-    def _attempt(self, one: Round) -> list[Message]:
-        """Begin another attempt and return its first messages; one without a session counts as one that failed."""
+    def _attempt(self, one: Round) -> None:
+        """Begin another attempt and prepare its first messages; one without a session counts as one that failed."""
         while True:
             one.attempts.append(AttemptLog(len(one.attempts) + 1, self.terms.group))
             try:
@@ -219,12 +222,10 @@ class Circle:
             except SecAggError as error:
                 self._came_to_nothing(one, error)
                 continue
-            one.log.stages["shares"] = StageLog()  # its clock runs from here, whoever sends the messages
             start = carrying(one.server.start(), **{contract.CONFIG: one.told})
             cohort, common = one.server.cohort, self._common
-            told = common.bound.beside(common.chain.asked(cohort, start), self._courier.names)
-            one.sent = self._courier.messages(one.line, contract.SHARES, told)
-            return one.sent
+            self._first = common.bound.beside(common.chain.asked(cohort, start), self._courier.names)
+            return
 
     def _server_round(self, one: Round, session: ServerSession) -> ServerRound:
         cohort, common = self._cohort(one, session), self._common
@@ -291,7 +292,7 @@ class Circle:
         names = self._courier.names
         one.log.error = why.code
         self.sessions.end()
-        text = f"its sum cannot be opened, because {clause(why, names)} ({one.missing(names)})"
+        text = f"its sum cannot be opened, because {clause(why, names)} ({self._missing(one)})"
         return NeverOpens(text, self._conduct.note(one.log.blame))
 
     def _came_to_nothing(self, one: Round, error: SecAggError) -> None:
@@ -313,7 +314,7 @@ class Circle:
         LOG.warning("Round %d: attempt %d of secure aggregation%s failed: %s.", one.line.round, log.number, of, why)
         if len(one.attempts) >= self.terms.attempts:
             tries = f"{len(one.attempts)} attempt{'s' if len(one.attempts) > 1 else ''}"
-            nothing = f"came to nothing in {tries}, the last because {why} ({one.missing(names)})"
+            nothing = f"came to nothing in {tries}, the last because {why} ({self._missing(one)})"
             raise NoAttemptLeft(
                 f"Round {one.line.round} failed: secure aggregation{of} {nothing}.", f"secure aggregation {nothing}"
             ) from error
@@ -334,6 +335,16 @@ class Circle:
         except CohortTooSmall:
             return False
         return True
+
+    def _missing(self, one: Round) -> str:
+        """Say who failed, and who of a group never joined, or was left out for what it answered."""
+        grouped = self.terms.group is not None
+        never = [
+            member.name
+            for member in self._common.members.members
+            if grouped and member.index in self.members and member.index not in self._courier.names
+        ]
+        return one.missing(self._courier.names, never)
 
     def _named(self, indices: Iterable[int]) -> list[str]:
         return [self._courier.names[index] for index in indices]

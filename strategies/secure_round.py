@@ -91,9 +91,10 @@ class Round:
             found += [failure for failure in attempt.failures(names) if failure not in found]
         return found
 
-    def missing(self, names: Mapping[int, str]) -> str:
-        """Say who failed, in words."""
-        named = [f"{failure.silo}, {failure.stage}: {failure.words}" for failure in self.failures(names)]
+    def missing(self, names: Mapping[int, str], never: Sequence[str] = ()) -> str:
+        """Say who failed, in words, and who was never there."""
+        named = [f"{silo}: it takes no part in this run" for silo in never]
+        named += [f"{failure.silo}, {failure.stage}: {failure.words}" for failure in self.failures(names)]
         return "; ".join(named[:5]) + (f"; and {len(named) - 5} more" if len(named) > 5 else "") or "nobody was missing"
 
 

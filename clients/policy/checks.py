@@ -149,12 +149,18 @@ def _weights(case: Case) -> Objection:
 
 
 def _cohort(case: Case) -> Objection:
+    secure = case.settings.aggregation
     if case.cohort >= case.policy.min_cohort:
         return None
-    each = " in each group" if getattr(case.settings.aggregation, "groups", None) else ""
+    if isinstance(secure, SecureAggregation) and secure.groups:
+        return (
+            f"{case.policy.place('min_cohort')} is {case.policy.min_cohort}, and an update could be merged among "
+            f"{case.cohort} silos, as aggregation.groups={secure.groups} counts strategy.min_silos in each group: set "
+            f"strategy.min_silos={case.policy.min_cohort}, with groups that are large enough"
+        )
     return (
         f"{case.policy.place('min_cohort')} is {case.policy.min_cohort}, and an update could be merged among "
-        f"{case.cohort} silos: set strategy.min_silos={case.policy.min_cohort} or more, with as many silos{each}"
+        f"{case.cohort} silos: set strategy.min_silos={case.policy.min_cohort} or more, with as many silos"
     )
 
 

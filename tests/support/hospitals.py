@@ -12,10 +12,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
+import warm_nodes
 from gated import ROOT, checkout
-from secure_silos import write_silos
+from secure_silos import stages_of, write_silos
 
 from quire.simulation.flower_daemon import environment, free_port
 from quire.simulation.processes import ProcessTree
@@ -34,8 +36,8 @@ class Hospitals:
         Silos without a SuperNode, which answer as in an enclave: a second for what takes a SuperNode's processes five.
     """
 
-    def __init__(self, folder: Path, *policy: str) -> None:
-        self.home, self.files = Path(tempfile.mkdtemp(prefix="q-")), write_silos(folder / "silos", SILOS, *policy)
+    def __init__(self, folder: Path, *policy: str, silos: int = SILOS) -> None:
+        self.home, self.files = Path(tempfile.mkdtemp(prefix="q-")), write_silos(folder / "silos", silos, *policy)
         self.flwr_home, self.empty = self.home / "flwr", self.home / "empty"
         for place in (self.flwr_home, self.empty):
             place.mkdir()
@@ -64,13 +66,12 @@ class Hospitals:
                 command = (sys.executable, "-m", "quire.enclave.inside", *arguments)
                 self.nodes[name] = self._start(name, *command, PYTHONPATH=str(ROOT))
                 continue
-            self.nodes[name] = self._start(
-                name,
-                *("flower-supernode", "--insecure", "--superlink", self.address, "--port", str(free_port())),
-                *("--node-config", f'silo="{path}"'),
-                FLWR_HOME=str(self.home / name),
-                **self.own.get(name, {}),
-            )
+            node = ("flower-supernode", "--insecure", "--superlink", self.address, "--port", str(free_port()))
+            own = {"FLWR_HOME": str(self.home / name), **self.own.get(name, {})}
+            self._start_node(name, *node, "--node-config", f'silo="{path}"', **own)
+
+    def _start_node(self, name: str, *command: str, **variables: str) -> None:
+        self.nodes[name] = self._start(name, *command, **variables)
 
     def _start(self, name: str, *command: str, **variables: str) -> int:
         with (self.home / f"{name}.log").open("ab") as log:
@@ -99,10 +100,7 @@ class Hospitals:
 
     def stages(self, silo: str) -> list[int]:
         """Return the stages of secure aggregation that a silo has written down, in order."""
-        path = self.files[silo].parent / "store" / "counters.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        told = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [line["stage"] for line in told if str(line.get("session", "")).endswith(".secure")]
+        return stages_of(self.files[silo].parent)
 
     def kill(self, silo: str) -> None:
         """End a SuperNode, and all that it has started, at once."""
@@ -117,3 +115,40 @@ class Hospitals:
     def close(self) -> None:
         assert self.processes.stop() == []
         shutil.rmtree(self.home, ignore_errors=True)
+
+
+class ManyHospitals(Hospitals):
+    """The same with more silos, whose processes are forked; see :mod:`warm_nodes`."""
+
+    def start(self, **variables: str) -> None:
+        with (self.home / "nodes.log").open("ab") as log:
+            self._warm = subprocess.Popen(
+                [sys.executable, str(Path(warm_nodes.__file__).resolve())],
+                cwd=self.empty,
+                env=self.variables,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.processes.add(self._warm.pid)
+        super().start(**variables)
+
+    def _start_node(self, name: str, *command: str, **variables: str) -> None:
+        environment = {**self.variables, "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.3", **variables}
+        log = str(self.home / f"{name}.log")
+        self._tell({"start": {"node": name, "command": command, "environment": environment, "log": log}})
+
+    def _tell(self, what: dict[str, Any]) -> None:
+        pipe = self._warm.stdin
+        assert pipe is not None
+        pipe.write(json.dumps(what).encode() + b"\n")
+        pipe.flush()
+
+    def kill(self, silo: str) -> None:
+        self._tell({"kill": silo})
+
+    def close(self) -> None:
+        super().close()
+        if self._warm.stdin is not None:
+            self._warm.stdin.close()
+        self._warm.wait()

@@ -37,9 +37,9 @@ class InProcess(Deployment):
 class Place:
     """Silos in a folder, and a run with them."""
 
-    def __init__(self, folder: Path, overrides: str, policy: str) -> None:
+    def __init__(self, folder: Path, overrides: str, policy: str, silos: int = SILOS) -> None:
         self.folder, self.overrides = folder, overrides
-        self.files = write_silos(folder / "silos", SILOS, policy)
+        self.files = write_silos(folder / "silos", silos, policy)
         self.grid = InProcess(self.files, RUN, overrides, folder / "left")
 
     def serve(self) -> list[Any]:

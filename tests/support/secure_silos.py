@@ -65,6 +65,14 @@ def write_silos(folder: Path, count: int, policy: str = POLICY) -> dict[str, Pat
     return files
 
 
+def stages_of(folder: Path) -> list[int]:
+    """Return the stages of secure aggregation that a silo has written down, in order."""
+    path = folder / "store" / "counters.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    told = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [line["stage"] for line in told if str(line.get("session", "")).endswith(".secure")]
+
+
 class Killed:
     """Where one process is to die.
 
