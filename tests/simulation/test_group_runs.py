@@ -18,10 +18,13 @@ from quire.errors import RunFailed, SettingsError
 from quire.privacy.randomness import stream
 from quire.privacy.secagg import groups
 from quire.simulation import contribution, secure_section
+from quire.simulation.participation import _in_vain, _why_not
+from quire.simulation.progress import _words
 from quire.simulation.report import write_report
 from quire.simulation.report_data import read_run
 from quire.simulation.verify_transcripts import audit_run
 from quire.strategies import secure
+from quire.strategies.secure_circle import Circle
 from tests.simulation.test_report import page_of
 
 QUIET = "output.report=false output.baselines=false"
@@ -170,6 +173,52 @@ def test_with_a_group_to_spare_a_round_goes_on_without_one(tmp_path: Path) -> No
     assert ("Groups", "4") in found["numbers"]
 
 
+def test_what_a_lost_round_came_to_is_said_on_the_page_and_of_each_silo(tmp_path: Path) -> None:
+    quire.run(f"{GROUPED} {FAULT.format('drop:mask:1:hospital-5')}", tmp_path / "run")
+    line = rounds_of(tmp_path / "run")[0]
+    assert _words(line)[-1] == "lost"
+    write_report(tmp_path / "run")
+    text = " ".join(page_of(tmp_path / "run").text("section").split())
+    assert f"Round 1 was lost: {line['lost']}" in text
+    in_vain = _in_vain(line, set(line["replied"]))
+    assert in_vain == dict.fromkeys(line["replied"], "trained, for a round that was lost for want of other groups")
+    assert _why_not(line, "hospital-2") == "its group came to no sum"
+
+
+def test_a_run_that_ends_while_groups_begin_tells_of_no_round_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its journal would name transcripts of the round before, and nobody could verify it."""
+    begin = Circle.begin
+
+    def failing(self: Circle, one: Any, *rest: Any) -> None:
+        if one.line.round == 2 and self.terms.group == 1:
+            raise RunFailed("The transcript cannot be written.")
+        begin(self, one, *rest)
+
+    monkeypatch.setattr(Circle, "begin", failing)
+    with pytest.raises(RunFailed, match="cannot be written"):
+        quire.run(f"{GROUPED} output.transcripts=true", tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    (failed,) = (line for line in lines if line["event"] == "failed")
+    assert [one["group"] for one in failed["secure"]["attempts"]] == [1]
+    assert audit_run(tmp_path / "run").wrong == []
+
+
+@pytest.mark.parametrize("groups", [None, "x", [1], [{"group": [1]}], [{"group": 1, "silos": None}]])
+def test_a_journal_that_says_nonsense_of_groups_is_read_without_a_traceback(
+    kept: Path, tmp_path: Path, groups: Any
+) -> None:
+    run = shutil.copytree(kept, tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["event"] == "round":
+            line["secure"]["groups"] = groups
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert audit_run(run).wrong != []
+    write_report(run)
+
+
 def test_a_group_that_never_has_keys_is_done_without_or_ends_the_run(tmp_path: Path) -> None:
     gone = FAULT.format(",".join(f"drop:open:{number}:hospital-2" for number in (1, 2)))
     with pytest.raises(RunFailed, match=r"Round 2 failed: 2 of 3 groups came to a sum.*no round of this run has moved"):
@@ -181,7 +230,7 @@ def test_a_group_that_never_has_keys_is_done_without_or_ends_the_run(tmp_path: P
 
 def test_if_no_group_has_keys_the_run_fails_at_once(tmp_path: Path) -> None:
     gone = FAULT.format(",".join(f"drop:open:1:hospital-{number}" for number in (1, 2, 3)))
-    with pytest.raises(RunFailed, match="Round 1 failed: secure aggregation came to nothing in 3 attempts"):
+    with pytest.raises(RunFailed, match=r"Round 1 failed: secure aggregation of group 3 came .* of the 3 in the group"):
         quire.run(f"{GROUPED} {gone}", tmp_path / "run")
 
 
