@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from giant_silos import adds, backwards, giant
 from secure_runs import rounds_of
+from typer.testing import CliRunner
 
 import quire
+from quire.cli import app
 from quire.errors import RunFailed
 from quire.simulation import secure_section
 from quire.simulation.participation import _in_vain
@@ -94,6 +96,15 @@ def test_the_report_says_what_the_server_sees_of_groups_and_what_is_trusted(alar
         "For the model: no more than one of all silos sends anything but what Quire's code makes of its rows." in text
     )
     assert "Round 2, group 2: its sum was opened and rejected" in text
+
+
+def test_the_impact_assessment_knows_of_groups(alarmed: Path) -> None:
+    assert CliRunner().invoke(app, ["report", "dpia", str(alarmed)]).exit_code == 0
+    text = " ".join((alarmed / "dpia.html").read_text(encoding="utf-8").split())
+    assert "the server opened a sum for each of 3 groups of silos for each round" in text
+    assert "Up to 0 of the members of any one of 3 groups may side with a lying server" in text
+    assert "Silos are summed in 3 groups, of whose means no coordinate goes further than good groups do" in text
+    assert "No update is clipped" not in text
 
 
 def test_its_transcripts_show_the_alarm_again(alarmed: Path) -> None:
