@@ -26,7 +26,7 @@ from quire.privacy.dp.spending import Spending
 from quire.privacy.receipts import Receipt
 from quire.privacy.secagg.state import Stage
 from quire.simulation.verify import verify_run
-from quire.strategies import secure
+from quire.strategies import secure_circle
 from quire.strategies.card import write_card
 from quire.strategies.secure_log import AttemptLog
 
@@ -190,7 +190,7 @@ def test_a_server_that_calls_every_attempt_the_first_gets_no_second_noise_for_on
 ) -> None:
     """It opens session after session that begins with the same round, and never says that an attempt is the second."""
     place = place_of(tmp_path, f"{RECORD} aggregation.attempts=4", rounds=1)
-    monkeypatch.setattr(secure, "AttemptLog", lambda number: AttemptLog(1))
+    monkeypatch.setattr(secure_circle, "AttemptLog", lambda number, group: AttemptLog(1))
     lose(place, contract.CONFIRM, "hospital-2", "hospital-3")
     with pytest.raises(RunFailed):
         place.serve()

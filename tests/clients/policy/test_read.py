@@ -52,7 +52,7 @@ def test_everything_can_be_said(tmp_path):
         f"modes: [record, silo], aggregation: [plain], code: [{HASH}], epsilon: 8, delta: 1.0e-6, period_days: 365, "
         "min_cohort: 10, colluders: 3, min_noise: 0, max_clip: 10, max_rounds: 7, max_rounds_per_day: 8, "
         "test_seed: true, noise: [gaussian, discrete], trusts_server: true, rehearsal: true, approval: true, "
-        "log: required"
+        "log: required, groups: 5"
     )
     more = f"store: books\nidentity: keys/silo.key\nroster: {{file: roster.json, hash: {HASH}}}\n"
     operator = operator_of(tmp_path, every, more)
@@ -62,7 +62,7 @@ def test_everything_can_be_said(tmp_path):
     assert (policy.min_cohort, policy.colluders, policy.min_noise, policy.max_clip) == (10, 3, 0.0, 10.0)
     assert (policy.max_rounds, policy.max_rounds_per_day, policy.test_seed) == (7, 8, True)
     assert (policy.noise, policy.trusts_server, policy.rehearsal) == ({"gaussian", "discrete"}, True, True)
-    assert (policy.log, policy.approval) == ("required", True)
+    assert (policy.log, policy.approval, policy.groups) == ("required", True, 5)
     assert set(policy.__dataclass_fields__) - {"population", "shipped", "file", "lines", "charter"} == set(
         dict(policy.lines)
     )
