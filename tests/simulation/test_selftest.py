@@ -19,7 +19,7 @@ from shared_runs import lines_of
 
 import quire
 from quire.clients import contract
-from quire.clients.secure import agreement
+from quire.clients.secure import terms
 from quire.conf.compose import compose
 from quire.errors import SettingsError
 from quire.privacy.dp.discrete_gaussian import sample
@@ -202,9 +202,9 @@ def test_a_folder_is_judged_once_more_from_its_sums(cli: Call, tmp_path: Path) -
 @pytest.fixture
 def weak(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Let server and silos agree on 0.3 times the noise that the settings ask for; undone when called."""
-    genuine = agreement.noise_of
+    genuine = terms.noise_of
     with monkeypatch.context() as patch:
-        patch.setattr(agreement, "noise_of", lambda *args: _times(0.3, genuine(*args)))
+        patch.setattr(terms, "noise_of", lambda *args: _times(0.3, genuine(*args)))
         yield patch.undo
 
 

@@ -44,8 +44,8 @@ def armed(stage, round_number):
         kept = []
         begin = transcripts.Transcripts.begin
 
-        def watched(self, *about):
-            server = begin(self, *about)
+        def watched(self, *about, **named):
+            server = begin(self, *about, **named)
             kept[:] = self._open.values()
             return server
 
