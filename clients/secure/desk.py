@@ -28,7 +28,7 @@ from quire.privacy.identity.keys import PublicIdentity
 from quire.privacy.identity.roster import Roster
 from quire.privacy.receipts import simulated_identity, simulated_roster
 from quire.privacy.secagg.client import Party
-from quire.privacy.secagg.groups import Group, group_of
+from quire.privacy.secagg.groups import group_of
 from quire.privacy.secagg.policy import Policy
 from quire.privacy.secagg.state import ClientState
 
@@ -129,16 +129,20 @@ def desk(
             check_pinned(member, log)
             if books is not None:
                 hold_to_server(member.bound, roster, None if log is None else log.key)
-        group = _group(roster, secure, index)
-        members = {other: members[other] for other in members if other in group.members}
-        terms = terms_of(settings, secure, len(roster.members), log, group.number)
+        group = 0
+        if secure.groups is not None:
+            group, members = _group(roster, secure.groups, index, members)
+        terms = terms_of(settings, secure, len(roster.members), log, group)
         party = Party(index, identity, members, bytes.fromhex(roster.hash), _limits(member, terms), draw)
         yield Desk(party, memory, terms, state, member, settings, code, books)
 
 
-def _group(roster: Roster, secure: SecureAggregation, index: int) -> Group:
-    """Return with whom this silo is summed, by the roster alone: members of other groups are strangers to it."""
-    return group_of([member.index for member in roster.members], secure.groups or 1, index)
+def _group(
+    roster: Roster, groups: int, index: int, members: Mapping[int, PublicIdentity]
+) -> tuple[int, Mapping[int, PublicIdentity]]:
+    """Return in which group this silo is summed, by the roster alone, and with whom: all others are strangers to it."""
+    group = group_of([member.index for member in roster.members], groups, index)
+    return group.number, {other: members[other] for other in group.members if other in members}
 
 
 def _limits(member: Member, terms: Terms) -> Policy:

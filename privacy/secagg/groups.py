@@ -66,7 +66,9 @@ def group_of(members: Sequence[int], groups: int, member: int) -> Group:
     ValueError
         If it is not among them.
     """
-    return dealt(members, groups)[sorted(members).index(member) % groups]
+    order = sorted(members)
+    number = order.index(member) % groups
+    return Group(number, tuple(order[number::groups]))
 
 
 def size_of(members: int, groups: int, number: int) -> int:
