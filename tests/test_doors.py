@@ -272,10 +272,11 @@ def test_what_an_exception_says_never_reaches_the_server(tmp_path, monkeypatch):
     errors = [reply for reply in received if reply.has_error()]
     assert len(errors) == SILOS
     assert {reply.error.reason for reply in errors} == {"quire:training_failed"}
-    assert not any("4711" in repr(reply) + repr(vars(reply)) for reply in received)
-    assert "4711" not in str(caught.value)
+    # "4711" alone would do, were it not hexadecimal: a random identity of a message holds it now and then.
+    assert not any("patient" in repr(reply) + repr(vars(reply)) for reply in received)
+    assert "patient" not in str(caught.value)
     assert not any(
-        "4711" in path.read_text(errors="replace") for path in (tmp_path / "run").rglob("*") if path.is_file()
+        "patient" in path.read_text(errors="replace") for path in (tmp_path / "run").rglob("*") if path.is_file()
     )
 
 
