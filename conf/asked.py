@@ -7,6 +7,8 @@ from typing import Any
 
 #: The most groups that settings can ask for.
 MOST_GROUPS = 600
+#: The fewest silos of a group: of a sum over two, either would know the other's update.
+LEAST_IN_GROUP = 3
 
 
 def silos_asked(fraction: float, silos: int, least: int) -> int:
@@ -22,6 +24,26 @@ def silos_asked(fraction: float, silos: int, least: int) -> int:
         ``strategy.min_silos``.
     """
     return min(silos, max(least, int(fraction * silos + 1e-9)))
+
+
+def fewest_in_sum(members: int, colluders: int, min_silos: int, grouped: bool = False) -> int:
+    """Return the fewest silos whose sum secure aggregation opens.
+
+    As :func:`quire.privacy.secagg.params.thresholds` has it, which a room of settings cannot import.
+
+    Parameters
+    ----------
+    members : int
+        Of the roster, or of the group, whoever is asked.
+    colluders : int
+        Of them, how many may side with a lying server.
+    min_silos : int
+        ``strategy.min_silos``.
+    grouped : bool
+        Whether ``members`` are those of one group of several.
+    """
+    least = max((members + colluders) // 2 + 1, colluders + 2, min_silos)
+    return max(least, LEAST_IN_GROUP) if grouped else least
 
 
 def is_short_cut(settings: Mapping[str, Any]) -> bool:

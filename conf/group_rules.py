@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from quire.conf.asked import byzantine_among
+from quire.conf.asked import LEAST_IN_GROUP, byzantine_among, fewest_in_sum
 from quire.conf.numbers import colluders_of
 from quire.conf.schema import FedNovaStrategy, NoPrivacy, SecureAggregation, Settings
 from quire.errors import SettingsError
-
-#: The fewest silos of a group: quire.privacy.secagg.groups.LEAST_IN_GROUP, which a room of settings cannot import.
-LEAST = 3
 
 
 def check_groups(settings: Settings, secure: SecureAggregation) -> None:
@@ -64,10 +61,11 @@ def _large_enough(settings: Settings, secure: SecureAggregation, groups: int) ->
     """Refuse groups of which no sum could be opened."""
     silos, colluders = settings.partition.silos, colluders_of(secure, settings.partition.silos)
     size, minimum = silos // groups, settings.strategy.min_silos
-    least = max(LEAST, colluders + 2, (size + colluders) // 2 + 1, minimum)
+    least = fewest_in_sum(size, colluders, minimum, grouped=True)
     if size < least:
         why = f"with aggregation.colluders={colluders} in each" if colluders else "for a sum to hide any one of them"
-        why = f"with strategy.min_silos={minimum}, which is counted in each" if minimum == least > LEAST else why
+        if minimum == least > LEAST_IN_GROUP:
+            why = f"with strategy.min_silos={minimum}, which is counted in each"
         raise SettingsError(
             f"aggregation.groups={groups} leaves {size} of {silos} silos in the smallest group, and it takes {least} "
             f"{why}: take fewer groups or more silos."

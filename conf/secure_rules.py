@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quire.conf.asked import fewest_in_sum
 from quire.conf.group_rules import check_groups
 from quire.conf.numbers import colluders_of, max_rows_of, parties_of
 from quire.conf.schema import (
@@ -81,8 +82,7 @@ def _enough_silos(settings: Settings, secure: SecureAggregation) -> None:
             f"aggregation.colluders={colluders} leaves fewer than two honest silos of {silos}, whose sum is then no "
             "secret: lower it, or take more silos."
         )
-    # Counted from the roster, whoever is asked: see privacy/secagg/params.py.
-    least = max((silos + colluders) // 2 + 1, colluders + 2, settings.strategy.min_silos)
+    least = fewest_in_sum(silos, colluders, settings.strategy.min_silos)
     if asked < least:
         raise SettingsError(
             f"aggregation=secure opens no sum of fewer than {least} of {silos} silos with aggregation.colluders="

@@ -275,6 +275,7 @@ def _saw_sums(data: RunData) -> list[str]:
         clear=data.exact,
         groups=groups_in(data.settings),
         byzantine=byzantine_in(data.settings),
+        normalized=data.setting("strategy.name") == "fednova",
     )
     code = (
         "Silos run code that the server sends. Where no gate at a silo held it against what its operator approved, "

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from quire.conf.asked import fewest_in_sum
 from quire.conf.schema import PlainAggregation, SecureAggregation, Settings
 from quire.errors import RunFailed
-from quire.privacy.secagg.groups import LEAST_IN_GROUP
 
 #: What a run with ``aggregation.simulate=exact_sum`` is called wherever it is spoken of.
 SHORT_CUT = "aggregation.simulate=exact_sum, a short cut for simulations"
@@ -40,6 +40,8 @@ class Masked:
         Whether nothing was masked, by the short cut of a simulation.
     groups, byzantine : int
         In how many groups silos are summed apart, and how many silos may send anything; 0 of one sum of all.
+    normalized : bool
+        Whether the lengths of the silos' courses are summed beside (FedNova).
     """
 
     members: int
@@ -51,6 +53,7 @@ class Masked:
     clear: bool = False
     groups: int = 0
     byzantine: int = 0
+    normalized: bool = False
 
     @property
     def smallest(self) -> int:
@@ -59,9 +62,8 @@ class Masked:
 
     @property
     def least(self) -> int:
-        """The fewest silos whose sum is opened; see :mod:`quire.privacy.secagg.params`."""
-        least = max((self.smallest + self.colluders) // 2 + 1, self.colluders + 2, self.min_silos)
-        return max(least, LEAST_IN_GROUP) if self.groups else least
+        """The fewest silos whose sum is opened."""
+        return fewest_in_sum(self.smallest, self.colluders, self.min_silos, bool(self.groups))
 
 
 def sees(masked: Masked) -> list[str]:
@@ -84,6 +86,13 @@ def sees(masked: Masked) -> list[str]:
         "The server also sees who takes part, who drops out and at which exchange, how many bytes each silo sends and "
         "when, and whose messages do not hold.",
     ]
+    if not masked.noised:
+        besides = ", and of the lengths of their courses" if masked.normalized else ""
+        text.append(
+            "With each sum of updates goes one, over the same silos and under the same masks, of their training "
+            f"losses and of the shares of their updates that were cut to aggregation.bound, each times its weight"
+            f"{besides}. No silo's own is seen."
+        )
     if masked.noised and masked.shared:
         text.append(
             "The epsilon stated here is that of the sums, with the shares of noise that nobody else knows: it rests on "

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from quire.conf import group_rules
+from quire.conf import asked
 from quire.conf.asked import byzantine_in, groups_in, is_chained
 from quire.conf.compose import compose
 from quire.conf.numbers import parties_of
@@ -69,7 +69,7 @@ def test_what_can_be_had_composes_and_says_what_it_is() -> None:
 
 
 def test_settings_and_protocol_have_one_idea_of_a_group() -> None:
-    assert group_rules.LEAST == LEAST_IN_GROUP
+    assert asked.LEAST_IN_GROUP == LEAST_IN_GROUP
     for byzantine in (1, 2, 3):
         compose(f"{SOME} partition.silos=21 aggregation.groups={needed(byzantine)} aggregation.byzantine={byzantine}")
 
