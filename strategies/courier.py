@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,11 +63,14 @@ class Line:
     round : int
     deadlines : Deadlines
         Seconds to wait for answers.
+    sleep : callable
+        How time between two looks for answers is spent.
     """
 
     grid: Grid
     round: int
     deadlines: Deadlines
+    sleep: Callable[[float], None] = time.sleep
 
 
 class Receiver(Protocol):
@@ -107,7 +111,7 @@ class Courier:
     def carry(self, line: Line, messages: list[Message], log: AttemptLog) -> Iterator[Answer]:
         """Send a stage's messages and yield the answers as they come; who gives none is noted."""
         deadline = Deadline(line.deadlines.seconds(messages[0].metadata.message_type))
-        yield from self.read(messages, arriving(line.grid, messages, deadline, SMALL_AT_ONCE), log, deadline)
+        yield from self.read(messages, self._arriving(line, messages, deadline), log, deadline)
 
     def gather(
         self,
@@ -128,8 +132,7 @@ class Courier:
         if not contents:
             return counted
         messages, deadline = self.messages(line, stage, contents), Deadline(line.deadlines.seconds(stage))
-        replies = arriving(line.grid, messages, deadline, AT_ONCE if stage == contract.MASK else SMALL_AT_ONCE)
-        for answer in self.read(messages, replies, log, deadline, needed):
+        for answer in self.read(messages, self._arriving(line, messages, deadline), log, deadline, needed):
             if server.receive(answer.index, answer.data):
                 counted.add(answer.index)
             del answer  # before the next one is pulled: a masked vector is as large as a model
@@ -179,6 +182,10 @@ class Courier:
             silent = IN_VAIN if deadline.given_up else NOT_AWAITED
         failed += [Failure(self._silos[node], stage, *silent) for node in self._silos if node in waiting]
         log.done()
+
+    def _arriving(self, line: Line, messages: list[Message], deadline: Deadline) -> Iterator[Message]:
+        large = messages[0].metadata.message_type == contract.MASK
+        return arriving(line.grid, messages, deadline, AT_ONCE if large else SMALL_AT_ONCE, line.sleep)
 
     def _answer(self, node: int, reply: Message, log: StageLog, attempt: AttemptLog) -> Answer:
         content = content_of(reply)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import Message
@@ -138,7 +138,13 @@ def timed(
             seconds[between] += time.perf_counter() - arrived
 
 
-def arriving(grid: Grid, messages: Sequence[Message], deadline: Deadline, at_once: int = AT_ONCE) -> Iterator[Message]:
+def arriving(
+    grid: Grid,
+    messages: Sequence[Message],
+    deadline: Deadline,
+    at_once: int = AT_ONCE,
+    sleep: Callable[[float], None] | None = None,
+) -> Iterator[Message]:
     """Send messages and yield the replies as they come; see :func:`exchange`.
 
     Parameters
@@ -149,6 +155,8 @@ def arriving(grid: Grid, messages: Sequence[Message], deadline: Deadline, at_onc
     at_once : int
         Replies that are asked for at once. No more than these are held here, however many wait in the SuperLink, and
         each is let go of before the next is looked at.
+    sleep : callable, optional
+        Waits so many seconds between two looks for replies, in place of ``time.sleep``.
     """
     pending = list(grid.push_messages(list(messages)))
     pause = _SHORTEST_PAUSE
@@ -172,5 +180,5 @@ def arriving(grid: Grid, messages: Sequence[Message], deadline: Deadline, at_onc
             continue
         if deadline.over:
             break
-        time.sleep(pause)
+        (sleep or time.sleep)(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)

@@ -71,7 +71,8 @@ class Bound:
         log = self._log
         if log is None:
             return contents
-        self._marks.clear()
+        for index in contents:  # those of others stand: their attempt may be under way
+            self._marks.pop(names[index], None)
         told: dict[tuple[int, tuple[int, ...]], RecordDict] = {}
         found = {}
         for index, content in contents.items():

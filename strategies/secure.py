@@ -10,8 +10,10 @@ group of them is one. What comes out is the mean of the updates that survived, o
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -41,9 +43,12 @@ from quire.strategies.secure_replies import Beside
 from quire.strategies.secure_round import Round, tell
 from quire.strategies.secure_setbacks import Setbacks
 from quire.strategies.transcripts import Transcripts
+from quire.strategies.turns import Turns
 from quire.transparency.log import Log
 
 LOG = logging.getLogger("quire.strategies")
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 class SecureRounds:
@@ -89,6 +94,8 @@ class SecureRounds:
         common = Common(members, run, simulated, exact, settings.seed, self._bound, self._chain, self._transcripts)
         self._circles = [_circle(common, *about) for about in zip(terms, (one.members for one in groups), strict=True)]
         self._setbacks = Setbacks(self._terms.attempts, settings.rounds)
+        # Simulated silos answer at once, and in order: there is nothing to gain, and a seeded run stays as it is.
+        self._turns = None if simulated else Turns()
         self._outcomes: list[Outcome] = []
         self._names: dict[int, str] = {}
 
@@ -137,9 +144,9 @@ class SecureRounds:
         self._setbacks.begin(number, state.memory)
         self._outcomes = []
         model, asked = self._chain.begin(state, arrays), sorted(indices[name] for name in cohort)
-        line, begun = Line(grid, number, deadlines), list[Circle]()
-        why: NoAttemptLeft | None = None
-        for circle in self._circles:
+        line = Line(grid, number, deadlines, time.sleep if self._turns is None else self._turns.sleep)
+
+        def begin(circle: Circle) -> NoAttemptLeft | None:
             there = {node: name for node, name in roster.silos.items() if indices[name] in circle.members}
             courier = Courier(there, indices, roster.code_hash)
             agreement = self._agreement(circle.terms, state.model)
@@ -147,14 +154,16 @@ class SecureRounds:
             one = Round(line, part, told, model, agreement, exact=self._exact)
             try:
                 circle.begin(one, courier)
-            except NoAttemptLeft as error:
-                why = error
-                self._outcomes += [] if circle.terms.group is None else [Outcome(circle.terms.group, why=_within(why))]
-            else:
-                begun.append(circle)
-        if why is not None and not begun:
-            raise why
+            except NoAttemptLeft as why:
+                return why
+            return None
+
+        whys = self._side_by_side(begin, self._circles)
+        self._outcomes = [Outcome(group, why=_within(why)) for group, why in enumerate(whys) if why is not None]
+        if (last := whys[-1]) is not None and None not in whys:
+            raise last
         # Not before all groups have their keys, which takes a while: time to answer runs from here.
+        begun = (circle for circle, why in zip(self._circles, whys, strict=True) if why is None)
         return [message for circle in begun for message in circle.messages()]
 
     @property
@@ -236,22 +245,23 @@ class SecureRounds:
     def _of_groups(
         self, rule: Rule, replies: list[Message], beside: Beside, memory: Mapping[str, np.ndarray]
     ) -> Collected:
-        """Finish one group after the other, and combine what they come to."""
-        found_out, number = False, self._circles[0].begun.line.round
-        given_up = {one.group for one in self._outcomes}
+        """Finish all groups, and combine what they come to."""
+        number, given_up = self._circles[0].begun.line.round, {one.group for one in self._outcomes}
         going_on = [(at, circle) for at, circle in enumerate(self._circles) if at not in given_up]
         for _, circle in going_on:
             circle.take(replies)
-        for at, circle in going_on:
+
+        def finish(about: tuple[int, Circle]) -> tuple[Outcome, bool]:
+            at, circle = about
             try:
                 silos, total = circle.finish(beside)
             except (NeverOpens, NoAttemptLeft) as why:
-                found_out |= isinstance(why, NeverOpens) and why.found
-                self._outcomes.append(Outcome(at, why=_within(why)))
-            else:
-                found_out |= circle.learn()
-                self._outcomes.append(outcome_of(circle.begun.agreement, at, silos, total))
-        self._outcomes.sort(key=lambda one: one.group)
+                return Outcome(at, why=_within(why)), isinstance(why, NeverOpens) and why.found
+            return outcome_of(circle.begun.agreement, at, silos, total), circle.learn()
+
+        finished = self._side_by_side(finish, going_on)
+        found_out = any(found for _, found in finished)
+        self._outcomes = sorted((*self._outcomes, *(one for one, _ in finished)), key=lambda one: one.group)
         for one in self._outcomes:
             if one.mean is None:
                 LOG.warning("Round %d goes on without group %d: %s.", number, one.group + 1, one.why)
@@ -264,6 +274,12 @@ class SecureRounds:
         self._circles[0].begun.clamped = metrics.pop(contract.CLAMPED, 0.0)
         used = [silo for one in self._outcomes if one.mean is not None for silo in one.silos]
         return Collected(mean, metrics, used, dict(self.kept) if SETBACKS in memory else {})
+
+    def _side_by_side(self, step: Callable[[S], T], circles: Sequence[S]) -> list[T]:
+        """Take a step with every circle: while one waits for its silos, others go on."""
+        if self._turns is None or len(circles) == 1:
+            return [step(one) for one in circles]
+        return self._turns.side_by_side([partial(step, one) for one in circles])
 
     def tell(self, report: RoundReport, failed: bool = False) -> None:
         """Put into a round's report how it went: stages, dropouts, bytes, seconds, blame, of every attempt."""

@@ -12,12 +12,14 @@ import pytest
 from secure_runs import model_of, rounds_of
 
 import quire
+from quire.clients.contract import SECURE_STAGES
 from quire.clients.tasks import task_of
 from quire.conf.compose import compose
 from quire.errors import RunFailed, SettingsError
 from quire.privacy.randomness import stream
 from quire.privacy.secagg import groups
 from quire.simulation import contribution, secure_section
+from quire.simulation.grid import InlineGrid
 from quire.simulation.participation import _in_vain, _why_not
 from quire.simulation.progress import _words
 from quire.simulation.report import write_report
@@ -25,6 +27,7 @@ from quire.simulation.report_data import read_run
 from quire.simulation.verify_transcripts import audit_run
 from quire.strategies import secure
 from quire.strategies.secure_circle import Circle
+from quire.strategies.turns import Turns
 from tests.simulation.test_report import page_of
 
 QUIET = "output.report=false output.baselines=false"
@@ -57,6 +60,30 @@ def test_each_group_comes_to_a_sum_of_its_own_and_keeps_its_silos(kept: Path) ->
         assert (told["members"], told["colluders"]) == (9, 0)
         assert "chain" not in told
         assert line["replied"] == line["cohort"] == [f"hospital-{number}" for number in range(1, 10)]
+
+
+def test_groups_go_through_their_exchanges_side_by_side(kept: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """As at a SuperLink, where an exchange takes as long as nodes take to look; here, until all have begun it."""
+    ours, pull, met = secure.SecureRounds.__init__, InlineGrid.pull_messages, set[tuple[str, str]]()
+
+    def deployed(self: Any, *args: Any, **more: Any) -> None:
+        ours(self, *args, **more)
+        self._turns = Turns()
+
+    def late(grid: Any, ids: Any) -> Any:
+        wanted, asked = set(ids), dict[tuple[str, str], set[str]]()
+        for one, message in grid._waiting.items():
+            asked.setdefault((message.metadata.message_type, message.metadata.group_id), set()).add(one)
+        at = next((stage for stage, there in asked.items() if there & wanted), ("", ""))
+        met.update({at} if at[0] in {"query", "train.shares", ""} or len(asked[at]) == 9 else ())
+        return pull(grid, ids) if at in met else []
+
+    monkeypatch.setattr(secure.SecureRounds, "__init__", deployed)
+    monkeypatch.setattr(InlineGrid, "pull_messages", late)
+    quire.run(f"{GROUPED} strategy.deadline=60", tmp_path)
+    assert {(stage, number) for stage, number in met if number} >= {(stage, "1") for stage in SECURE_STAGES}
+    ours, theirs = model_of(tmp_path), model_of(kept)
+    assert all(np.array_equal(ours[name], array) for name, array in theirs.items())
 
 
 def test_the_model_is_the_median_of_the_means_of_groups(tmp_path: Path) -> None:
