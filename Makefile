@@ -27,7 +27,7 @@ export HF_HUB_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-all lint types bench docs clean
+.PHONY: help setup demo test test-slow test-bench test-all lint types bench docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,9 +52,12 @@ test: $(READY) ## The fast test suite
 	$(BIN)/pytest -m "not slow" -n $(WORKERS) --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-slow: $(READY) ## End-to-end cases on Flower's own runtimes
-	$(BIN)/pytest -m slow -n $(SLOW_WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/pytest -m "slow and not bench" -n $(SLOW_WORKERS) --dist loadfile --timeout 900 $(ARGS)
 
-test-all: test test-slow ## Every test
+test-bench: $(READY) ## The short form of every benchmark, and whether it keeps the contract of all
+	$(BIN)/pytest -m bench -n $(WORKERS) --maxprocesses 2 $(ARGS)
+
+test-all: test test-slow test-bench ## Every test
 
 lint: $(READY) types ## Style, format and types
 	$(BIN)/ruff check . .ci/types

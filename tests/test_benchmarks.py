@@ -35,6 +35,7 @@ COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator
 
 
 @pytest.mark.slow
+@pytest.mark.bench
 @pytest.mark.timeout(330)
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_short_form_writes_figures_that_say_whether_their_goals_are_met(name, tmp_path):

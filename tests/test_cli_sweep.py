@@ -179,6 +179,7 @@ def test_a_job_that_is_killed_fails_and_the_sweep_says_so(tmp_path):
     assert (tmp_path / "s" / "sweep.html").exists()
 
 
+@pytest.mark.slow
 @optuna
 def test_optuna_searches_by_the_score_on_validation_rows(quire, tmp_path):
     trials = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "training.lr=tag(log,interval(0.001,1))"]
@@ -263,6 +264,7 @@ def test_private_jobs_side_by_side_give_the_same_models(quire, tmp_path):
     assert one == two
 
 
+@pytest.mark.slow
 @optuna
 def test_optuna_over_private_runs_says_what_that_costs(quire, tmp_path):
     trials = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "privacy.clip=tag(log,interval(0.1,10))"]

@@ -68,6 +68,7 @@ def test_settings_are_tried_on_training_rows_alone(demo: str, chosen: ModuleType
     assert aside[0] != aside[1]
 
 
+@pytest.mark.slow
 def test_the_cells_are_trained_as_the_product_trains(chosen: ModuleType) -> None:
     """Without noise and with every row in every batch, a cell is the product's own run on the same rows."""
     cell = (("privacy.sampling_rate", 1.0), ("strategy.rounds", 20), ("training.lr", 2.0), ("privacy.clip", 1.0))

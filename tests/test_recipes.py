@@ -53,6 +53,7 @@ def test_heart_disease_is_four_hospitals(tmp_path: Path) -> None:
     assert found == {"cleveland": (303, 139), "hungarian": (294, 106), "switzerland": (123, 115), "va": (200, 149)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["public", "federated"])
 def test_heart_disease_is_learned(tmp_path: Path, how: str) -> None:
     folder = lay_out("heart_disease", tmp_path / "silos")

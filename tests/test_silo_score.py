@@ -51,6 +51,7 @@ def trained(quire: Call, *settings: str) -> dict[str, dict[str, float]]:
     return {name: ways["federated"] for name, ways in compared["own"].items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

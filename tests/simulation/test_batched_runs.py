@@ -136,6 +136,7 @@ def journal(folder):
     return [line for line in lines if line["event"] == "round"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_whole_runs_in_double_precision_agree_to_nine_digits(name, tmp_path, together, scored, doubled):
     one, other, inline, batched = both(tmp_path, f"{RUNS[name]} output.baselines=false")

@@ -73,6 +73,7 @@ def test_it_comes_to_the_model_of_the_protocol_bit_for_bit(mode, tmp_path):
     assert len({line["model"] for line in short[2]}) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_and_so_it_does_with_dropouts(mode, tmp_path):
     protocol, short = both(f"{THREE} {MODES[mode]} {DROPOUTS}", tmp_path)

@@ -146,7 +146,14 @@ def launched(overrides, folder, code=LAUNCHER, **variables):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_whoever_asks_the_launcher_to_end_nothing_of_the_daemon_is_left(tmp_path, fake_programs, left_behind, number):
     fake = f"import pathlib, time\npathlib.Path({str(tmp_path)!r}, 'up').touch()\ntime.sleep(600)"
     fake_programs(flower_superlink=fake)

@@ -23,7 +23,7 @@ def rounds_of(folder):
     return [line for line in lines if line["event"] == "round"]
 
 
-@pytest.mark.parametrize("overrides", [RECORD, SILO])
+@pytest.mark.parametrize("overrides", [pytest.param(RECORD, marks=pytest.mark.slow), SILO])
 def test_the_same_seed_gives_the_same_noise_and_every_private_setting_matters(overrides, tmp_path):
     first = quire.run(overrides, tmp_path / "a").model
     assert quire.run(overrides, tmp_path / "b").model == first

@@ -61,7 +61,7 @@ def test_killed_after_any_line_of_the_journal(whole, line, tmp_path):
     assert read_about(path)["status"] == "completed"
 
 
-@pytest.mark.parametrize("write", [1, 2, 3, 8, 11])
+@pytest.mark.parametrize("write", [1, *(pytest.param(write, marks=pytest.mark.slow) for write in (2, 3, 8)), 11])
 @pytest.mark.parametrize("moment", ["half-way", "before the file takes its name", "after it"])
 def test_killed_inside_a_checkpoint_write(whole, write, moment, tmp_path):
     overrides, model, journal = whole
@@ -89,7 +89,7 @@ def test_killed_inside_a_checkpoint_write(whole, write, moment, tmp_path):
     assert list(path.rglob(".*")) == []
 
 
-@pytest.mark.parametrize("kind", PLAIN | PRIVATE)
+@pytest.mark.parametrize("kind", [*PLAIN, *(pytest.param(kind, marks=pytest.mark.slow) for kind in PRIVATE)])
 def test_killed_again_and_again(kind, tmp_path):
     overrides, model, journal = outcome((PLAIN | PRIVATE)[kind], tmp_path / "whole")
     path = tmp_path / "run"

@@ -7,8 +7,6 @@ import pytest
 import yaml
 
 import quire
-from quire.clients.contract import CLAMPED, STEPS, TRAIN_LOSS
-from quire.clients.secure.public import metrics_of
 from quire.conf.asked import fewest_in_sum
 from quire.conf.compose import compose
 from quire.simulation import grid, report_words, secure_section
@@ -252,24 +250,6 @@ def test_without_noise_the_page_says_what_masks_do_not_do(dropped):
     text = page_of(dropped).text("p")
     assert "A simulation: all hospitals ran on one machine" in text
     assert "Simulator only" in text
-
-
-@pytest.mark.parametrize(
-    ("more", "summed"),
-    [
-        ("", {TRAIN_LOSS: "training losses", CLAMPED: "cut to aggregation.bound"}),
-        ("strategy=fednova", {TRAIN_LOSS: "losses", CLAMPED: "aggregation.bound", STEPS: "lengths of their courses"}),
-        ("privacy=record privacy.epsilon=4", {}),
-    ],
-)
-def test_what_is_summed_beside_the_updates_is_said(tmp_path, more, summed):
-    overrides = f"{SECURE} partition.silos=3 strategy.rounds=1 {more}"
-    quire.run(overrides, tmp_path)
-    saw = " ".join(report_words.server_saw(read_run(tmp_path)))
-    assert {name for name, _ in metrics_of(compose(overrides), 100)} == set(summed)
-    assert all(words in saw for words in summed.values())
-    assert ("lengths of their courses" in saw) == (STEPS in summed)
-    assert ("training losses" in saw) == bool(summed)
 
 
 def test_a_deployed_run_shows_no_scores_and_no_simulation(tmp_path):

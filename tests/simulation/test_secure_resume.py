@@ -60,7 +60,13 @@ def test_killed_after_a_line_of_the_journal(whole, line, tmp_path):
     assert told(tmp_path / "run") == told(folder)
 
 
-@pytest.mark.parametrize("stage", contract.SECURE_STAGES)
+SOME = (contract.PAIRS, contract.MASK)  # the others take their turn among the slow ones
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [pytest.param(one, marks=() if one in SOME else pytest.mark.slow) for one in contract.SECURE_STAGES],
+)
 def test_killed_within_a_round_at_any_stage(whole, stage, tmp_path):
     overrides, folder = whole
     place = "1" if stage in (contract.OPEN, contract.PAIRS, contract.READY) else "3"

@@ -49,7 +49,10 @@ def none_left():
         "runtime=batched",
         "runtime=inline strategy=scaffold",
         "runtime=inline aggregation=secure strategy.min_silos=3",
-        "runtime=inline privacy=record privacy.epsilon=5 privacy.delta=0.005 training.batch_size=8",
+        pytest.param(
+            "runtime=inline privacy=record privacy.epsilon=5 privacy.delta=0.005 training.batch_size=8",
+            marks=pytest.mark.slow,
+        ),
         "runtime=batched privacy=record privacy.epsilon=inf training.batch_size=8",
         "runtime=batched runtime.faults=[drop:train:2:hospital-2,error:evaluate:*:hospital-1]",
     ],
@@ -94,6 +97,7 @@ def test_silos_with_files_of_their_own_are_trained_together_as_in_one_process(st
     assert len(models) == 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_gives_silos_in_workers_their_memory_back(tmp_path):
     base = f"{SMALL} output.baselines=false strategy=scaffold".replace("strategy.rounds=3", "strategy.rounds=4")
     whole = quire.run(f"{base} runtime.workers=2", tmp_path / "whole")
@@ -163,6 +167,7 @@ def test_a_killed_worker_ends_the_run_in_a_sentence_and_it_can_go_on(tmp_path, m
     assert read_about(tmp_path / "killed")["model"] == whole.model
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_server_and_workers(tmp_path):
     mark = f"mark-{os.getpid()}-{time.monotonic_ns()}"
     many = SMALL.replace("strategy.rounds=3", "strategy.rounds=100000")

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,21 @@ class Running:
         lines = [event["words"] for event in self.events(name) if event["service"] == service]
         ready = [line for line in lines if line.startswith("is ready")]
         return int(ready[-1].split("process ")[1].split(",")[0])
+
+    @contextlib.contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        """Let nothing of a party go on meanwhile, so that what is done has been done before it answers."""
+        supervisor = psutil.Process(self.running[name].pid)
+        stopped = [supervisor, *supervisor.children(recursive=True)]
+        for process in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+        try:
+            yield
+        finally:
+            for process in stopped:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def wait(self, done: Callable[[], bool], limit: float) -> None:
         deadline = time.monotonic() + limit

@@ -44,6 +44,7 @@ def test_the_noises_measured_for_the_design() -> None:
         assert calibrate(epsilon, 1e-5, 100, 1.0, Unit.SILO) == pytest.approx(noise, rel=0.012)
 
 
+@pytest.mark.slow
 def test_monotone_in_everything() -> None:
     def rising(values: list[float]) -> bool:
         return values == sorted(values) and values[0] < values[-1]
