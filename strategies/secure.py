@@ -251,17 +251,18 @@ class SecureRounds:
         for _, circle in going_on:
             circle.take(replies)
 
-        def finish(about: tuple[int, Circle]) -> tuple[Outcome, bool]:
+        def finish(about: tuple[int, Circle]) -> bool:
             at, circle = about
             try:
                 silos, total = circle.finish(beside)
             except (NeverOpens, NoAttemptLeft) as why:
-                return Outcome(at, why=_within(why)), isinstance(why, NeverOpens) and why.found
-            return outcome_of(circle.begun.agreement, at, silos, total), circle.learn()
+                self._outcomes.append(Outcome(at, why=_within(why)))
+                return isinstance(why, NeverOpens) and why.found
+            self._outcomes.append(outcome_of(circle.begun.agreement, at, silos, total))
+            return circle.learn()
 
-        finished = self._side_by_side(finish, going_on)
-        found_out = any(found for _, found in finished)
-        self._outcomes = sorted((*self._outcomes, *(one for one, _ in finished)), key=lambda one: one.group)
+        found_out = any(self._side_by_side(finish, going_on))
+        self._outcomes.sort(key=lambda one: one.group)
         for one in self._outcomes:
             if one.mean is None:
                 LOG.warning("Round %d goes on without group %d: %s.", number, one.group + 1, one.why)

@@ -195,6 +195,19 @@ def test_an_attempt_that_is_made_again_signs_once(log):
     assert [mark.name for mark in log.notes[-1].marks[1:]] == [*SILOS]
 
 
+def test_an_attempt_of_one_group_forgets_no_signature_of_another(log):
+    """They go side by side: a group begins anew while another one's answers are still coming in."""
+    bound, content = Bound(log, roster()), RecordDict({"x": ConfigRecord()})
+    newest, (first, second, *_) = log.notes[-1].checkpoint, NAMES
+    bound.beside({first: content}, NAMES)
+    bound.accept(NAMES[first], signed(NAMES[first], newest))
+    bound.beside({second: content}, NAMES)
+    bound.accept(NAMES[second], signed(NAMES[second], newest))
+    bound.beside({second: content}, NAMES)  # it comes to nothing, and its member has to sign again
+    bound.keep()
+    assert [mark.name for mark in log.notes[-1].marks] == [log.origin, NAMES[first]]
+
+
 def test_countersignatures_that_cannot_be_written_end_the_round_as_a_failed_one(log):
     """Silos have charged for it: as a failed round it comes into journal and card."""
     bound = Bound(log, roster())
