@@ -175,6 +175,7 @@ def _receipts(line: Mapping[str, Any]) -> dict[str, Receipt]:
 _START: dict[str, Any] = {"silos": [str], "model": str}
 _FAILED: dict[str, Any] = {"round": int, "cohort": [str], "replied": [str], "failed": [dict]}
 _FORMS: dict[str, dict[str, Any]] = {"round": {**_FAILED, "model": str}, "failed": _FAILED, "resume": {"round": int}}
+_OBJECTS = ("secure", "train", "released")  # where they are there at all
 _CHARGED = ("round", "failed")
 
 
@@ -188,6 +189,9 @@ def _check_form(number: int, line: Mapping[str, Any], form: Mapping[str, Any]) -
             good = isinstance(value, kind) and not isinstance(value, bool)
         if not good:
             raise CardError(f"Line {number} of metrics.jsonl has no '{key}' of the right form.")
+    for key in _OBJECTS:
+        if not isinstance(line.get(key), dict | None):
+            raise CardError(f"Line {number} of metrics.jsonl has a '{key}' that is not of the right form.")
 
 
 def _journal(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quire.errors import SettingsError
+from quire.simulation.report_data import ReportError, read_run
 from quire.simulation.verify import verify_run
 from quire.strategies.card import write_card
 from tests.support.private_runs import Consortium, bodies, forge, journal, leaves, put, rewrite, write_run
@@ -72,3 +73,19 @@ def test_any_value_in_any_place_of_the_journal_or_a_receipt_is_survived(run, dat
     finally:
         (run / "metrics.jsonl").write_text(genuine)
         write_card(run)
+
+
+@pytest.mark.parametrize("key", ["secure", "train", "released"])
+@pytest.mark.parametrize("value", [True, 3, "x", [1]])
+def test_what_should_be_an_object_and_is_none_is_told(run, key, value):
+    genuine = (run / "metrics.jsonl").read_text()
+    try:
+        lines = journal(run)
+        place = next(at for at, line in enumerate(lines) if line["event"] == "round")
+        lines[place][key] = value
+        rewrite(run, lines)
+        assert any(f"'{key}' that is not of the right form" in text for text in verify_run(run).wrong)
+        with pytest.raises(ReportError, match=f"is damaged: a line of it has a '{key}' of another form"):
+            read_run(run)
+    finally:
+        (run / "metrics.jsonl").write_text(genuine)
