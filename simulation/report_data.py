@@ -16,6 +16,7 @@ from typing import Any
 
 from quire.conf.asked import is_short_cut
 from quire.errors import QuireError
+from quire.strategies.material import misshapen
 
 METRIC_NAMES = {
     "balanced_accuracy": "balanced accuracy",
@@ -212,9 +213,8 @@ def read_run(folder: Path) -> RunData:
     seconds: float | None = None
     for event in _events(folder / "metrics.jsonl"):
         kind = event.get("event")
-        for key in ("secure", "train", "released"):
-            if not isinstance(event.get(key), dict | None):
-                raise ReportError(f"{folder / 'metrics.jsonl'} is damaged: a line of it has a '{key}' of another form.")
+        if key := misshapen(event):
+            raise ReportError(f"{folder / 'metrics.jsonl'} is damaged: a line of it has a '{key}' of another form.")
         if kind == "start":
             start = event
         elif kind == "round" and isinstance(event.get("round"), int):

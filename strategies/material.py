@@ -189,9 +189,13 @@ def _check_form(number: int, line: Mapping[str, Any], form: Mapping[str, Any]) -
             good = isinstance(value, kind) and not isinstance(value, bool)
         if not good:
             raise CardError(f"Line {number} of metrics.jsonl has no '{key}' of the right form.")
-    for key in _OBJECTS:
-        if not isinstance(line.get(key), dict | None):
-            raise CardError(f"Line {number} of metrics.jsonl has a '{key}' that is not of the right form.")
+    if key := misshapen(line):
+        raise CardError(f"Line {number} of metrics.jsonl has a '{key}' that is not of the right form.")
+
+
+def misshapen(line: Mapping[str, Any]) -> str:
+    """Return what of a journal's line should be an object, if it is there, and is none; nothing if all is well."""
+    return next((key for key in _OBJECTS if not isinstance(line.get(key), dict | None)), "")
 
 
 def _journal(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -231,6 +231,7 @@ def test_who_is_revoked_in_a_round_gets_nothing_any_more(earnest: Running, tmp_p
         earnest.wait(lambda: earnest.said(SERVER, "members", f"{WATCHED} is struck off") == 1, 120.0)
     assert run.over(1)["replied"] == without(WATCHED)
     run.completed()
+    assert earnest.said(SERVER, "members", f"{WATCHED} is struck off") == 1
     earnest.wait(lambda: earnest.said(WATCHED, "server", "refuses this silo's certificate") > 0, 120.0)
     sent = again(earnest)
     assert earnest.send_raw(sent, both_of(earnest, WATCHED, tmp_path), at=WATCHED) == [b""] * len(sent)

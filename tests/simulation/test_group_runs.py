@@ -64,10 +64,10 @@ def test_each_group_comes_to_a_sum_of_its_own_and_keeps_its_silos(kept: Path) ->
 
 def test_groups_go_through_their_exchanges_side_by_side(kept: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """As at a SuperLink, where an exchange takes as long as nodes take to look; here, until all have begun it."""
-    ours, pull, met = secure.SecureRounds.__init__, InlineGrid.pull_messages, set[tuple[str, str]]()
+    begun, pull, met = secure.SecureRounds.__init__, InlineGrid.pull_messages, set[tuple[str, str]]()
 
     def deployed(self: Any, *args: Any, **more: Any) -> None:
-        ours(self, *args, **more)
+        begun(self, *args, **more)
         self._turns = Turns()
 
     def late(grid: Any, ids: Any) -> Any:

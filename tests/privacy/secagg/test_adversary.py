@@ -61,7 +61,7 @@ def test_no_two_attempts_of_a_round_are_opened(size, seed):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@settings(max_examples=300, deadline=None)  # others each time
+@settings(max_examples=800, deadline=None)
 @given(size=st.sampled_from([(2, 0), (4, 1), (6, 1), (7, 2), (9, 2), (10, 3)]), seed=st.integers(0, 2**32))
 def test_no_two_attempts_of_a_round_are_opened_at_length(size, seed):
     attack(*size, seed, 6)

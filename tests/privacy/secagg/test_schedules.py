@@ -99,7 +99,7 @@ def test_an_exact_sum_or_a_clean_abort(n, seed, trouble):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@settings(max_examples=3_000, deadline=None)  # others each time
+@settings(max_examples=10_000, deadline=None)
 @given(n=st.integers(2, 9), seed=st.integers(0, 2**32), trouble=st.sampled_from([0.0, 0.02, 0.05, 0.1, 0.2]))
 def test_an_exact_sum_or_a_clean_abort_at_length(n, seed, trouble):
     check(n, seed, trouble)
